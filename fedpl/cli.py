@@ -1,0 +1,99 @@
+"""The command line: YAML files and dotted overrides, checked before anything heavy is imported."""
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import NoReturn
+
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+from fedpl.config import Config, problems
+from fedpl.data import Source
+from fedpl.errors import UserError
+from fedpl.server import Similarity, Weighting
+
+# How jsonargparse words a key, an option of a class or a class that does not exist.
+_UNKNOWN = (
+    r"Group '([\w.]+)' does not accept option '([\w.]+)'",
+    r"unrecognized arguments: --([\w.]+)",
+    r"Option '([\w.]+)' is not accepted",
+    r"Key '([\w.]+)' is not expected",
+    r"No action for key '([\w.]+)'",
+    r"dot import path string: ([\w.]+)",
+    r"Problem with given class_path '([\w.]+)'",
+)
+
+
+class _Parser(ArgumentParser):
+    """Errors in one line on standard error, with the nearest valid key, and exit code 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        text = " ".join(str(message).split())
+        fail(text + _suggestion(text, self))
+
+
+def fail(message: str) -> NoReturn:
+    """Print one line and leave with the exit code of a wrong call."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def make_parser(program: str, description: str) -> ArgumentParser:
+    """A parser whose keys are the fields of `Config`."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=False)
+    parser = _Parser(prog=program, description=description, default_env=False)
+    parser.add_argument("--config", action="config", help="YAML file; give several and later ones win.")
+    parser.add_class_arguments(Config, nested_key=None)
+    return parser
+
+
+def parse(parser: ArgumentParser, argv: Sequence[str] | None) -> tuple[Config, Namespace]:
+    """The configuration of a command line, instantiated and checked, and the same as plain settings.
+
+    Raises:
+        SystemExit: With code 2 and one line (a line per problem) on standard error.
+    """
+    settings = parser.parse_args(argv)
+    values = parser.instantiate_classes(settings)
+    config = Config(**{name: values[name] for name in Config.__dataclass_fields__})
+    wrong = problems(config)
+    if wrong:
+        fail("; ".join(wrong) if len(wrong) == 1 else "the settings do not fit:\n  " + "\n  ".join(wrong))
+    return config, settings
+
+
+def run_main(main: Callable[[], int]) -> NoReturn:
+    """Run an entry point: mistakes of the user's end in one line, an interrupt without a traceback."""
+    try:
+        code = main()
+    except UserError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    raise SystemExit(code)
+
+
+def _suggestion(message: str, parser: ArgumentParser) -> str:
+    """Name the unknown key of a message and the valid ones nearest to it, else nothing."""
+    for pattern in _UNKNOWN:
+        match = re.search(pattern, message)
+        if match:
+            break
+    else:
+        return ""
+    wrong = ".".join(match.groups())
+    near = get_close_matches(wrong, _known(parser), n=1, cutoff=0.6)
+    # A key is more often misspelt in its last part than put in the wrong place.
+    near = near or get_close_matches(wrong.rsplit(".")[-1], _known(parser), n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _known(parser: ArgumentParser) -> list[str]:
+    """Dotted keys, the settings of every pluggable class, and the names of these classes."""
+    keys = [action.dest for action in parser._actions if action.dest not in ("help", "print_config")]
+    plugins = [cls for base in (Source, Similarity, Weighting) for cls in base.__subclasses__()]
+    names = [name for cls in plugins for name in getattr(cls, "__dataclass_fields__", {})]
+    paths = [f"{cls.__module__.rsplit('.', 1)[0]}.{cls.__name__}" for cls in plugins]
+    return [*keys, *names, *paths, *(cls.__name__ for cls in plugins)]

@@ -1,0 +1,1 @@
+"""The clients' side: model, adapter, local training. Never imports JAX."""

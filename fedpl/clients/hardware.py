@@ -1,0 +1,50 @@
+"""Which device trains, and in which arithmetic."""
+
+from dataclasses import dataclass
+
+import torch
+
+from fedpl.errors import UserError
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how clients train.
+
+    Attributes:
+        device: The torch device.
+        precision: Lightning's name of the arithmetic.
+    """
+
+    device: torch.device
+    precision: str
+
+    @property
+    def accelerator(self) -> str:
+        """Lightning's name of the device's kind."""
+        return "gpu" if self.device.type == "cuda" else "cpu"
+
+    def autocast(self) -> torch.autocast:
+        """The arithmetic of `precision`, for code outside Lightning."""
+        mixed = self.precision == "bf16-mixed"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed)
+
+
+def choose_hardware(accelerator: str, precision: str) -> Hardware:
+    """Resolve ``auto``: a GPU when there is one, bf16 where the card computes it natively.
+
+    Raises:
+        UserError: If a GPU is asked for and none is there, or bf16 is asked for without one.
+    """
+    gpu = torch.cuda.is_available()
+    if accelerator == "gpu" and not gpu:
+        raise UserError("accelerator: gpu was asked for, but torch sees none; use auto or cpu")
+    use_gpu = gpu and accelerator != "cpu"
+    if precision == "auto":
+        native = use_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16-mixed" if native else "32-true"
+    if precision == "bf16-mixed" and not use_gpu:
+        raise UserError("precision: bf16-mixed needs a GPU, and torch sees none; use auto or 32-true")
+    return Hardware(
+        torch.device("cuda", torch.cuda.current_device()) if use_gpu else torch.device("cpu"), precision
+    )

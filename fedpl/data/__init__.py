@@ -1,0 +1,18 @@
+"""Where clients and their examples come from."""
+
+from fedpl.data.records import ClientData, FederatedData, Source, Split
+from fedpl.data.tables import Columns, HubText, Splitting, TextFiles
+from fedpl.data.tweets import AIRLINES, Tweets
+
+__all__ = [
+    "AIRLINES",
+    "ClientData",
+    "Columns",
+    "FederatedData",
+    "HubText",
+    "Source",
+    "Split",
+    "Splitting",
+    "TextFiles",
+    "Tweets",
+]

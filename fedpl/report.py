@@ -1,0 +1,25 @@
+"""``python -m fedpl.report RUN_DIR``: draw a run's pictures again from its records."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedpl.cli import run_main
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw into ``plots/`` and print the files' names."""
+    parser = argparse.ArgumentParser(prog="python -m fedpl.report", description="Draw a run's pictures.")
+    parser.add_argument("run_dir", type=Path, help="a finished run's directory")
+    arguments = parser.parse_args(argv)
+
+    from fedpl.tracking.plots import draw_run
+
+    for path in draw_run(arguments.run_dir):
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(lambda: main(sys.argv[1:]))

@@ -1,0 +1,88 @@
+"""Second choice of the server: from similarities to mixing weights. Settings only; arithmetic in kernels."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from jax import Array
+
+
+class Weighting(ABC):
+    """A pure function from similarities [blocks, n, n] to weights of the same shape.
+
+    Row i holds what client i takes of every client's task vector. Rows and columns of clients that are
+    masked out are those of the identity.
+    """
+
+    @abstractmethod
+    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array": ...
+
+    def problems(self) -> Sequence[str]:
+        """What is wrong with the settings, one line each."""
+        return ()
+
+
+@dataclass(frozen=True)
+class FedBip(Weighting):
+    """p_ik = s_ik / Σ_j s_ij, the weights of FedBip (arXiv 2509.12697, server level), with its gaps closed.
+
+    The paper does not say what happens when cosines are negative or a row's sum vanishes, as it does for a
+    client that opposes the others; both are settings here.
+
+    Attributes:
+        negatives: keep: as in the formula, opposed clients get negative weight; clip: they get none; abs:
+            weight by magnitude.
+        floor: Smallest row sum at which the formula is used; 1 is the client's own cosine with itself.
+        fallback: What a client below the floor receives: local: its own task vector alone; uniform: the
+            plain average.
+    """
+
+    negatives: Literal["keep", "clip", "abs"] = "keep"
+    floor: float = 0.2
+    fallback: Literal["local", "uniform"] = "local"
+
+    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
+        from fedpl_kernels import weights
+
+        return weights.fedbip(
+            similarity, mask, negatives=self.negatives, floor=self.floor, fallback=self.fallback
+        )
+
+    def problems(self) -> Sequence[str]:
+        if self.floor > 0:
+            return ()
+        return [f"aggregator.weighting.floor: must be positive, got {self.floor}: weights would be unbounded"]
+
+
+@dataclass(frozen=True)
+class Local(Weighting):
+    """Identity: every client keeps its own task vector alone (local-only training)."""
+
+    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
+        import jax.numpy as jnp
+
+        return jnp.broadcast_to(jnp.eye(similarity.shape[-1], dtype=similarity.dtype), similarity.shape)
+
+
+@dataclass(frozen=True)
+class Uniform(Weighting):
+    """The same share of every participating client (FedAvg with equal weights)."""
+
+    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
+        import jax.numpy as jnp
+        from fedpl_kernels import weights
+
+        return jnp.broadcast_to(weights.uniform(mask), similarity.shape)
+
+
+@dataclass(frozen=True)
+class BySize(Weighting):
+    """Shares in proportion to the number of training examples (FedAvg, FedIT)."""
+
+    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
+        import jax.numpy as jnp
+        from fedpl_kernels import weights
+
+        return jnp.broadcast_to(weights.by_size(num_examples, mask), similarity.shape)

@@ -1,0 +1,140 @@
+"""A run in Weights & Biases: one run per federated run, one step per round, never a prompt."""
+
+import netrc
+import os
+import sys
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from fedpl.config import WandbConfig
+from fedpl.rounds.loop import RoundResult
+from fedpl.tracking.plots import cluster_order, heat_map
+from fedpl.tracking.records import mean_over_blocks
+
+_MODES = ("online", "offline", "disabled")
+
+
+def choose_mode(config: WandbConfig) -> str:
+    """online, offline or disabled, without asking anybody.
+
+    ``--tracking.wandb.mode`` wins over the environment's ``WANDB_MODE``, which wins over online when logged
+    in and offline otherwise.
+    """
+    if config.mode != "auto":
+        return config.mode
+    mode = os.environ.get("WANDB_MODE", "")
+    if mode in ("dryrun", "shared"):  # older and narrower names of the same
+        return {"dryrun": "offline", "shared": "online"}[mode]
+    if mode in _MODES:
+        return mode
+    return "online" if logged_in() else "offline"
+
+
+def logged_in() -> bool:
+    """Whether a key for the W&B server lies in the environment or in the netrc file."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    named = os.environ.get("NETRC")
+    for path in [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
+        try:
+            if host and netrc.netrc(path).authenticators(host):
+                return True
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False
+
+
+class WandbTracker:
+    """Logs each round, with heat map and weight table, and the summary.
+
+    Args:
+        config: Mode, project, names.
+        folder: The run directory; W&B's own files go below it.
+        settings: The resolved configuration.
+        clients: Client ids, in the order of the rows.
+    """
+
+    def __init__(
+        self, config: WandbConfig, folder: Path, settings: dict[str, Any], clients: tuple[str, ...]
+    ) -> None:
+        import wandb
+
+        self.clients = clients
+        mode = choose_mode(config)
+        if mode == "online" and not logged_in():
+            _warn("not logged in to W&B: recording offline (upload later with `wandb sync`)")
+            mode = "offline"
+        options = {
+            "project": config.project,
+            "name": config.name or folder.name,
+            "group": config.group,
+            "tags": list(config.tags),
+            "config": settings,
+            "dir": str(folder),
+            "settings": wandb.Settings(silent=True, console="off", init_timeout=30, x_disable_stats=True),
+        }
+        try:
+            self.run = wandb.init(mode=mode, **options)
+        except wandb.errors.CommError as error:
+            _warn(f"W&B cannot be reached ({error}): recording offline")
+            self.run = wandb.init(mode="offline", **options)
+        self.run.define_metric("round")
+        self.run.define_metric("*", step_metric="round")
+
+    def round(self, record: dict[str, Any], result: RoundResult) -> None:
+        """Log a round's numbers, the similarity as an image and the weights as a table."""
+        import wandb
+
+        similarity, weights = mean_over_blocks(result.similarity), mean_over_blocks(result.weights)
+        rows = [[name, *row] for name, row in zip(self.clients, weights.tolist(), strict=True)]
+        title = f"Similarity of task vectors, round {result.round}"
+        clients = record["clients"]
+        diagnostics = {
+            f"server/{name}/{statistic}": function(clients[name])
+            for name in ("row_sum", "absolute_weight", "effective_neighbours", "self_weight")
+            for statistic, function in (("mean", np.mean), ("min", np.min), ("max", np.max))
+        }
+        self.run.log(
+            {
+                **flat({k: v for k, v in record.items() if k not in ("clients", "method")}),
+                **diagnostics,
+                "server/similarity": _image(similarity, self.clients, title),
+                "server/weights": wandb.Table(columns=["client", *self.clients], data=rows),
+            }
+        )
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write the closing scores to the run's summary and end the run."""
+        scores = {name: summary[name] for name in ("mean", "std", "worst", "bottom_decile")}
+        self.run.summary.update(flat({"test": scores, "total_seconds": summary["seconds"]["total"]}))
+        self.run.finish()
+
+
+def flat(value: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """Nested dictionaries as one with ``/`` in its keys; per-client entries and nulls are left out."""
+    found: dict[str, float] = {}
+    for key, item in value.items():
+        if isinstance(item, dict):
+            if key != "clients":
+                found |= flat(item, f"{prefix}{key}/")
+        elif isinstance(item, int | float):
+            found[prefix + key] = item
+    return found
+
+
+def _image(similarity: Any, clients: tuple[str, ...], title: str) -> Any:
+    import wandb
+    from PIL import Image
+
+    buffer = BytesIO()
+    heat_map(similarity, clients, cluster_order(similarity), title, -1).savefig(buffer, dpi=80)
+    return wandb.Image(Image.open(buffer))
+
+
+def _warn(message: str) -> None:
+    print(f"fedpl: {message}", file=sys.stderr)
