@@ -41,12 +41,15 @@ class LoraSettings:
         dropout: Dropout before A.
         target_modules: Name endings of the layers to adapt; null takes PEFT's choice for the model type
             (query and value projections).
+        layers_to_transform: Numbers of the transformer blocks to adapt, from 0; null adapts all. Blocks before
+            the first adapted one compute the same in every step, see client.prefix_cache_mb.
     """
 
     r: int = 8
     alpha: int = 16
     dropout: float = 0.0
     target_modules: tuple[str, ...] | None = None
+    layers_to_transform: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,20 +59,39 @@ class ClientConfig:
     Attributes:
         lr: Learning rate of the LoRA factors.
         head_lr: Learning rate of the classification head.
-        weight_decay: AdamW's decoupled weight decay.
+        optimizer: adamw or sgd.
+        momentum: Of sgd; 0 has none.
+        weight_decay: Decoupled with adamw, added to the gradient with sgd.
         batch_size: Training examples per step.
         epochs: Passes over the client's training data per round.
+        max_steps: Most steps per round; null takes all epochs' steps.
         gradient_clip: Largest norm of a step's gradient; 0 does not clip.
         model_dropout: Whether the frozen model's own dropout is active while training.
+        cohort_size: Clients that go through the model together; the results do not depend on it beyond
+            rounding. auto: as many as pay and fit in memory; 1: one by one, by PEFT itself.
+        tokens_per_pass: Most tokens (padding included) of one forward and backward pass of a cohort; auto: what
+            suits the device and fits in memory. A step of more is computed in several passes.
+        prefix_cache_mb: Memory in MiB for the outputs of frozen blocks before the first adapted one, kept
+            between epochs and rounds; 0 keeps none. Needs model_dropout: false.
+        gradient_checkpointing: Compute adapted blocks twice instead of keeping their activations.
+        compile: Translate the model by torch.compile; minutes at first, for long runs on a GPU.
     """
 
     lr: float = 2e-3
     head_lr: float = 1e-2
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = 0.9
     weight_decay: float = 0.01
     batch_size: int = 16
     epochs: int = 2
+    max_steps: int | None = None
     gradient_clip: float = 1.0
     model_dropout: bool = True
+    cohort_size: int | Literal["auto"] = "auto"
+    tokens_per_pass: int | Literal["auto"] = "auto"
+    prefix_cache_mb: int = 256
+    gradient_checkpointing: bool = False
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,6 +207,7 @@ def problems(config: Config) -> list[str]:
     need(client.batch_size >= 1, f"client.batch_size: at least 1, got {client.batch_size}")
     need(client.epochs >= 1, f"client.epochs: at least 1, got {client.epochs}")
     need(client.gradient_clip >= 0, f"client.gradient_clip: must not be negative, got {client.gradient_clip}")
+    found += _cohort_problems(client, lora)
     need(evaluation.batch_size >= 1, f"evaluation.batch_size: at least 1, got {evaluation.batch_size}")
     need(evaluation.every >= 0, f"evaluation.every: must not be negative, got {evaluation.every}")
     need(
@@ -200,6 +223,29 @@ def problems(config: Config) -> list[str]:
     found += config.data.problems()
     found += _run_dir_problems(config.run_dir)
     return found
+
+
+def _cohort_problems(client: ClientConfig, lora: LoraSettings) -> Sequence[str]:
+    checks = [
+        (0 <= client.momentum < 1, f"client.momentum: must lie in [0, 1), got {client.momentum}"),
+        (client.max_steps is None or client.max_steps >= 1, "client.max_steps: at least 1, or null for all"),
+        (client.cohort_size == "auto" or client.cohort_size >= 1, "client.cohort_size: at least 1, or auto"),
+        (client.tokens_per_pass == "auto" or client.tokens_per_pass >= 1, "client.tokens_per_pass: at least 1, or auto"),
+        (client.prefix_cache_mb >= 0, f"client.prefix_cache_mb: must not be negative, got {client.prefix_cache_mb}"),
+        (
+            client.cohort_size != 1 or not (client.gradient_checkpointing or client.compile),
+            "client.cohort_size: gradient_checkpointing and compile need cohorts; set cohort_size to auto or above 1",
+        ),
+        (
+            not (client.gradient_checkpointing and client.compile),
+            "client.compile: does not go with gradient_checkpointing; choose one",
+        ),
+        (
+            lora.layers_to_transform is None or (lora.layers_to_transform and min(lora.layers_to_transform) >= 0),
+            "lora.layers_to_transform: name at least one block, counted from 0, or null for all",
+        ),
+    ]  # fmt: skip
+    return [what for holds, what in checks if not holds]
 
 
 def _run_dir_problems(run_dir: str | None) -> Sequence[str]:

@@ -47,13 +47,28 @@ class Tokens(Dataset):
         )
 
 
-def training_batches(tokens: Tokens, batch_size: int, seed: int) -> DataLoader:
-    """Batches in an order that the seed alone decides, new in each epoch."""
-    order = torch.Generator().manual_seed(seed)
+def batch_order(
+    examples: int, batch_size: int, epochs: int, seed: int, max_steps: int | None = None
+) -> list[list[int]]:
+    """Which examples each step of a round sees: shuffled anew in each epoch, by the seed alone.
+
+    Args:
+        examples: Number of examples.
+        batch_size: Examples per step; an epoch's last batch may be smaller.
+        epochs: Passes over the examples.
+        seed: Seed of the order.
+        max_steps: Steps after which the round ends, if the epochs do not end it before.
+    """
+    stream = torch.Generator().manual_seed(seed)
+    shuffled = [torch.randperm(examples, generator=stream).tolist() for _ in range(epochs)]
+    batches = [order[i : i + batch_size] for order in shuffled for i in range(0, examples, batch_size)]
+    return batches[:max_steps]
+
+
+def training_batches(tokens: Tokens, order: Sequence[Sequence[int]]) -> DataLoader:
+    """A round's batches, from `batch_order`."""
     # Workers would be forked after JAX started its threads, and tokens are in memory anyway.
-    return DataLoader(
-        tokens, batch_size, shuffle=True, generator=order, collate_fn=tokens.collate, num_workers=0
-    )
+    return DataLoader(tokens, batch_sampler=order, collate_fn=tokens.collate, num_workers=0)
 
 
 def evaluation_batches(tokens: Tokens, batch_size: int) -> Iterator[Batch]:

@@ -149,6 +149,9 @@ def add_adapter(base: PooledClassifier, settings: LoraSettings, path: str, seed:
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=list(targets),
+        layers_to_transform=None
+        if settings.layers_to_transform is None
+        else list(settings.layers_to_transform),
         modules_to_save=[HEAD],
     )
     with torch.random.fork_rng():

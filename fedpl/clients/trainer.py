@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from fedpl.clients.adapter import flatten, layout_of, unflatten
-from fedpl.clients.batches import Tokens, evaluation_batches, training_batches
+from fedpl.clients.batches import Tokens, batch_order, evaluation_batches, training_batches
 from fedpl.clients.hardware import Hardware
 from fedpl.clients.model import add_adapter, load_base, load_tokenizer
 from fedpl.clients.module import ClientModule
@@ -64,6 +64,13 @@ class ClientTrainer:
         flatten(self.model, self.layout, vector)
         return vector
 
+    def order(self, client: str, round: int) -> list[list[int]]:
+        """The examples of each step of a client's round."""
+        config = self.config.client
+        seed = derive_seed(self.config.seed, "order", round, client)
+        examples = len(self.tokens[client, "train"])
+        return batch_order(examples, config.batch_size, config.epochs, seed, config.max_steps)
+
     def fit(
         self, client: str, received: Float[Tensor, "params"], out: Float[Tensor, "params"], round: int
     ) -> Fit:
@@ -77,19 +84,18 @@ class ClientTrainer:
         """
         config, seed = self.config.client, self.config.seed
         unflatten(received, self.model, self.layout)
-        order = derive_seed(seed, "order", round, client)
-        loader = training_batches(self.tokens[client, "train"], config.batch_size, order)
-        module = ClientModule(self.model, config)
-        with torch.random.fork_rng(), warnings.catch_warnings():
+        order = self.order(client, round)
+        loader = training_batches(self.tokens[client, "train"], order)
+        module = ClientModule(self.model, config, derive_seed(seed, "dropout", round, client))
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
             warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")  # inside Lightning
-            torch.manual_seed(derive_seed(seed, "dropout", round, client))
             # A Trainer keeps its progress: a second fit on the same one would train nothing.
             trainer = lightning.Trainer(
                 accelerator=self.hardware.accelerator,
                 devices=1,
                 precision=self.hardware.precision,  # type: ignore[arg-type]
-                max_epochs=config.epochs,
+                max_epochs=1,  # the order holds all epochs
                 gradient_clip_val=config.gradient_clip or None,
                 logger=False,
                 enable_checkpointing=False,

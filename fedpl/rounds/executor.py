@@ -1,12 +1,14 @@
 """Who trains the clients of a round. The loop knows this protocol, not the executor behind it."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fedpl.clients.cohorts import Assignment, CohortTrainer
 from fedpl.clients.trainer import ClientTrainer
 from fedpl.scores import Scores
 
@@ -60,13 +62,15 @@ class Executor(Protocol):
         """Fill a row of `out` with τᵢ = θᵢ − θ̄ᵢ for each job, in any order."""
         ...
 
-    def score(self, client: str, vector: Float[Tensor, "params"], split: str) -> Scores:
-        """Quality of an adapter on one split of one client's data."""
+    def score(
+        self, clients: Sequence[str], vectors: Float[Tensor, "clients params"], split: str
+    ) -> dict[str, Scores]:
+        """Quality of one adapter per client on a split of the client's own data."""
         ...
 
 
 class LocalExecutor:
-    """Trains clients one after another in this process."""
+    """Trains clients one after another in this process, by PEFT itself."""
 
     def __init__(self, trainer: ClientTrainer) -> None:
         self.trainer = trainer
@@ -85,5 +89,75 @@ class LocalExecutor:
                 job.client, job.row, examples, fit.steps, fit.loss, tuned, trained - begin, scored - trained
             )
 
-    def score(self, client: str, vector: Float[Tensor, "params"], split: str) -> Scores:
-        return self.trainer.score(client, vector, split)
+    def score(
+        self, clients: Sequence[str], vectors: Float[Tensor, "clients params"], split: str
+    ) -> dict[str, Scores]:
+        return {
+            client: self.trainer.score(client, vector, split)
+            for client, vector in zip(clients, vectors, strict=True)
+        }
+
+
+class CohortExecutor:
+    """Trains and scores many clients at once in this process."""
+
+    def __init__(self, cohorts: CohortTrainer) -> None:
+        self.cohorts = cohorts
+
+    def train(self, jobs: Iterable[Job], out: Float[Tensor, "clients params"]) -> Iterator[ClientUpdate]:
+        # What is received are views of the server's matrix: a list of jobs holds no copies.
+        jobs_by_round: dict[int, list[Job]] = {}
+        for job in jobs:
+            jobs_by_round.setdefault(job.round, []).append(job)
+        for round, members in jobs_by_round.items():
+            yield from self._train(round, members, out)
+
+    def _train(
+        self, round: int, jobs: list[Job], out: Float[Tensor, "clients params"]
+    ) -> Iterator[ClientUpdate]:
+        begin = time.perf_counter()
+        for places, theta, fits in self.cohorts.fit([Assignment(j.client, j.received) for j in jobs], round):
+            trained = time.perf_counter()
+            cohort = [jobs[place] for place in places]
+            tuned: list[dict[str, Scores]] = [{} for _ in cohort]
+            for split in dict.fromkeys(split for job in cohort for split in job.splits):
+                chosen = [i for i, job in enumerate(cohort) if split in job.splits]
+                vectors = theta if len(chosen) == len(cohort) else theta[chosen]
+                scores = self.cohorts.score([cohort[i].client for i in chosen], vectors, split)
+                for i, found in zip(chosen, scores, strict=True):
+                    tuned[i][split] = found
+            scored = time.perf_counter()
+            # What the cohort took together is shared out evenly.
+            train_seconds, evaluate_seconds = (
+                seconds / len(cohort) for seconds in (trained - begin, scored - trained)
+            )
+            for i, (job, fit) in enumerate(zip(cohort, fits, strict=True)):
+                torch.sub(theta[i].to(out.device), job.received.to(out.device), out=out[job.row])
+                examples = len(self.cohorts.trainer.tokens[job.client, "train"])
+                yield ClientUpdate(
+                    job.client,
+                    job.row,
+                    examples,
+                    fit.steps,
+                    fit.loss,
+                    tuned[i],
+                    train_seconds,
+                    evaluate_seconds,
+                )
+            begin = time.perf_counter()
+
+    def score(
+        self, clients: Sequence[str], vectors: Float[Tensor, "clients params"], split: str
+    ) -> dict[str, Scores]:
+        return dict(zip(clients, self.cohorts.score(clients, vectors, split), strict=True))
+
+
+def local_executor(trainer: ClientTrainer) -> Executor:
+    """The executor in this process that client.cohort_size asks for.
+
+    Raises:
+        UserError: If the adapter cannot be stacked.
+    """
+    if trainer.config.client.cohort_size == 1:
+        return LocalExecutor(trainer)
+    return CohortExecutor(CohortTrainer(trainer))

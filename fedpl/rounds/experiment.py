@@ -19,7 +19,7 @@ from fedpl.data import FederatedData
 from fedpl.errors import UserError
 from fedpl.files import write_atomically, write_json
 from fedpl.interop import borrow, server_device
-from fedpl.rounds.executor import LocalExecutor
+from fedpl.rounds.executor import local_executor
 from fedpl.rounds.first_round import FirstRoundMemo
 from fedpl.rounds.loop import Federation, RoundResult, run_rounds
 from fedpl.server import Aggregator, Local, Uniform
@@ -90,11 +90,12 @@ def run(config: Config, settings: dict[str, Any], resolved: str, console: Consol
     hardware = choose_hardware(config.accelerator, config.precision)
     data = config.data.load(config.seed)
     trainer = ClientTrainer(config, data, hardware)
+    local = local_executor(trainer)
     folder = RunFolder.create(config)
     write_atomically(folder.path / "config.yaml", resolved.encode())
     trackers = _trackers(config, folder, settings, data)
     initial = trainer.initial().to(server_device(hardware.device))
-    executor = FirstRoundMemo(LocalExecutor(trainer)) if config.baselines else LocalExecutor(trainer)
+    executor = FirstRoundMemo(local) if config.baselines else local
 
     with Display(console, config.tracking.progress) as display:
         size = f"{len(data.clients)} clients, {trainer.layout.size:,} trainable parameters each"

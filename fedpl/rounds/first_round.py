@@ -1,6 +1,6 @@
 """Several methods on the same clients share their first round: all start at θ₀ with the same streams."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -18,23 +18,31 @@ class FirstRoundMemo:
 
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
+        self._start: Float[Tensor, "params"] | None = None
         self._known: dict[str, tuple[Job, ClientUpdate, Float[Tensor, "params"]]] = {}
 
     def train(self, jobs: Iterable[Job], out: Float[Tensor, "clients params"]) -> Iterator[ClientUpdate]:
+        new: dict[str, Job] = {}
         for job in jobs:
             known = self._known.get(job.client)
             if known and _same_work(known[0], job, known[1]):
                 out[job.row].copy_(known[2])
                 yield known[1]._replace(row=job.row)
-                continue
-            for update in self.executor.train([job], out):
-                if job.round == 1:
-                    kept = job._replace(received=job.received.clone())
-                    self._known[job.client] = (kept, update, out[job.row].clone())
-                yield update
+            else:
+                new[job.client] = job
+        for update in self.executor.train(new.values(), out):
+            job = new[update.client]
+            if job.round == 1:
+                if self._start is None or not torch.equal(self._start, job.received):
+                    self._start = job.received.clone()
+                kept = job._replace(received=self._start)  # all start at the same θ₀: one copy serves them
+                self._known[job.client] = (kept, update, out[job.row].clone())
+            yield update
 
-    def score(self, client: str, vector: Float[Tensor, "params"], split: str) -> Scores:
-        return self.executor.score(client, vector, split)
+    def score(
+        self, clients: Sequence[str], vectors: Float[Tensor, "clients params"], split: str
+    ) -> dict[str, Scores]:
+        return self.executor.score(clients, vectors, split)
 
 
 def _same_work(known: Job, job: Job, update: ClientUpdate) -> bool:

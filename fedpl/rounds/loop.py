@@ -124,13 +124,7 @@ def run_rounds(federation: Federation, rounds: int) -> Iterator[RoundResult]:
         # 3. The new aggregates are scored as their clients will receive them.
         begin = time.perf_counter()
         personal = borrow(state.personal)
-        aggregated = {
-            split: {
-                client: federation.executor.score(client, personal[row], split)
-                for row, client in enumerate(federation.clients)
-            }
-            for split in due
-        }
+        aggregated = {split: federation.executor.score(federation.clients, personal, split) for split in due}
         del personal
         evaluate_seconds = time.perf_counter() - begin + sum(u.evaluate_seconds for u in updates)
 

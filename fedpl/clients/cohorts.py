@@ -1,0 +1,196 @@
+"""Trains and scores many clients at once; what `ClientTrainer` does for one."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedpl.clients.cohort import fit_cohort
+from fedpl.clients.engine import Engine
+from fedpl.clients.packing import Learner, Limits, Row, pack
+from fedpl.clients.planner import Work, cohort_size, free_memory, group, pass_limits
+from fedpl.clients.trainer import ClientTrainer, Fit
+from fedpl.errors import UserError
+from fedpl.randomness import derive_seed
+from fedpl.scores import Scores, score
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class Assignment(NamedTuple):
+    """One client's work in a round.
+
+    Attributes:
+        client: Client id.
+        received: The client's aggregate θ̄ᵢ.
+    """
+
+    client: str
+    received: Float[Tensor, "params"]
+
+
+class CohortTrainer:
+    """Stacked training and scoring on the frozen model of a `ClientTrainer`.
+
+    Args:
+        trainer: Model, tokens, configuration; its own model stays the plain PEFT one.
+
+    Raises:
+        UserError: If the adapter cannot be stacked.
+
+    Attributes:
+        size: Most clients of a cohort; halved when memory runs out.
+        limits: Largest pass through the model; halved likewise.
+    """
+
+    def __init__(self, trainer: ClientTrainer) -> None:
+        self.trainer = trainer
+        self.config = trainer.config.client
+        self.device = trainer.hardware.device
+        self.engine = Engine(trainer.model, trainer.layout, self.config)
+        free = free_memory(self.device)
+        self.size = cohort_size(self.config.cohort_size, self.device, trainer.layout.size, free)
+        per_token = self._bytes_per_token() if self.config.tokens_per_pass == "auto" else 0
+        self.limits = pass_limits(self.config.tokens_per_pass, self.device, per_token, free)
+
+    def fit(
+        self, work: Sequence[Assignment], round: int
+    ) -> Iterator[tuple[list[int], Float[Tensor, "clients params"], list[Fit]]]:
+        """Fine-tune clients, cohort by cohort.
+
+        Args:
+            work: Whom, from where.
+            round: Number of the round, from 1.
+
+        Yields:
+            Places of a cohort's clients in `work`, their tuned θᵢ and what their training reports.
+        """
+        orders = [self.trainer.order(client, round) for client, _ in work]
+        effort = [
+            Work(len(order), sum(map(len, self.trainer.tokens[client, "train"].ids)))
+            for order, (client, _) in zip(orders, work, strict=True)
+        ]
+        waiting = group(effort, self.size)
+        while waiting:
+            members, *waiting = waiting
+            if len(members) > self.size:
+                half = -(-len(members) // 2)
+                waiting = [members[:half], members[half:], *waiting]
+                continue
+            learners = [
+                Learner(
+                    self.trainer.tokens[work[i].client, "train"],
+                    orders[i],
+                    derive_seed(self.trainer.config.seed, "dropout", round, work[i].client),
+                )
+                for i in members
+            ]
+            received = [work[i].received for i in members]
+            trained = self._unless_out_of_memory(lambda r=received, l=learners: self._fit(r, l), len(members))
+            if trained is None:
+                waiting = [members, *waiting]  # nothing of it has left the cohort: from the start, in halves
+                continue
+            theta, losses = trained
+            fits = [Fit(len(orders[i]), loss) for i, loss in zip(members, losses, strict=True)]
+            yield members, theta, fits
+
+    def score(
+        self, clients: Sequence[str], vectors: Float[Tensor, "clients params"], split: str
+    ) -> list[Scores]:
+        """Quality of one adapter per client on a split of the client's own data.
+
+        Args:
+            clients: Whose data.
+            vectors: Their adapters.
+            split: train, validation or test.
+        """
+        scores: list[Scores] = []
+        while len(scores) < len(clients):
+            part = slice(len(scores), len(scores) + self.size)
+            found = self._unless_out_of_memory(
+                lambda p=part: self._score(clients[p], vectors[p], split), self.size
+            )
+            scores += found or []
+        return scores
+
+    def _fit(
+        self, received: list[Float[Tensor, "params"]], learners: list[Learner]
+    ) -> tuple[Float[Tensor, "clients params"], list[float]]:
+        theta = torch.stack(received).to(self.device)
+        losses = fit_cohort(self.engine, theta, learners, self.config, self.trainer.hardware, self.limits)
+        return theta, losses
+
+    @torch.no_grad()
+    def _score(
+        self, clients: Sequence[str], vectors: Float[Tensor, "clients params"], split: str
+    ) -> list[Scores]:
+        engine = self.engine
+        engine.stack.model.eval()
+        engine.stack.bind(vectors.to(self.device))
+        engine.set_classes([None] * len(clients))
+        tokens = [self.trainer.tokens[client, split] for client in clients]
+        rows = [Row(place, part, i) for place, part in enumerate(tokens) for i in range(len(part))]
+        labels: list[list[int]] = [[] for _ in clients]
+        answers: list[list[int]] = [[] for _ in clients]
+        with self.trainer.hardware.autocast():
+            for part in pack(rows, self.limits):
+                found = engine(part.to(self.device), cache=True).argmax(-1).tolist()
+                for row, label, answer in zip(part.rows, part.labels.tolist(), found, strict=True):
+                    labels[row.client].append(label)
+                    answers[row.client].append(answer)
+        return [score(*pair) for pair in zip(labels, answers, strict=True)]
+
+    def _unless_out_of_memory(self, work: Callable[[], _T], clients: int) -> _T | None:
+        """The work's result, or None if memory ran out; then cohorts and passes are halved for all that follows.
+
+        Raises:
+            UserError: If they cannot be halved any more.
+        """
+        try:
+            return work()
+        except torch.OutOfMemoryError:
+            if clients == 1 and self.limits.tokens == 1:
+                raise UserError(
+                    "client.cohort_size: one client and one text at a time do not fit in the device's memory; "
+                    "set client.gradient_checkpointing, or lower model.max_length"
+                ) from None
+        # Outside the handler, whose traceback would keep the activations alive.
+        self.engine.stack.bind(torch.zeros(1, self.trainer.layout.size, device=self.device))
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.size = max(clients // 2, 1)
+        self.limits = self.limits._replace(tokens=max(self.limits.tokens // 2, 1))
+        _log.warning(
+            "out of memory with %d clients at once: going on with %d, %d tokens a pass",
+            clients,
+            self.size,
+            self.limits.tokens,
+        )
+        return None
+
+    def _bytes_per_token(self) -> int:
+        """Activations that a token leaves for the backward pass, counted on a row of the longest text."""
+        key = max(self.trainer.tokens, key=lambda key: max(map(len, self.trainer.tokens[key].ids)))
+        tokens = self.trainer.tokens[key]
+        longest = max(range(len(tokens)), key=lambda i: len(tokens.ids[i]))
+        (part,) = pack([Row(0, tokens, longest)], Limits(1))
+        seen: dict[int, int] = {}
+
+        def count(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            seen[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        frozen = {p.untyped_storage().data_ptr() for p in self.engine.stack.model.parameters()}
+        theta = torch.zeros(1, self.trainer.layout.size, device=self.device)
+        self.engine.stack.model.train(self.config.model_dropout)
+        self.engine.stack.bind(theta, torch.zeros_like(theta))
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            with self.trainer.hardware.autocast():
+                self.engine(part.to(self.device), cache=False)
+        self.engine.stack.bind(theta)
+        return sum(size for at, size in seen.items() if at not in frozen) // part.input_ids.shape[1]

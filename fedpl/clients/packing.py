@@ -1,0 +1,192 @@
+"""Rows of many clients as passes through the model: texts of similar length together, within a token limit."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fedpl.clients.batches import Tokens
+from fedpl.clients.dropout import row_keys
+
+
+class Limits(NamedTuple):
+    """How rows are cut into passes.
+
+    Attributes:
+        tokens: Most tokens of a pass, padding included; a longer single row still gets a pass.
+        overhead: What one more pass costs, in tokens that could be computed in that time.
+        multiple: Lengths are rounded up to a multiple of this.
+    """
+
+    tokens: int
+    overhead: int = 64
+    multiple: int = 1
+
+
+class Row(NamedTuple):
+    """One example of one client, on its way through the model.
+
+    Attributes:
+        client: The client's place in the stack.
+        tokens: The split that holds the example.
+        index: The example's place in it.
+        weight: Its share of the client's mean loss.
+        key: Key of its dropout.
+    """
+
+    client: int
+    tokens: Tokens
+    index: int
+    weight: float = 1.0
+    key: int = 0
+
+    @property
+    def length(self) -> int:
+        return len(self.tokens.ids[self.index])
+
+
+class Pass(NamedTuple):
+    """Rows that go through the model together.
+
+    Attributes:
+        input_ids: Padded on the right.
+        attention_mask: 1 on real tokens.
+        labels: Class indices.
+        client: Each row's client, ascending.
+        weight: Each row's share of its client's mean loss.
+        key: Key of each row's dropout.
+        rows: Where the rows came from.
+    """
+
+    input_ids: Int[Tensor, "rows length"]
+    attention_mask: Int[Tensor, "rows length"]
+    labels: Int[Tensor, "rows"]
+    client: Int[Tensor, "rows"]
+    weight: Float[Tensor, "rows"]
+    key: Int[Tensor, "rows"]
+    rows: tuple[Row, ...]
+
+    def to(self, device: torch.device) -> "Pass":
+        """The same rows on a device."""
+        if device.type == "cpu":
+            return self
+        return Pass(*(tensor.to(device, non_blocking=True) for tensor in self[:-1]), self.rows)
+
+
+class Step(NamedTuple):
+    """One optimiser step of a cohort.
+
+    Attributes:
+        passes: All rows of the step.
+        active: How many clients, from the first, take the step.
+    """
+
+    passes: tuple[Pass, ...]
+    active: int
+
+
+class Learner(NamedTuple):
+    """A client's part in a cohort's training.
+
+    Attributes:
+        tokens: Training examples.
+        order: The examples of each of its steps; its step budget is the length.
+        stream: Seed of its dropout in this round.
+        rate: Factor on its learning rates.
+        classes: Its classes are the first so many; None: all.
+    """
+
+    tokens: Tokens
+    order: Sequence[Sequence[int]]
+    stream: int = 0
+    rate: float = 1.0
+    classes: int | None = None
+
+
+def cut(lengths: Sequence[int], limits: Limits) -> list[list[int]]:
+    """Partition rows into passes with the least padded tokens, an overhead counted for each pass.
+
+    Args:
+        lengths: Length of each row.
+        limits: Largest pass and its overhead.
+
+    Returns:
+        Places of the rows of each pass; together every row once.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+    padded = [-(-lengths[i] // limits.multiple) * limits.multiple for i in order]
+    # Rows of one length stay together, so only the ends of runs of equal length can be cuts.
+    ends = [i + 1 for i in range(len(padded)) if i + 1 == len(padded) or padded[i] != padded[i + 1]]
+    starts = [0, *ends]
+    best: list[tuple[float, int]] = [(0, 0)]  # least cost of the rows before each cut, and the cut before it
+    for j, end in enumerate(ends):
+        length = padded[end - 1]
+        per_pass = max(limits.tokens // length, 1)
+        options = []
+        for i in range(j, -1, -1):
+            rows = end - starts[i]
+            passes = -(-rows // per_pass)
+            options.append((best[i][0] + rows * length + passes * limits.overhead, i))
+        best.append(min(options))
+    passes = []
+    j = len(ends)
+    while j:
+        i = best[j][1]
+        rows = order[starts[i] : starts[j]]
+        number = -(-len(rows) // max(limits.tokens // padded[starts[j] - 1], 1))
+        size = -(-len(rows) // number)
+        passes += [rows[k : k + size] for k in range(0, len(rows), size)]
+        j = i
+    return passes
+
+
+def pack(rows: Sequence[Row], limits: Limits) -> tuple[Pass, ...]:
+    """Rows as passes, each with its rows in the order of their clients."""
+    return tuple(
+        _pass(sorted((rows[i] for i in part), key=lambda row: row.client), limits.multiple)
+        for part in cut([row.length for row in rows], limits)
+    )
+
+
+def steps(learners: Sequence[Learner], limits: Limits) -> Iterator[Step]:
+    """A cohort's steps. Clients with more steps come first, so those still active are always the first ones.
+
+    Raises:
+        ValueError: If the learners are in another order.
+    """
+    budgets = [len(learner.order) for learner in learners]
+    if budgets != sorted(budgets, reverse=True):
+        raise ValueError(f"expected learners by descending number of steps, got {budgets}")
+    for step in range(budgets[0]):
+        rows = []
+        active = sum(budget > step for budget in budgets)
+        for client, learner in enumerate(learners[:active]):
+            batch = learner.order[step]
+            keys = row_keys(learner.stream, step, len(batch)).tolist()
+            rows += [
+                Row(client, learner.tokens, index, 1 / len(batch), key)
+                for index, key in zip(batch, keys, strict=True)
+            ]
+        yield Step(pack(rows, limits), active)
+
+
+def _pass(rows: Sequence[Row], multiple: int) -> Pass:
+    longest = max(row.length for row in rows)
+    shape = (len(rows), -(-longest // multiple) * multiple)
+    input_ids = torch.empty(shape, dtype=torch.int64)
+    attention_mask = torch.zeros(shape, dtype=torch.int64)
+    for i, row in enumerate(rows):
+        input_ids[i, : row.length] = row.tokens.ids[row.index]
+        input_ids[i, row.length :] = row.tokens.pad
+        attention_mask[i, : row.length] = 1
+    return Pass(
+        input_ids,
+        attention_mask,
+        labels=torch.stack([row.tokens.labels[row.index] for row in rows]),
+        client=torch.tensor([row.client for row in rows]),
+        weight=torch.tensor([row.weight for row in rows]),
+        key=torch.tensor([row.key for row in rows], dtype=torch.int32),
+        rows=tuple(rows),
+    )
