@@ -21,7 +21,7 @@ from ._precision import Precision, check_precision, contract
 
 # Rows of a tile. Below 128 (CPU) a product is too small for its threads; more than 8 tile rows gain little
 # (56 % of the work against 50 %) and the program grows with their square.
-_TILE = {"cpu": 128, "gpu": 1024}
+TILE = {"cpu": 128, "gpu": 1024}
 _TILE_ROWS = 8
 
 
@@ -71,7 +71,7 @@ def gram_blocks(
     check_boundaries(boundaries, x.shape[1])
     platform = platform_of(x)
     block = block or default_block(x.shape[0], platform)
-    raw = raw_gram(jnp.asarray(x), precision, boundaries, block, _TILE[platform])
+    raw = raw_gram(jnp.asarray(x), precision, boundaries, block, TILE[platform])
     return exclude(raw, jnp.ones(x.shape[0], bool) if mask is None else jnp.asarray(mask))
 
 

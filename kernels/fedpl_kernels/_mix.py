@@ -164,12 +164,23 @@ def _fill(
     return lax.fori_loop(0, len(plan.start), step, target)
 
 
+def local_mix(
+    base: Array | None, p: Array, x: Array, precision: Precision, boundaries: Boundaries, block: int
+) -> Array:
+    """The traced body of a mix onto `base`, or into a new array."""
+    if base is not None:
+        return _fill(base, p, x, precision, boundaries, block, add=True)
+    covered = sum(stop - start for start, stop in boundaries) == x.shape[1]
+    new = (lax.empty if covered else jnp.zeros)((p.shape[1], x.shape[1]), jnp.float32)
+    return _fill(new, p, x, precision, boundaries, block, add=False)
+
+
 _STATIC = ("precision", "boundaries", "block")
 
 
 @partial(jax.jit, static_argnames=_STATIC, donate_argnums=0)
 def _onto(base: Array, p: Array, x: Array, precision: Precision, boundaries: Boundaries, block: int) -> Array:
-    return _fill(base, p, x, precision, boundaries, block, add=True)
+    return local_mix(base, p, x, precision, boundaries, block)
 
 
 @partial(jax.jit, static_argnames=_STATIC, donate_argnums=0)
@@ -179,9 +190,7 @@ def _reuse(x: Array, p: Array, precision: Precision, boundaries: Boundaries, blo
 
 @partial(jax.jit, static_argnames=_STATIC)
 def _fresh(p: Array, x: Array, precision: Precision, boundaries: Boundaries, block: int) -> Array:
-    covered = sum(stop - start for start, stop in boundaries) == x.shape[1]
-    empty = (lax.empty if covered else jnp.zeros)((p.shape[1], x.shape[1]), jnp.float32)
-    return _fill(empty, p, x, precision, boundaries, block, add=False)
+    return local_mix(None, p, x, precision, boundaries, block)
 
 
 _window_product = jax.jit(product, static_argnames="precision")
