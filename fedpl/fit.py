@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fedpl.rounds.experiment import run
 
     settings.run_dir = None  # a saved configuration can be run again as it is
-    resolved = parser.dump(settings)
+    resolved = parser.dump(settings, skip_none=False)
     run(config, settings.as_dict(), resolved, Console())
     return 0
 

@@ -41,5 +41,5 @@ def lend(tensor: Float[torch.Tensor, "*shape"]) -> Float[jax.Array, "*shape"]:
 
 
 def borrow(array: Float[jax.Array, "*shape"]) -> Float[torch.Tensor, "*shape"]:
-    """Torch's view of a JAX array, without a copy; treat it as read-only and drop it before donating the array."""
+    """Torch's view of a JAX array, without a copy: read only, and drop it before the array is donated."""
     return torch.from_dlpack(jax.block_until_ready(array))

@@ -54,6 +54,6 @@ def save_adapter(
 ) -> None:
     """Write a flat vector as a PEFT adapter, loadable with ``PeftModel.from_pretrained``."""
     unflatten(vector, model, layout)
-    model.save_pretrained(folder, save_embedding_layers=False)
+    model.save_pretrained(str(folder), save_embedding_layers=False)
     # PEFT's card template says nothing about this adapter; the run directory does.
     (folder / "README.md").unlink(missing_ok=True)

@@ -11,7 +11,14 @@ import torch
 from jaxtyping import Float, Int
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from fedpl.config import LoraSettings, ModelConfig
 from fedpl.errors import UserError
@@ -30,7 +37,7 @@ class PooledClassifier(nn.Module):
         pooling: mean over real tokens, first or last real token.
     """
 
-    def __init__(self, encoder: nn.Module, classes: int, pooling: str) -> None:
+    def __init__(self, encoder: PreTrainedModel, classes: int, pooling: str) -> None:
         super().__init__()
         self.encoder = encoder
         self.pooling = pooling
@@ -183,7 +190,7 @@ def _default_targets(base: PooledClassifier) -> tuple[str, ...]:
         if endings.issuperset(pair):
             return pair
     raise UserError(
-        f"lora.target_modules: fedpl knows no default for model type '{kind}'; name the layers to adapt, among "
+        f"lora.target_modules: fedpl knows no default for model type '{kind}'; name the layers, among "
         f"{', '.join(sorted(endings))}"
     )
 

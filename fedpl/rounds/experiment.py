@@ -120,7 +120,7 @@ def run(config: Config, settings: dict[str, Any], resolved: str, console: Consol
             results.append(result)
         _save_adapters(folder, trainer, data, results[-1])
 
-        baselines = {}
+        baselines: dict[str, RoundResult] = {}
         for name in config.baselines:
             for result in rounds(name, BASELINES[name], 0):
                 display.round(round_record(name, data.ids, result), config.rounds)

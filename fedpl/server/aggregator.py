@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedpl.layout import AdapterLayout, Granularity
 from fedpl.server.similarity import Cosine, Similarity
@@ -79,6 +79,6 @@ class Aggregator:
         weights = self.weighting(similarity, vectors.mask, vectors.num_examples)
         present = vectors.mask[:, None] & vectors.mask[None, :]
         steps = self.server_lr * weights * present
-        personal = mix_blocks(steps, vectors.matrix, boundaries, base=state.personal)
+        personal: Any = mix_blocks(steps, vectors.matrix, boundaries, base=state.personal)
         next_state = state._replace(round=state.round + 1, personal=personal)
         return next_state, Aggregation(similarity, weights)

@@ -34,8 +34,8 @@ def draw_run(folder: Path) -> list[Path]:
     weights = np.array(summary["weights"], dtype=float)
     order = cluster_order(similarity)
     figures = {
-        "similarity.png": heat_map(similarity, names, order, "Similarity of task vectors, last round", -1),
-        "weights.png": heat_map(weights, names, order, "Weights: row takes from column, last round", None),
+        "similarity.png": heat_map(similarity, names, order, "Similarity of task vectors, last round"),
+        "weights.png": heat_map(weights, names, order, "Weights: row takes from column, last round"),
         "clients.png": client_bars(summary),
     }
     if any("validation" in record for record in metrics):
@@ -65,7 +65,6 @@ def heat_map(
     names: Sequence[str],
     order: Sequence[int],
     title: str,
-    low: float | None,
 ) -> Figure:
     """A matrix over pairs of clients; the colour scale spans the entries off the diagonal.
 
@@ -74,7 +73,6 @@ def heat_map(
         names: Names of the clients.
         order: The order to draw them in.
         title: Title.
-        low: −1 for a scale symmetric about zero; null for one that starts at zero unless values are negative.
     """
     n = len(names)
     side = 4.2 + 0.22 * min(n, 30)
@@ -83,10 +81,12 @@ def heat_map(
     shown = matrix[np.ix_(order, order)]
     beside = shown[~np.eye(n, dtype=bool)] if n > 1 else shown.ravel()
     top = float(np.nanmax(np.abs(beside))) or 1.0
-    bottom = -top if low is not None or np.nanmin(beside) < 0 else 0.0
-    image = axes.imshow(shown, cmap="RdBu_r" if bottom < 0 else "Blues", vmin=bottom, vmax=top)
-    bar = figure.colorbar(image, ax=axes, extend="max", shrink=0.8)
-    bar.set_label("beyond the scale: the diagonal", fontsize=8)
+    bottom = -top if np.nanmin(beside) < 0 else 0.0
+    # The diagonal, often ten times the rest, is told in numbers and left out of the colours.
+    coloured = np.ma.masked_array(shown, np.eye(n, dtype=bool))
+    axes.set_facecolor("0.85")
+    image = axes.imshow(coloured, cmap="RdBu_r" if bottom < 0 else "Blues", vmin=bottom, vmax=top)
+    figure.colorbar(image, ax=axes, shrink=0.8)
     if n <= _NAMED:
         labels = [names[i] for i in order]
         axes.set_xticks(range(n), labels, rotation=90, fontsize=8)
@@ -95,7 +95,7 @@ def heat_map(
         for row in range(n):
             for column in range(n):
                 value = shown[row, column]
-                dark = abs(value) > 0.6 * top
+                dark = row != column and abs(value) > 0.6 * top
                 text = f"{value:.2f}".replace("-0.00", "0.00")
                 axes.text(
                     column,
@@ -114,7 +114,7 @@ def learning_curves(metrics: Sequence[dict[str, Any]], method: str) -> Figure:
     """Mean and worst validation accuracy over the rounds, as received and after local training."""
     scored = [record for record in metrics if "validation" in record]
     rounds = [record["round"] for record in scored]
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()
     names = {"aggregated": "aggregated θ̄ (as received)", "tuned": "tuned θ (after local training)"}
     for model, label in names.items():
@@ -128,7 +128,7 @@ def learning_curves(metrics: Sequence[dict[str, Any]], method: str) -> Figure:
     axes.set_ylabel("validation accuracy, %")
     axes.set_title(f"{method}: clients' accuracy over the rounds", fontsize=11)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(fontsize=8, ncols=2, loc="outside lower center")
     return figure
 
 
@@ -165,5 +165,5 @@ def client_bars(summary: dict[str, Any]) -> Figure:
     axes.set_ylim(0, 100)
     axes.set_ylabel("test accuracy, %")
     axes.set_title("Test accuracy per client", fontsize=11)
-    axes.legend(fontsize=8, ncols=min(5, len(bars) + 1), loc="lower center")
+    figure.legend(fontsize=8, ncols=5, loc="outside lower center")
     return figure

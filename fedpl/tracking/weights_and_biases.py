@@ -5,7 +5,7 @@ import os
 import sys
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -15,10 +15,10 @@ from fedpl.rounds.loop import RoundResult
 from fedpl.tracking.plots import cluster_order, heat_map
 from fedpl.tracking.records import mean_over_blocks
 
-_MODES = ("online", "offline", "disabled")
+Mode = Literal["online", "offline", "disabled"]
 
 
-def choose_mode(config: WandbConfig) -> str:
+def choose_mode(config: WandbConfig) -> Mode:
     """online, offline or disabled, without asking anybody.
 
     ``--tracking.wandb.mode`` wins over the environment's ``WANDB_MODE``, which wins over online when logged
@@ -26,12 +26,15 @@ def choose_mode(config: WandbConfig) -> str:
     """
     if config.mode != "auto":
         return config.mode
-    mode = os.environ.get("WANDB_MODE", "")
-    if mode in ("dryrun", "shared"):  # older and narrower names of the same
-        return {"dryrun": "offline", "shared": "online"}[mode]
-    if mode in _MODES:
-        return mode
-    return "online" if logged_in() else "offline"
+    # `dryrun` and `shared` are older and narrower names of the same.
+    asked: dict[str, Mode] = {
+        "online": "online",
+        "shared": "online",
+        "offline": "offline",
+        "dryrun": "offline",
+        "disabled": "disabled",
+    }
+    return asked.get(os.environ.get("WANDB_MODE", "")) or ("online" if logged_in() else "offline")
 
 
 def logged_in() -> bool:
@@ -69,7 +72,7 @@ class WandbTracker:
         if mode == "online" and not logged_in():
             _warn("not logged in to W&B: recording offline (upload later with `wandb sync`)")
             mode = "offline"
-        options = {
+        options: dict[str, Any] = {
             "project": config.project,
             "name": config.name or folder.name,
             "group": config.group,
@@ -132,7 +135,7 @@ def _image(similarity: Any, clients: tuple[str, ...], title: str) -> Any:
     from PIL import Image
 
     buffer = BytesIO()
-    heat_map(similarity, clients, cluster_order(similarity), title, -1).savefig(buffer, dpi=80)
+    heat_map(similarity, clients, cluster_order(similarity), title).savefig(buffer, dpi=80)
     return wandb.Image(Image.open(buffer))
 
 

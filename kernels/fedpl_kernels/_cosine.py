@@ -6,7 +6,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
-from ._gram import Boundaries, gram_blocks, usable_rows
+from ._columns import Boundaries
+from ._gram import gram_blocks, usable_rows
 from ._precision import Precision
 
 

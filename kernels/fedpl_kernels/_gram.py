@@ -1,9 +1,14 @@
-"""Pairwise inner products of task vectors: G = X Xᵀ, whole or per column block.
+"""Pairwise inner products of task vectors: G = X Xᵀ, whole or per column range, with half the products.
 
-Source: the similarity of FedBip (arXiv 2509.12697) and FedBip-L starts from these products.
+Source: the similarity of FedBip and FedBip-L (arXiv 2509.12697) starts from these products.
+
+How the half is won (512 x 200,000 float32, 2 CPU cores, against one plain product: 2.0x): the rows are cut
+into tiles, only the tiles on and below the diagonal are multiplied, and each tile of a column window is
+copied out of X once. Reductions of G stay out of this jit: fused into a product they cost 1.4-3x on CPU.
 """
 
 from functools import partial
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +16,13 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
+from ._columns import Boundaries, Windows, check_block, check_boundaries, default_block, platform_of, windows
 from ._precision import Precision, check_precision, contract
 
-Boundaries = tuple[tuple[int, int], ...]
-
-# Columns a step works on. One product over all columns of a wide X is several times slower on a CPU.
-_DEFAULT_BLOCK = 16_384
+# Rows of a tile. Below 128 (CPU) a product is too small for its threads; more than 8 tile rows gain little
+# (56 % of the work against 50 %) and the program grows with their square.
+TILE = {"cpu": 128, "gpu": 1024}
+_TILE_ROWS = 8
 
 
 def gram(
@@ -35,17 +41,14 @@ def gram(
         block: columns worked on at a time; None takes the measured default.
 
     Returns:
-        A symmetric matrix in the squared unit of `x`. Rows and columns of absent clients are zero, and so
-        are those of clients whose squared norm is not finite (a NaN or infinity in the row, or overflow):
-        `usable_rows` tells which are left.
+        An exactly symmetric matrix in the squared unit of `x`. Rows and columns of absent clients are zero,
+        and so are those of clients whose squared norm is not finite (a NaN or infinity in the row, or
+        overflow): `usable_rows` tells which are left.
 
     Raises:
         ValueError: unknown precision, or a block below 1.
     """
-    check_precision(precision)
-    if block is not None and block < 1:
-        raise ValueError(f"block: expected at least 1 column, got {block}; leave it out for the default")
-    return _gram(jnp.asarray(x), _presence(mask, x.shape[0]), precision, block or _DEFAULT_BLOCK)
+    return gram_blocks(x, ((0, x.shape[1]),), mask, precision=precision, block=block)[0]
 
 
 def gram_blocks(
@@ -54,72 +57,81 @@ def gram_blocks(
     mask: Bool[Array | np.ndarray, " n"] | None = None,
     *,
     precision: Precision = "highest",
+    block: int | None = None,
 ) -> Float[Array, "blocks n n"]:
     """`gram` of each range of columns [start, stop), in one pass over `x` (FedBip-L).
 
-    A client whose row is not finite in any of the blocks is excluded from all of them.
+    A client whose row is not finite in any of the ranges is excluded from all of them.
 
     Raises:
-        ValueError: a range that is empty, reversed or outside of the columns.
+        ValueError: as `gram`; also a range that is empty, reversed or outside of the columns.
     """
     check_precision(precision)
+    check_block(block)
     check_boundaries(boundaries, x.shape[1])
-    return _gram_blocks(jnp.asarray(x), _presence(mask, x.shape[0]), precision, boundaries)
+    platform = platform_of(x)
+    block = block or default_block(x.shape[0], platform)
+    raw = raw_gram(jnp.asarray(x), precision, boundaries, block, TILE[platform])
+    return exclude(raw, jnp.ones(x.shape[0], bool) if mask is None else jnp.asarray(mask))
 
 
 def usable_rows(
     gram: Float[Array, "*blocks n n"], mask: Bool[Array | np.ndarray, " n"] | None = None
 ) -> Bool[Array, "*blocks n"]:
-    """Clients that can be compared: present, finite and not zero (trap: LoRA starts with B = 0)."""
+    """Clients that can be compared: present, finite and not zero (LoRA starts with B = 0)."""
     diagonal = jnp.diagonal(gram, axis1=-2, axis2=-1)
     usable = jnp.isfinite(diagonal) & (diagonal >= jnp.finfo(jnp.float32).tiny)
-    return usable if mask is None else usable & mask
+    return usable if mask is None else usable & jnp.asarray(mask)
 
 
-def check_boundaries(boundaries: Boundaries, width: int) -> None:
-    """Raises ValueError unless every column range is non-empty and lies within `width` columns."""
-    bad = [pair for pair in boundaries if not 0 <= pair[0] < pair[1] <= width]
-    if bad or not boundaries:
-        raise ValueError(f"boundaries: expected ranges 0 <= start < stop <= {width}, got {bad or 'none'}")
-
-
-def _presence(mask: Array | np.ndarray | None, n: int) -> Array:
-    return jnp.ones(n, bool) if mask is None else jnp.asarray(mask)
-
-
-def _products(x: Array, start: int, stop: int, precision: Precision, block: int) -> Array:
-    """Unmasked Gram of the columns [start, stop), summed over steps of `block` columns."""
-
-    def of(columns: Array) -> Array:
-        return contract("id,jd->ij", columns, columns, precision)
-
-    block, n = min(block, stop - start), x.shape[0]
-    steps = (stop - start) // block
-
-    def step(k: Array, total: Array) -> Array:
-        return total + of(lax.dynamic_slice(x, (0, start + k * block), (n, block)))
-
-    total = lax.fori_loop(0, steps, step, jnp.zeros((n, n), jnp.float32))
-    rest = start + steps * block
-    return total if rest == stop else total + of(x[:, rest:stop])
-
-
-def exclude(products: Float[Array, "*blocks n n"], mask: Bool[Array, " n"]) -> Float[Array, "*blocks n n"]:
+@jax.jit
+def exclude(products: Float[Array, "blocks n n"], mask: Bool[Array, " n"]) -> Float[Array, "blocks n n"]:
     """Zeroes the rows and columns of absent and of non-finite clients.
 
     A non-finite entry of a row reaches that row and column of the Gram matrix only, and always its
     diagonal: so the test costs O(n), and no pass over X.
     """
-    finite = jnp.isfinite(jnp.diagonal(products, axis1=-2, axis2=-1)).reshape(-1, mask.shape[0]).all(0) & mask
+    finite = jnp.isfinite(jnp.diagonal(products, axis1=-2, axis2=-1)).all(0) & mask
     return jnp.where(finite[:, None] & finite[None, :], products, 0.0)
 
 
-@partial(jax.jit, static_argnames=("precision", "block"))
-def _gram(x: Array, mask: Array, precision: Precision, block: int) -> Array:
-    return exclude(_products(x, 0, x.shape[1], precision, block), mask)
+def tile_edges(n: int, tile: int) -> list[int]:
+    """Row numbers at which tiles start, and n: near-equal tiles of at least `tile` rows."""
+    count = min(max(round(n / tile), 1), _TILE_ROWS)
+    return [round(k * n / count) for k in range(count + 1)]
 
 
-@partial(jax.jit, static_argnames=("precision", "boundaries"))
-def _gram_blocks(x: Array, mask: Array, precision: Precision, boundaries: Boundaries) -> Array:
-    parts = [_products(x, start, stop, precision, _DEFAULT_BLOCK) for start, stop in boundaries]
-    return exclude(jnp.stack(parts), mask)
+@partial(jax.jit, static_argnames=("precision", "boundaries", "block", "tile"))
+def raw_gram(
+    x: Float[Array, "n d"], precision: Precision, boundaries: Boundaries, block: int, tile: int
+) -> Float[Array, "blocks n n"]:
+    """The products without exclusions: tiles on and below the diagonal, mirrored at the end."""
+    n, plan = x.shape[0], windows(boundaries, x.shape[1], block)
+    edges = tile_edges(n, tile)
+    spans = list(pairwise(edges))
+    pairs = [(i, j) for i in range(len(spans)) for j in range(i + 1)]
+
+    def walk(plan: Windows, totals: list[Array]) -> list[Array]:
+        start, low, high, owner = (jnp.asarray(part) for part in plan[1:])
+
+        def step(k: Array, totals: list[Array]) -> list[Array]:
+            tiles = [lax.dynamic_slice(x, (a, start[k]), (b - a, plan.width)) for a, b in spans]
+            if not plan.full.all():
+                column = start[k] + jnp.arange(plan.width)
+                counts = (low[k] <= column) & (column < high[k])
+                tiles = [jnp.where(counts, tile, 0) for tile in tiles]
+            products = [contract("ic,jc->ij", tiles[i], tiles[j], precision) for i, j in pairs]
+            return [total.at[owner[k]].add(new) for total, new in zip(totals, products, strict=True)]
+
+        return lax.fori_loop(0, len(plan.start), step, totals)
+
+    sizes = [b - a for a, b in spans]
+    totals = [jnp.zeros((len(boundaries), sizes[i], sizes[j]), jnp.float32) for i, j in pairs]
+    # Two loops: cutting windows to their range costs a tenth, and few windows need it.
+    for part in (plan.only(plan.full), plan.only(~plan.full)):
+        totals = walk(part, totals) if len(part.start) else totals
+    whole = jnp.zeros((len(boundaries), n, n), jnp.float32)
+    for (i, j), total in zip(pairs, totals, strict=True):
+        whole = whole.at[:, spans[i][0] : spans[i][1], spans[j][0] : spans[j][1]].set(total)
+    lower = jnp.tril(whole)
+    return lower + jnp.swapaxes(jnp.tril(whole, -1), -1, -2)

@@ -12,10 +12,8 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
-from ._gram import Boundaries, check_boundaries
+from ._columns import Boundaries, check_block, check_boundaries, default_block, platform_of, windows
 from ._precision import Precision, check_precision, contract
-
-_DEFAULT_BLOCK = 16_384
 
 
 def mix(
@@ -39,20 +37,19 @@ def mix(
         donate: the buffer of `x` is reused (m = n, float32); the array passed in is deleted.
         out: a host array or memory map, filled block by block and returned. It may be `x` itself.
 
+    Args:
+        weights: row i tells what client i takes of whom; no unit.
+        x: task vectors, float32 or bfloat16.
+        mask: which clients have an influence; all of them when None.
+        precision: "highest", "tf32" or "bf16"; accumulation is always float32.
+        block: columns worked on at a time; None takes the measured default.
+
     Raises:
-        ValueError: unknown precision, a block below 1, or a combination of targets that excludes itself.
+        ValueError: unknown precision, a block below 1, or targets that exclude each other.
     """
-    return mix_blocks(
-        jnp.asarray(weights)[None],
-        x,
-        ((0, x.shape[1]),),
-        mask,
-        base=base,
-        precision=precision,
-        block=block,
-        out=out,
-        donate=donate,
-    )
+    whole = ((0, x.shape[1]),)
+    p = jnp.asarray(weights)[None]
+    return mix_blocks(p, x, whole, mask, base=base, precision=precision, block=block, out=out, donate=donate)
 
 
 def mix_blocks(
@@ -69,46 +66,49 @@ def mix_blocks(
 ) -> Float[Array | np.ndarray, "m d"]:
     """`mix` with one weight matrix for each range of columns [start, stop) (FedBip-L).
 
-    Columns that belong to no range are those of `base`, or zero without one.
+    Columns that belong to no range stay what they are in `base`, `out` or a donated `x`; in a new array
+    they are zero.
 
     Raises:
         ValueError: as `mix`; also ranges that overlap, or whose number is not `weights`' first axis.
     """
     check_precision(precision)
+    check_block(block)
     check_boundaries(boundaries, x.shape[1])
-    check_targets(weights, x, boundaries, base, out, donate, block)
+    _check_targets(weights.shape, x, boundaries, base, out, donate)
+    block = block or default_block(max(weights.shape[1:]), platform_of(x))
     p = jnp.asarray(weights, jnp.float32)
     if mask is not None:
         p = jnp.where(jnp.asarray(mask), p, 0.0)
-    size = block or _DEFAULT_BLOCK
     if out is not None:
-        return _to_host(p, x, boundaries, precision, size, out)
+        return _to_host(out, p, x, precision, boundaries, block)
+    x = jnp.asarray(x)
     if donate:
-        return _reuse(jnp.asarray(x), p, precision, boundaries, size)
-    if base is None:
-        return _fresh(p, jnp.asarray(x), precision, boundaries, size)
-    return _onto(base, p, jnp.asarray(x), precision, boundaries, size)
+        return _reuse(x, p, precision, boundaries, block)
+    if base is not None:
+        return _onto(base, p, x, precision, boundaries, block)
+    return _fresh(p, x, precision, boundaries, block)
 
 
-def check_targets(weights, x, boundaries, base, out, donate, block) -> None:  # type: ignore[no-untyped-def]
-    """Raises ValueError with all that is wrong about where a mix should go."""
+def _check_targets(
+    shape: tuple[int, ...],
+    x: Array | np.ndarray,
+    boundaries: Boundaries,
+    base: Array | None,
+    out: np.ndarray | None,
+    donate: bool,
+) -> None:
+    """Raises ValueError with all that is wrong about weights and target."""
     problems = []
-    if block is not None and block < 1:
-        problems.append(f"block: expected at least 1 column, got {block}")
     if (base is not None) + (out is not None) + donate > 1:
         problems.append("expected at most one of base=, out= and donate=True: each is a place for the result")
-    if donate and weights.shape[-2] != weights.shape[-1]:
-        problems.append(
-            f"donate: expected square weights, got {weights.shape[-2:]}: the result has x's shape"
-        )
+    if donate and shape[-2] != shape[-1]:
+        problems.append(f"donate: expected square weights, got {shape[-2:]}; the result takes the place of x")
     if donate and x.dtype != np.float32:
-        problems.append(f"donate: expected float32 x, the result's type, got {x.dtype}")
-    if len(boundaries) != weights.shape[0]:
-        problems.append(
-            f"expected one weight matrix a range: {len(boundaries)} ranges, {weights.shape[0]} matrices"
-        )
-    ordered = sorted(boundaries)
-    if any(a[1] > b[0] for a, b in pairwise(ordered)):
+        problems.append(f"donate: expected float32 x, the type of the result, got {x.dtype}")
+    if len(boundaries) != shape[0]:
+        problems.append(f"expected one weight matrix a range, got {shape[0]} for {len(boundaries)} ranges")
+    if any(before[1] > after[0] for before, after in pairwise(sorted(boundaries))):
         problems.append(f"boundaries: expected ranges that do not overlap, got {boundaries}")
     if problems:
         raise ValueError("; ".join(problems))
@@ -117,34 +117,24 @@ def check_targets(weights, x, boundaries, base, out, donate, block) -> None:  # 
 def product(
     p: Float[Array, "m n"], columns: Float[Array, "n c"], precision: Precision
 ) -> Float[Array, "m c"]:
-    """P X for one block of columns, where zero times NaN is zero.
+    """P X for one window of columns, where zero times NaN is zero.
 
     Any non-finite entry of X makes its column of a plain product non-finite in every row, so one row of
-    the result is a witness for the whole block, and the guarded product runs only when it must.
+    the result is a witness for the whole window, and the guarded product runs only when it must. The loop
+    of at most one turn does not copy, as a conditional would.
     """
-    plain = contract("mn,nc->mc", p, columns, precision)
 
-    def guarded() -> Array:
+    def guarded(_: tuple[Array, Array]) -> tuple[Array, Array]:
         finite = jnp.isfinite(columns)
         clean = contract("mn,nc->mc", p, jnp.where(finite, columns, 0), precision)
         touched = contract(
             "mn,nc->mc", (p != 0).astype(jnp.float32), (~finite).astype(jnp.float32), "highest"
         )
-        return jnp.where(touched > 0, jnp.nan, clean)
+        return jnp.array(False), jnp.where(touched > 0, jnp.nan, clean)
 
-    return lax.cond(jnp.isfinite(plain[0]).all(), lambda: plain, guarded)
-
-
-def _steps(boundaries: Boundaries, block: int) -> list[tuple[int, int, int, int]]:
-    """(range, first column, columns a step, steps): full steps first, then the rest of each range."""
-    plan = []
-    for index, (start, stop) in enumerate(boundaries):
-        full = (stop - start) // block
-        if full:
-            plan.append((index, start, block, full))
-        if start + full * block < stop:
-            plan.append((index, start + full * block, stop - start - full * block, 1))
-    return plan
+    plain = contract("mn,nc->mc", p, columns, precision)
+    suspect = ~jnp.isfinite(plain[0]).all()
+    return lax.while_loop(lambda state: state[0], guarded, (suspect, plain))[1]
 
 
 def _fill(
@@ -156,19 +146,33 @@ def _fill(
     block: int,
     add: bool,
 ) -> Array:
-    """Writes the products into `target`; reads from `target` itself when `x` is None."""
-    for index, first, width, count in _steps(boundaries, block):
+    """Writes the products into `target`, window by window; reads from `target` itself when `x` is None."""
+    plan = windows(boundaries, target.shape[1], block)
+    start, low, high, owner = (jnp.asarray(part) for part in plan[1:])
+    ragged = not plan.full.all()
 
-        def step(k: Array, acc: Array, index=index, first=first, width=width) -> Array:  # type: ignore[no-untyped-def]
-            at = (0, first + k * width)
-            source = acc if x is None else x
-            new = product(p[index], lax.dynamic_slice(source, at, (source.shape[0], width)), precision)
-            if add:
-                new = new + lax.dynamic_slice(acc, at, (acc.shape[0], width))
-            return lax.dynamic_update_slice(acc, new, at)
+    def step(k: Array, target: Array) -> Array:
+        source, at = (target if x is None else x), (0, start[k])
+        new = product(p[owner[k]], lax.dynamic_slice(source, at, (p.shape[2], plan.width)), precision)
+        if add or ragged:
+            old = lax.dynamic_slice(target, at, (p.shape[1], plan.width))
+            column = start[k] + jnp.arange(plan.width)
+            new = old + new if add else new
+            new = jnp.where((low[k] <= column) & (column < high[k]), new, old) if ragged else new
+        return lax.dynamic_update_slice(target, new, at)
 
-        target = lax.fori_loop(0, count, step, target)
-    return target
+    return lax.fori_loop(0, len(plan.start), step, target)
+
+
+def local_mix(
+    base: Array | None, p: Array, x: Array, precision: Precision, boundaries: Boundaries, block: int
+) -> Array:
+    """The traced body of a mix onto `base`, or into a new array."""
+    if base is not None:
+        return _fill(base, p, x, precision, boundaries, block, add=True)
+    covered = sum(stop - start for start, stop in boundaries) == x.shape[1]
+    new = (lax.empty if covered else jnp.zeros)((p.shape[1], x.shape[1]), jnp.float32)
+    return _fill(new, p, x, precision, boundaries, block, add=False)
 
 
 _STATIC = ("precision", "boundaries", "block")
@@ -176,7 +180,7 @@ _STATIC = ("precision", "boundaries", "block")
 
 @partial(jax.jit, static_argnames=_STATIC, donate_argnums=0)
 def _onto(base: Array, p: Array, x: Array, precision: Precision, boundaries: Boundaries, block: int) -> Array:
-    return _fill(base, p, x, precision, boundaries, block, add=True)
+    return local_mix(base, p, x, precision, boundaries, block)
 
 
 @partial(jax.jit, static_argnames=_STATIC, donate_argnums=0)
@@ -186,19 +190,19 @@ def _reuse(x: Array, p: Array, precision: Precision, boundaries: Boundaries, blo
 
 @partial(jax.jit, static_argnames=_STATIC)
 def _fresh(p: Array, x: Array, precision: Precision, boundaries: Boundaries, block: int) -> Array:
-    empty = jnp.zeros((p.shape[1], x.shape[1]), jnp.float32)
-    return _fill(empty, p, x, precision, boundaries, block, add=False)
+    return local_mix(None, p, x, precision, boundaries, block)
 
 
-_block_product = jax.jit(product, static_argnames="precision")
+_window_product = jax.jit(product, static_argnames="precision")
 
 
 def _to_host(
-    p: Array, x: Array | np.ndarray, boundaries: Boundaries, precision: Precision, block: int, out: np.ndarray
+    out: np.ndarray, p: Array, x: Array | np.ndarray, precision: Precision, boundaries: Boundaries, block: int
 ) -> np.ndarray:
-    """Column block by column block into `out`; a block is read before it is written, so out may be x."""
-    for index, first, width, count in _steps(boundaries, block):
-        for start in range(first, first + width * count, width):
-            columns = jnp.asarray(np.array(x[:, start : start + width]))
-            out[:, start : start + width] = _block_product(p[index], columns, precision)
+    """Window by window into `out`. A window is copied before it is written, so `out` may be `x`."""
+    plan = windows(boundaries, x.shape[1], block)
+    for start, low, high, owner in zip(*plan[1:], strict=True):
+        columns = jnp.array(x[:, start : start + plan.width])
+        new = _window_product(p[owner], columns, precision)
+        out[:, low:high] = np.asarray(new)[:, low - start : high - start]
     return out

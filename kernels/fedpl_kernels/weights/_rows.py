@@ -6,11 +6,11 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 Scalar = float | int | Float[Array, ""]
-Mask = Bool[Array | np.ndarray, "*blocks n"] | None
+Mask = Bool[Array | np.ndarray, "*#blocks n"] | None
 
 
 def participants(
-    similarity: Float[Array | np.ndarray, "*blocks n n"], mask: Bool[Array | np.ndarray, "*blocks n"] | None
+    similarity: Float[Array | np.ndarray, "*blocks n n"], mask: Bool[Array | np.ndarray, "*#blocks n"] | None
 ) -> Bool[Array, "*blocks n"]:
     """Clients that are present and have a direction."""
     usable = jnp.diagonal(jnp.asarray(similarity), axis1=-2, axis2=-1) > 0

@@ -1,0 +1,129 @@
+"""Column panels of a store, read ahead on a thread while the one before is being worked on."""
+
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from ._columns import Boundaries
+from ._rowfile import TYPES
+from .store import VectorStore
+
+# What the kernels use beyond the panels: tiles, windows, and a few n x n matrices.
+_SLACK_BYTES = 48 << 20
+_SQUARES = 6
+_ALIGN = 64
+
+
+class Panel(NamedTuple):
+    """Columns [start, stop) that belong to a range; `owner` is -1 for columns that belong to none."""
+
+    start: int
+    stop: int
+    owner: int
+
+
+def panel_width(store: VectorStore, memory_budget: int, panels_held: int = 2) -> int:
+    """Columns that fit: `panels_held` panels beside the fixed needs, in `memory_budget` bytes.
+
+    Raises:
+        ValueError: not even 1,024 columns (or the whole row) fit.
+    """
+    fixed = _SLACK_BYTES + _SQUARES * 4 * store.n**2
+    column = panels_held * store.n * TYPES[store.dtype].itemsize
+    width = min((memory_budget - fixed) // column, store.d)
+    least = min(1024, store.d)
+    if width < least:
+        needed = fixed + least * column
+        raise ValueError(
+            f"memory_budget: expected at least {needed} bytes for {store.n} rows, got {memory_budget}"
+        )
+    return width
+
+
+def cut(boundaries: Boundaries, d: int, width: int) -> list[Panel]:
+    """All columns from left to right in panels of at most `width`, none across the edge of a range."""
+    panels, at = [], 0
+    ranges = sorted((start, stop, owner) for owner, (start, stop) in enumerate(boundaries))
+    for start, stop, owner in [*ranges, (d, d, -1)]:
+        for low, high, who in ((at, start, -1), (start, stop, owner)):
+            panels += [Panel(k, min(k + width, high), who) for k in range(low, high, width)]
+        at = stop
+    return panels
+
+
+class RowReader:
+    """Reads the columns of some rows from left to right, and keeps the checksum of every row."""
+
+    def __init__(self, store: VectorStore, rows: np.ndarray) -> None:
+        self._store, self.dtype = store, store.dtype
+        self._expected = {int(row): store.checksum(int(row)) for row in np.flatnonzero(rows)}
+        self._found = {row: 0 for row, checksum in self._expected.items() if checksum is not None}
+
+    def read(self, start: int, target: np.ndarray) -> np.ndarray:
+        """Fills the rows of `target` [n, columns] that are read; the others stay as they are."""
+        for row, total in self._found.items():
+            self._store.read_into(row, start, target[row])
+            self._found[row] = zlib.crc32(target[row].view(np.uint8).data, total)
+        return target
+
+    def torn(self) -> tuple[int, ...]:
+        """Rows whose numbers do not have the checksum of their file; known when all columns were read."""
+        claims = self._expected.items()
+        return tuple(row for row, checksum in claims if checksum is None or self._found[row] != checksum)
+
+
+class PanelReader:
+    """Reads panels of some rows in order into two buffers, the next one while a caller works on this one.
+
+    The buffers are lent to JAX without a copy, so one may be refilled only when the work on it is done:
+    `each` waits for what its caller's function returned.
+    """
+
+    def __init__(self, store: VectorStore, rows: np.ndarray, panels: list[Panel], width: int) -> None:
+        self._rows, self._panels = RowReader(store, rows), panels
+        raw = np.uint16 if store.dtype == "bfloat16" else np.float32
+        self._buffers = [_aligned((store.n, width), raw) for _ in range(2)]
+        self._lent = [jax.dlpack.from_dlpack(buffer, copy=False) for buffer in self._buffers]
+        self.torn = self._rows.torn
+
+    def each(self, work: Callable[[Panel, Array], Array | None]) -> None:
+        """Calls `work(panel, x [n, width])` for every panel; columns beyond the panel are zero."""
+        with ThreadPoolExecutor(1) as thread:
+            pending: list[Array | None] = [None, None]
+            reading = thread.submit(self._fill, 0, self._panels[0])
+            for k, panel in enumerate(self._panels):
+                reading.result()
+                if k + 1 < len(self._panels):
+                    jax.block_until_ready(pending[(k + 1) % 2])
+                    reading = thread.submit(self._fill, (k + 1) % 2, self._panels[k + 1])
+                pending[k % 2] = work(panel, self._on_device(k % 2))
+            jax.block_until_ready(pending)
+
+    def _on_device(self, which: int) -> Array:
+        if jax.default_backend() == "cpu":
+            return self._lent[which]
+        return jax.device_put(self._buffers[which])
+
+    def _fill(self, which: int, panel: Panel) -> None:
+        size = panel.stop - panel.start
+        self._buffers[which][:, size:] = 0
+        self._rows.read(panel.start, self._buffers[which][:, :size])
+
+
+def numbers(panel: Array) -> Array:
+    """The task vectors of a panel: 16-bit buffers are bfloat16 (NumPy cannot lend that type)."""
+    return lax.bitcast_convert_type(panel, jnp.bfloat16) if panel.dtype == jnp.uint16 else panel
+
+
+def _aligned(shape: tuple[int, int], dtype: type) -> np.ndarray:
+    """Zeros at an address that JAX takes without a copy."""
+    size = shape[0] * shape[1] * np.dtype(dtype).itemsize
+    raw = np.zeros(size + _ALIGN, np.uint8)
+    offset = -raw.ctypes.data % _ALIGN
+    return raw[offset : offset + size].view(dtype).reshape(shape)
