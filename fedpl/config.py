@@ -41,8 +41,8 @@ class LoraSettings:
         dropout: Dropout before A.
         target_modules: Name endings of the layers to adapt; null takes PEFT's choice for the model type
             (query and value projections).
-        layers_to_transform: Numbers of the transformer blocks to adapt, from 0; null adapts all. Blocks before
-            the first adapted one compute the same in every step, see client.prefix_cache_mb.
+        layers_to_transform: Numbers of the transformer blocks to adapt, from 0; null adapts all. Blocks
+            before the first adapted one compute the same in every step, see client.prefix_cache_mb.
     """
 
     r: int = 8
@@ -69,8 +69,8 @@ class ClientConfig:
         model_dropout: Whether the frozen model's own dropout is active while training.
         cohort_size: Clients that go through the model together; the results do not depend on it beyond
             rounding. auto: as many as pay and fit in memory; 1: one by one, by PEFT itself.
-        tokens_per_pass: Most tokens (padding included) of one forward and backward pass of a cohort; auto: what
-            suits the device and fits in memory. A step of more is computed in several passes.
+        tokens_per_pass: Most tokens (padding included) of one forward and backward pass of a cohort; auto:
+            what suits the device and fits in memory. A step of more is computed in several passes.
         prefix_cache_mb: Memory in MiB for the outputs of frozen blocks before the first adapted one, kept
             between epochs and rounds; 0 keeps none. Needs model_dropout: false.
         gradient_checkpointing: Compute adapted blocks twice instead of keeping their activations.
@@ -226,26 +226,27 @@ def problems(config: Config) -> list[str]:
 
 
 def _cohort_problems(client: ClientConfig, lora: LoraSettings) -> Sequence[str]:
-    checks = [
-        (0 <= client.momentum < 1, f"client.momentum: must lie in [0, 1), got {client.momentum}"),
-        (client.max_steps is None or client.max_steps >= 1, "client.max_steps: at least 1, or null for all"),
-        (client.cohort_size == "auto" or client.cohort_size >= 1, "client.cohort_size: at least 1, or auto"),
-        (client.tokens_per_pass == "auto" or client.tokens_per_pass >= 1, "client.tokens_per_pass: at least 1, or auto"),
-        (client.prefix_cache_mb >= 0, f"client.prefix_cache_mb: must not be negative, got {client.prefix_cache_mb}"),
+    size, limit, layers = client.cohort_size, client.tokens_per_pass, lora.layers_to_transform
+    checks = (
+        (0 <= client.momentum < 1, f"momentum: must lie in [0, 1), got {client.momentum}"),
+        (client.max_steps is None or client.max_steps >= 1, "max_steps: at least 1, or null for all"),
+        (size == "auto" or size >= 1, f"cohort_size: at least 1, or auto, got {size}"),
+        (limit == "auto" or limit >= 1, f"tokens_per_pass: at least 1, or auto, got {limit}"),
+        (client.prefix_cache_mb >= 0, f"prefix_cache_mb: must not be negative, got {client.prefix_cache_mb}"),
+        (size != 1 or not client.compile, "compile: needs cohorts; set client.cohort_size to auto"),
         (
-            client.cohort_size != 1 or not (client.gradient_checkpointing or client.compile),
-            "client.cohort_size: gradient_checkpointing and compile need cohorts; set cohort_size to auto or above 1",
+            size != 1 or not client.gradient_checkpointing,
+            "gradient_checkpointing: needs cohorts; set client.cohort_size to auto",
         ),
         (
             not (client.gradient_checkpointing and client.compile),
-            "client.compile: does not go with gradient_checkpointing; choose one",
+            "compile: does not go with gradient_checkpointing; choose one",
         ),
-        (
-            lora.layers_to_transform is None or (lora.layers_to_transform and min(lora.layers_to_transform) >= 0),
-            "lora.layers_to_transform: name at least one block, counted from 0, or null for all",
-        ),
-    ]  # fmt: skip
-    return [what for holds, what in checks if not holds]
+    )
+    found = [f"client.{what}" for holds, what in checks if not holds]
+    if layers is not None and (not layers or min(layers) < 0):
+        found.append("lora.layers_to_transform: name at least one block, counted from 0, or null for all")
+    return found
 
 
 def _run_dir_problems(run_dir: str | None) -> Sequence[str]:

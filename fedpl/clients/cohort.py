@@ -80,7 +80,7 @@ class CohortModule(lightning.LightningModule):
             self.losses.index_add_(0, part.client, loss.detach())
         active = self.gradient[: batch.active]
         clip_rows(active, self.config.gradient_clip)
-        optimiser.step(active=batch.active)  # type: ignore[union-attr, call-arg]
+        optimiser.step(active=batch.active)  # type: ignore[union-attr]
         active.zero_()
 
     def _losses(self, part: Pass) -> Float[Tensor, "rows"]:
@@ -133,6 +133,8 @@ def fit_cohort(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")  # inside Lightning
+        # Gradients are views of rows on purpose; autograd would rather choose their strides itself.
+        warnings.filterwarnings("ignore", ".*do not obey the gradient layout contract.*")
         # A Trainer keeps its progress: a second fit on the same one would train nothing.
         trainer = lightning.Trainer(
             accelerator=hardware.accelerator,

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -90,7 +91,7 @@ class CohortTrainer:
                 for i in members
             ]
             received = [work[i].received for i in members]
-            trained = self._unless_out_of_memory(lambda r=received, l=learners: self._fit(r, l), len(members))
+            trained = self._unless_out_of_memory(partial(self._fit, received, learners), len(members))
             if trained is None:
                 waiting = [members, *waiting]  # nothing of it has left the cohort: from the start, in halves
                 continue
@@ -112,7 +113,7 @@ class CohortTrainer:
         while len(scores) < len(clients):
             part = slice(len(scores), len(scores) + self.size)
             found = self._unless_out_of_memory(
-                lambda p=part: self._score(clients[p], vectors[p], split), self.size
+                partial(self._score, clients[part], vectors[part], split), len(clients[part])
             )
             scores += found or []
         return scores
@@ -145,7 +146,7 @@ class CohortTrainer:
         return [score(*pair) for pair in zip(labels, answers, strict=True)]
 
     def _unless_out_of_memory(self, work: Callable[[], _T], clients: int) -> _T | None:
-        """The work's result, or None if memory ran out; then cohorts and passes are halved for all that follows.
+        """The work's result, or None if memory ran out; then cohorts and passes are halved from here on.
 
         Raises:
             UserError: If they cannot be halved any more.
@@ -155,7 +156,7 @@ class CohortTrainer:
         except torch.OutOfMemoryError:
             if clients == 1 and self.limits.tokens == 1:
                 raise UserError(
-                    "client.cohort_size: one client and one text at a time do not fit in the device's memory; "
+                    "client.cohort_size: one text of one client at a time does not fit in the memory: "
                     "set client.gradient_checkpointing, or lower model.max_length"
                 ) from None
         # Outside the handler, whose traceback would keep the activations alive.
@@ -189,8 +190,8 @@ class CohortTrainer:
         theta = torch.zeros(1, self.trainer.layout.size, device=self.device)
         self.engine.stack.model.train(self.config.model_dropout)
         self.engine.stack.bind(theta, torch.zeros_like(theta))
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            with self.trainer.hardware.autocast():
-                self.engine(part.to(self.device), cache=False)
+        hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
+        with hooks, self.trainer.hardware.autocast():
+            self.engine(part.to(self.device), cache=False)
         self.engine.stack.bind(theta)
         return sum(size for at, size in seen.items() if at not in frozen) // part.input_ids.shape[1]

@@ -1,8 +1,8 @@
 """Dropout from per-client streams: a mask depends on the client, its step and the place, on nothing else.
 
 A generator's next number depends on everything that was drawn before, so masks drawn in one batch for many
-clients could not equal those of the clients alone. Here a mask is a hash of (client's stream, step, row of the
-client's batch, call within the pass, place within the row): the same for any company, padding and device.
+clients could not equal those of the clients alone. Here a mask is a hash of (client's stream, step, row of
+the client's batch, call within the pass, place within the row): the same for any company, padding, device.
 """
 
 from collections.abc import Callable, Sequence

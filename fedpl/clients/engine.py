@@ -95,4 +95,4 @@ class Engine:
                 return forward(*args, **kwargs)
             return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
-        block.forward = wrapped  # type: ignore[method-assign]
+        block.forward = wrapped

@@ -1,4 +1,4 @@
-"""AdamW and SGD on the rows of a matrix: what torch does to one client's tensors, done to all clients at once."""
+"""AdamW and SGD on the rows of a matrix: what torch does to one client's tensors, for all clients at once."""
 
 import math
 from collections.abc import Callable
@@ -15,7 +15,7 @@ _EPS = 1e-8
 
 
 def clip_rows(gradient: Float[Tensor, "clients params"], largest: float) -> None:
-    """Scale each client's gradient to at most this norm, by Lightning's (and torch's) rule; 0 does not clip."""
+    """Scale each client's gradient to at most this norm, by Lightning's (torch's) rule; 0 does not clip."""
     if largest:
         norms = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
         gradient.mul_((largest / (norms + 1e-6)).clamp(max=1.0))

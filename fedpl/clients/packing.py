@@ -1,4 +1,4 @@
-"""Rows of many clients as passes through the model: texts of similar length together, within a token limit."""
+"""Rows of many clients as passes through the model: similar lengths together, within a token limit."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -31,20 +31,20 @@ class Row(NamedTuple):
     Attributes:
         client: The client's place in the stack.
         tokens: The split that holds the example.
-        index: The example's place in it.
+        example: The example's place in it.
         weight: Its share of the client's mean loss.
         key: Key of its dropout.
     """
 
     client: int
     tokens: Tokens
-    index: int
+    example: int
     weight: float = 1.0
     key: int = 0
 
     @property
     def length(self) -> int:
-        return len(self.tokens.ids[self.index])
+        return len(self.tokens.ids[self.example])
 
 
 class Pass(NamedTuple):
@@ -72,7 +72,8 @@ class Pass(NamedTuple):
         """The same rows on a device."""
         if device.type == "cpu":
             return self
-        return Pass(*(tensor.to(device, non_blocking=True) for tensor in self[:-1]), self.rows)
+        names = ("input_ids", "attention_mask", "labels", "client", "weight", "key")
+        return self._replace(**{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
 
 class Step(NamedTuple):
@@ -127,17 +128,17 @@ def cut(lengths: Sequence[int], limits: Limits) -> list[list[int]]:
         options = []
         for i in range(j, -1, -1):
             rows = end - starts[i]
-            passes = -(-rows // per_pass)
-            options.append((best[i][0] + rows * length + passes * limits.overhead, i))
+            number = -(-rows // per_pass)
+            options.append((best[i][0] + rows * length + number * limits.overhead, i))
         best.append(min(options))
     passes = []
     j = len(ends)
     while j:
         i = best[j][1]
-        rows = order[starts[i] : starts[j]]
-        number = -(-len(rows) // max(limits.tokens // padded[starts[j] - 1], 1))
-        size = -(-len(rows) // number)
-        passes += [rows[k : k + size] for k in range(0, len(rows), size)]
+        members = order[starts[i] : starts[j]]
+        number = -(-len(members) // max(limits.tokens // padded[starts[j] - 1], 1))
+        size = -(-len(members) // number)
+        passes += [members[k : k + size] for k in range(0, len(members), size)]
         j = i
     return passes
 
@@ -178,13 +179,13 @@ def _pass(rows: Sequence[Row], multiple: int) -> Pass:
     input_ids = torch.empty(shape, dtype=torch.int64)
     attention_mask = torch.zeros(shape, dtype=torch.int64)
     for i, row in enumerate(rows):
-        input_ids[i, : row.length] = row.tokens.ids[row.index]
+        input_ids[i, : row.length] = row.tokens.ids[row.example]
         input_ids[i, row.length :] = row.tokens.pad
         attention_mask[i, : row.length] = 1
     return Pass(
         input_ids,
         attention_mask,
-        labels=torch.stack([row.tokens.labels[row.index] for row in rows]),
+        labels=torch.stack([row.tokens.labels[row.example] for row in rows]),
         client=torch.tensor([row.client for row in rows]),
         weight=torch.tensor([row.weight for row in rows]),
         key=torch.tensor([row.key for row in rows], dtype=torch.int32),

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +45,7 @@ def group(work: Sequence[Work], size: int) -> list[list[int]]:
     order = sorted(range(len(work)), key=lambda i: (-work[i].steps, -work[i].tokens, i))
     number = -(-len(order) // size)
     cuts = [len(order) * i // number for i in range(number + 1)] if number else []
-    return [order[begin:end] for begin, end in zip(cuts, cuts[1:], strict=False)]
+    return [order[begin:end] for begin, end in pairwise(cuts)]
 
 
 def cohort_size(setting: int | str, device: torch.device, params: int, free: int) -> int:

@@ -26,7 +26,7 @@ def prefix_blocks(model: nn.Module, layout: AdapterLayout) -> list[nn.Module]:
     return [blocks.get_submodule(str(i)) for i in range(first + 1)] if first else []
 
 
-class _Reached(Exception):  # noqa: N818
+class _Reached(Exception):
     """Ends a pass at the first adapted block."""
 
     def __init__(self, states: Float[Tensor, "rows length features"]) -> None:
@@ -52,8 +52,8 @@ class Prefix:
         self._as_tuple = False
         *skipped, first = blocks
         for block in skipped:
-            block.forward = self._skip(block.forward, last=block is skipped[-1])  # type: ignore[method-assign]
-        first.forward = self._stop(first.forward)  # type: ignore[method-assign]
+            block.forward = self._skip(block.forward, last=block is skipped[-1])
+        first.forward = self._stop(first.forward)
 
     def run(self, part: Pass, run: Run) -> Any:
         """Run the model on a pass from the first adapted block on."""
@@ -65,7 +65,7 @@ class Prefix:
             self._states = None
 
     def _known(self, part: Pass, run: Run) -> Float[Tensor, "rows length features"]:
-        kept = [self._kept.get((row.tokens, row.index)) for row in part.rows]
+        kept = [self._kept.get((row.tokens, row.example)) for row in part.rows]
         absent = [i for i, states in enumerate(kept) if states is None]
         fresh = self._compute(part, absent, run) if absent else None
         sample = fresh if fresh is not None else kept[0]
@@ -91,7 +91,7 @@ class Prefix:
             row = part.rows[i]
             size = row.length * computed.shape[-1] * computed.element_size()
             if self.used + size <= self.limit:
-                self._kept[row.tokens, row.index] = computed[: row.length].clone()
+                self._kept[row.tokens, row.example] = computed[: row.length].clone()
                 self.used += size
         return states
 

@@ -1,14 +1,15 @@
-"""The adapters of K clients stacked in one model, so that their rows go through the frozen layers together."""
+"""The adapters of K clients stacked in one model: their rows go through the frozen layers together."""
 
 import copy
 from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from peft.tuners.lora import Linear as PeftLinear
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from fedpl.clients.adapter import trainable
 from fedpl.errors import UserError
@@ -19,9 +20,18 @@ _REMEDY = "set client.cohort_size to 1, which trains clients one by one through 
 
 # Options of PEFT's LoraConfig that change more than A, B, their scale and whole linear layers.
 _REFUSED = (
-    "use_dora lora_bias trainable_token_indices target_parameters alora_invocation_tokens use_qalora use_bdlora "
-    "velora_config arrow_config kasa_config monteclora_config"
-).split()
+    "use_dora",
+    "lora_bias",
+    "trainable_token_indices",
+    "target_parameters",
+    "alora_invocation_tokens",
+    "use_qalora",
+    "use_bdlora",
+    "velora_config",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+)
 
 
 class Rows:
@@ -37,8 +47,8 @@ class Rows:
         """A batch-first activation with one matrix per row of the batch."""
         if x.shape[0] % len(self.client):
             raise ValueError(
-                f"expected activations of {len(self.client)} rows, got shape {tuple(x.shape)}; the model does "
-                f"not keep the batch first: {_REMEDY}"
+                f"expected activations of {len(self.client)} rows, got shape {tuple(x.shape)}; the model "
+                f"does not keep the batch first: {_REMEDY}"
             )
         return x.reshape(len(self.client), -1, x.shape[-1])
 
@@ -47,8 +57,8 @@ class StackedLora(nn.Module):
     """``base(x) + alpha / r · B A dropout(x)`` with each row's own A [K, r, in] and B [K, out, r].
 
     Args:
-        layer: PEFT's layer, whose frozen layer, scale and dropout are shared. Linear layers and GPT-2's Conv1D
-            are alike here: PEFT keeps A and B as [r, in] and [out, r] for both.
+        layer: PEFT's layer, whose frozen layer, scale and dropout are shared. Linear layers and GPT-2's
+            Conv1D are alike here: PEFT keeps A and B as [r, in] and [out, r] for both.
         rows: Whose the rows are.
     """
 
@@ -59,8 +69,8 @@ class StackedLora(nn.Module):
         self.scaling = float(layer.scaling[_ADAPTER])
         self.rows = rows
         # Plain tensors: they are views of the cohort's matrix and change with every cohort.
-        self.a = layer.lora_A[_ADAPTER].weight.detach()[None]
-        self.b = layer.lora_B[_ADAPTER].weight.detach()[None]
+        self.a = layer.lora_A[_ADAPTER].get_parameter("weight").detach()[None]
+        self.b = layer.lora_B[_ADAPTER].get_parameter("weight").detach()[None]
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         frozen = self.base_layer(x)
@@ -122,8 +132,9 @@ class Stack:
             raise UserError(f"lora: cannot stack {', '.join(sorted(missing))}; {_REMEDY}")
         for module in self.model.modules():
             # A decoder's key-value cache is of no use in training and scoring of whole texts.
-            if getattr(getattr(module, "config", None), "use_cache", False):
-                module.config.use_cache = False
+            config = getattr(module, "config", None)
+            if isinstance(config, PretrainedConfig):
+                config.use_cache = False
 
     def bind(
         self, theta: Float[Tensor, "clients params"], gradient: Float[Tensor, "clients params"] | None = None
@@ -164,8 +175,10 @@ def _place(model: nn.Module, rows: Rows) -> Iterator[tuple[str, tuple[nn.Module,
             stacked = StackedLora(module, rows)
             homes = {"lora_A.weight": "a", "lora_B.weight": "b"}
         elif isinstance(module, ModulesToSaveWrapper):
-            stacked = StackedLinear(module.modules_to_save[_ADAPTER], rows)
-            homes = {"weight": "weight"} | ({} if stacked.bias is None else {"bias": "bias"})
+            head = module.modules_to_save[_ADAPTER]
+            assert isinstance(head, nn.Linear)
+            stacked = StackedLinear(head, rows)
+            homes = {"weight": "weight"} | ({} if head.bias is None else {"bias": "bias"})
         else:
             continue
         model.set_submodule(name, stacked)
@@ -180,7 +193,7 @@ def _refuse(model: PeftModel) -> None:
         UserError: If there is one.
     """
     config = model.peft_config.get(_ADAPTER)
-    if config is None or not hasattr(config, "lora_alpha"):
+    if not isinstance(config, LoraConfig):
         raise UserError(
             f"expected one LoRA adapter named '{_ADAPTER}'; for another kind of adapter, {_REMEDY}"
         )

@@ -90,6 +90,9 @@ class ClientTrainer:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
             warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")  # inside Lightning
+            warnings.filterwarnings(
+                "ignore", ".*module\\(s\\) in eval mode.*"
+            )  # the frozen model, on purpose
             # A Trainer keeps its progress: a second fit on the same one would train nothing.
             trainer = lightning.Trainer(
                 accelerator=self.hardware.accelerator,
