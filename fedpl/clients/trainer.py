@@ -82,6 +82,7 @@ class ClientTrainer:
         module = ClientModule(self.model, config)
         with torch.random.fork_rng(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
+            warnings.filterwarnings("ignore", ".*in eval mode at the start.*")  # ClientModule sets the mode
             warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")  # inside Lightning
             torch.manual_seed(derive_seed(seed, "dropout", round, client))
             # A Trainer keeps its progress: a second fit on the same one would train nothing.

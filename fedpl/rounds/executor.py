@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -53,6 +53,7 @@ class ClientUpdate(NamedTuple):
     evaluate_seconds: float
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Trains and scores clients."""
 
