@@ -95,9 +95,9 @@ def test_blocks_are_batched() -> None:
 
 
 def noisy_groups(seed: int = 0, n: int = 12, d: int = 4000) -> tuple[np.ndarray, np.ndarray]:
-    """Two groups of opposite directions; clients differ in noise. Rows, and their noise-free directions."""
+    """Two groups of unrelated directions; clients differ in noise. Rows, and their noise-free directions."""
     rng = np.random.default_rng(seed)
-    true = np.where(np.arange(n) % 2, 1.0, -1.0)[:, None] * rng.standard_normal(d)
+    true = rng.standard_normal((2, d))[np.arange(n) % 2]
     noise = np.linspace(0.5, 4.0, n)[:, None] * rng.standard_normal((n, d))
     return (true + noise).astype(np.float32), true
 
