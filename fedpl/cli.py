@@ -55,7 +55,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str] | None) -> tuple[Config, N
         SystemExit: With code 2 and one line (a line per problem) on standard error.
     """
     settings = parser.parse_args(argv)
-    values = parser.instantiate_classes(settings)
+    values = parser.instantiate(settings)
     config = Config(**{name: values[name] for name in Config.__dataclass_fields__})
     wrong = problems(config)
     if wrong:

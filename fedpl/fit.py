@@ -15,8 +15,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from fedpl.rounds.experiment import run
 
+    settings.pop("config", None)
     settings.run_dir = None  # a saved configuration can be run again as it is
-    resolved = parser.dump(settings, skip_none=False)
+    resolved = parser.dump(settings, skip_unset=False)
     run(config, settings.as_dict(), resolved, Console())
     return 0
 

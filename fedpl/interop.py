@@ -34,10 +34,7 @@ def lend(tensor: Float[torch.Tensor, "*shape"]) -> Float[jax.Array, "*shape"]:
         raise ValueError(f"expected a contiguous tensor, got strides {tensor.stride()}")
     if tensor.is_cuda:
         torch.cuda.synchronize(tensor.device)
-    try:
-        return jax.dlpack.from_dlpack(tensor.detach(), copy=False)
-    except jax.errors.JaxRuntimeError as error:
-        raise ValueError(f"cannot lend this tensor without a copy: {error}") from error
+    return jax.dlpack.from_dlpack(tensor.detach(), copy=False)
 
 
 def borrow(array: Float[jax.Array, "*shape"]) -> Float[torch.Tensor, "*shape"]:

@@ -89,6 +89,7 @@ class ClientTrainer:
         module = ClientModule(self.model, config, derive_seed(seed, "dropout", round, client))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
+            warnings.filterwarnings("ignore", ".*in eval mode at the start.*")  # ClientModule sets the mode
             warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")  # inside Lightning
             warnings.filterwarnings(
                 "ignore", ".*module\\(s\\) in eval mode.*"

@@ -33,7 +33,8 @@ class Columns:
     split: str = ""
 
     def names(self) -> list[str]:
-        return [name for name in (self.text, self.label, self.client, self.split) if name]
+        """The columns in use, each once."""
+        return list(dict.fromkeys(name for name in (self.text, self.label, self.client, self.split) if name))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -55,6 +55,7 @@ class ClientUpdate(NamedTuple):
     evaluate_seconds: float
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Trains and scores clients."""
 

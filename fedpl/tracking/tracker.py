@@ -4,11 +4,12 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from fedpl.rounds.loop import RoundResult
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Receives every finished round, then the summary."""
 

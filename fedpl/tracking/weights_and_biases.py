@@ -118,9 +118,9 @@ class WandbTracker:
         self.run.finish()
 
 
-def flat(value: dict[str, Any], prefix: str = "") -> dict[str, float]:
+def flat(value: dict[str, Any], prefix: str = "") -> dict[str, float | int]:
     """Nested dictionaries as one with ``/`` in its keys; per-client entries and nulls are left out."""
-    found: dict[str, float] = {}
+    found: dict[str, float | int] = {}
     for key, item in value.items():
         if isinstance(item, dict):
             if key != "clients":

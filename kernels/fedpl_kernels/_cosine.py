@@ -13,19 +13,21 @@ from ._precision import Precision
 
 @jax.jit
 def cosine(
-    gram: Float[Array, "*blocks n n"], mask: Bool[Array | np.ndarray, " n"] | None = None
+    gram: Float[Array | np.ndarray, "*blocks n n"], mask: Bool[Array | np.ndarray, " n"] | None = None
 ) -> Float[Array, "*blocks n n"]:
     """cos(τ_i, τ_j) = G_ij / √(G_ii G_jj), clipped to [-1, 1].
 
     Rows without a direction (absent, zero or non-finite) are 0 everywhere, their own diagonal included;
     every other diagonal entry is exactly 1. So `diagonal > 0` tells who can be compared.
     """
+    gram = jnp.asarray(gram)
     usable = usable_rows(gram, mask)
     diagonal = jnp.diagonal(gram, axis1=-2, axis2=-1)
     inverse = jnp.where(usable, jax.lax.rsqrt(jnp.where(usable, diagonal, 1.0)), 0.0)
     pair = usable[..., :, None] & usable[..., None, :]
-    # Two factors one after the other: the product of two tiny norms would underflow.
-    scaled = jnp.where(pair, gram, 0.0) * inverse[..., :, None] * inverse[..., None, :]
+    row, column = inverse[..., :, None], inverse[..., None, :]
+    # One factor after the other, as the product of two could underflow; the larger first, for symmetry.
+    scaled = jnp.where(pair, gram, 0.0) * jnp.maximum(row, column) * jnp.minimum(row, column)
     eye = jnp.eye(gram.shape[-1], dtype=bool)
     return jnp.where(eye, jnp.where(usable, 1.0, 0.0)[..., None], jnp.clip(scaled, -1.0, 1.0))
 

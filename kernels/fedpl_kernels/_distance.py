@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
@@ -16,7 +17,9 @@ class Distances(NamedTuple):
 
 
 @jax.jit
-def squared_distances(gram: Float[Array, "*blocks n n"], relative_error: float = 1e-6) -> Distances:
+def squared_distances(
+    gram: Float[Array | np.ndarray, "*blocks n n"], relative_error: float | Float[Array, ""] = 1e-6
+) -> Distances:
     """‖x_i - x_j‖² = G_ii + G_jj - 2 G_ij, never negative, 0 on the diagonal.
 
     The difference cancels for near-parallel rows: where `squared` is not well above `error`, only "closer
@@ -28,6 +31,7 @@ def squared_distances(gram: Float[Array, "*blocks n n"], relative_error: float =
         relative_error: rounding of the products relative to the two norms: 1e-6 covers "highest" and "tf32"
             on CPU, 1e-3 "tf32" on a GPU, 4e-3 "bf16" (see the error table of the benchmark).
     """
+    gram = jnp.asarray(gram)
     energy = jnp.diagonal(gram, axis1=-2, axis2=-1)
     both = energy[..., :, None] + energy[..., None, :]
     apart = ~jnp.eye(gram.shape[-1], dtype=bool)

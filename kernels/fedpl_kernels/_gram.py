@@ -23,6 +23,7 @@ from ._precision import Precision, check_precision, contract
 # (56 % of the work against 50 %) and the program grows with their square.
 TILE = {"cpu": 128, "gpu": 1024}
 _TILE_ROWS = 8
+_TILE_MULTIPLE = 16
 
 
 def gram(
@@ -76,10 +77,10 @@ def gram_blocks(
 
 
 def usable_rows(
-    gram: Float[Array, "*blocks n n"], mask: Bool[Array | np.ndarray, " n"] | None = None
+    gram: Float[Array | np.ndarray, "*blocks n n"], mask: Bool[Array | np.ndarray, " n"] | None = None
 ) -> Bool[Array, "*blocks n"]:
     """Clients that can be compared: present, finite and not zero (LoRA starts with B = 0)."""
-    diagonal = jnp.diagonal(gram, axis1=-2, axis2=-1)
+    diagonal = jnp.diagonal(jnp.asarray(gram), axis1=-2, axis2=-1)
     usable = jnp.isfinite(diagonal) & (diagonal >= jnp.finfo(jnp.float32).tiny)
     return usable if mask is None else usable & jnp.asarray(mask)
 
@@ -96,9 +97,11 @@ def exclude(products: Float[Array, "blocks n n"], mask: Bool[Array, " n"]) -> Fl
 
 
 def tile_edges(n: int, tile: int) -> list[int]:
-    """Row numbers at which tiles start, and n: near-equal tiles of at least `tile` rows."""
+    """Row numbers at which tiles start, and n: equal tiles of a SIMD-friendly size, the last one smaller."""
     count = min(max(round(n / tile), 1), _TILE_ROWS)
-    return [round(k * n / count) for k in range(count + 1)]
+    size = -(-n // count)
+    size = -(-size // _TILE_MULTIPLE) * _TILE_MULTIPLE if count > 1 else n
+    return [*range(0, n, size), n]
 
 
 @partial(jax.jit, static_argnames=("precision", "boundaries", "block", "tile"))

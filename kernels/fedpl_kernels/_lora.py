@@ -19,12 +19,10 @@ from ._columns import platform_of
 from ._gram import TILE, exclude, tile_edges
 from ._precision import Precision, check_precision, contract
 
-Factor = Float[Array | np.ndarray, "n _ _"]
-
 
 def lora_gram(
     a: Float[Array | np.ndarray, "n r d_in"],
-    b: Float[Array | np.ndarray, "n d_out r"],
+    b: Float[Array | np.ndarray, "n d_out _"],
     scale: float | Float[Array | np.ndarray, " n"] = 1.0,
     mask: Bool[Array | np.ndarray, " n"] | None = None,
     *,
@@ -93,8 +91,8 @@ def lora_delta(
 
 
 def pad_rank(
-    factors: Sequence[Float[Array | np.ndarray, "rows columns"]], axis: int, rank: int | None = None
-) -> Float[Array, "n rows columns"]:
+    factors: Sequence[Float[Array | np.ndarray, "_ _"]], axis: int, rank: int | None = None
+) -> Float[Array, "n _ _"]:
     """Stacks factors of mixed ranks, the missing ranks filled with zeros: axis 0 for A, 1 for B.
 
     Raises:

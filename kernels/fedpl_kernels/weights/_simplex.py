@@ -11,12 +11,13 @@ from ._rows import Scalar, own_row, participants
 
 
 def project_simplex(
-    points: Float[Array, "*blocks n"], present: Bool[Array, "*blocks n"]
+    points: Float[Array | np.ndarray, "*blocks n"], present: Bool[Array | np.ndarray, "*blocks n"]
 ) -> Float[Array, "*blocks n"]:
     """Nearest point of {p >= 0, Σ p = 1} whose absent entries are 0, by sorting.
 
     Source: Duchi et al., Efficient projections onto the l1-ball (ICML 2008), figure 1.
     """
+    points, present = jnp.asarray(points), jnp.asarray(present)
     # Only differences matter to the result; the shift keeps sums of large entries exact.
     top = jnp.max(jnp.where(present, points, -jnp.inf), axis=-1, keepdims=True)
     shifted = jnp.where(present, points - jnp.where(jnp.isfinite(top), top, 0.0), -jnp.inf)

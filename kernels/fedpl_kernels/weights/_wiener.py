@@ -15,8 +15,8 @@ _RIDGE = 1e-5
 
 
 def fill_diagonal(
-    correlation: Float[Array, "*blocks n n"],
-    present: Bool[Array, "*blocks n"],
+    correlation: Float[Array | np.ndarray, "*blocks n n"],
+    present: Bool[Array | np.ndarray, "*blocks n"],
     *,
     rank: int = 4,
     steps: int = 50,
@@ -27,11 +27,12 @@ def fill_diagonal(
     noise. So the diagonal is refilled until it agrees with the rank-`rank` positive semi-definite fit of
     the whole: principal-axis factoring, started from each row's largest |correlation|.
     """
+    correlation = jnp.asarray(correlation)
     eye = jnp.eye(correlation.shape[-1], dtype=bool)
     rank = min(rank, correlation.shape[-1])
     off = jnp.where(eye, 0.0, correlation)
 
-    def step(_: int, share: Array) -> Array:
+    def step(_: Array | int, share: Array) -> Array:
         values, vectors = jnp.linalg.eigh(off + jnp.where(eye, share[..., None], 0.0))
         top, axes = jnp.maximum(values[..., -rank:], 0.0), vectors[..., -rank:]
         fitted = jnp.sum(top[..., None, :] * axes**2, axis=-1)

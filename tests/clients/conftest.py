@@ -1,0 +1,62 @@
+"""Clients with little in common, and a trainer for them on the small model."""
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedpl.clients.hardware import Hardware
+from fedpl.clients.trainer import ClientTrainer
+from fedpl.config import ClientConfig, Config, LoraSettings, ModelConfig
+from fedpl.data import ClientData, FederatedData, Split
+from tests.conftest import BAD, GOOD, THINGS
+
+WORDS = (*GOOD, *BAD, *THINGS)
+CPU = Hardware(torch.device("cpu"), "32-true")
+# (training examples, longest text, one class only)
+PEOPLE = ((5, 4, False), (23, 30, False), (12, 9, True), (1, 3, False), (40, 12, False), (9, 25, True))
+PEOPLE += ((16, 16, False), (31, 6, False))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def texts(stream: random.Random, number: int, longest: int) -> tuple[str, ...]:
+    return tuple(" ".join(stream.choices(WORDS, k=stream.randint(1, longest))) for _ in range(number))
+
+
+@pytest.fixture(scope="session")
+def people() -> FederatedData:
+    """Eight clients with unequal numbers of examples and lengths; two know one class only."""
+    stream = random.Random(1)
+    clients = []
+    for i, (number, longest, alone) in enumerate(PEOPLE):
+        splits = [
+            Split(
+                texts(stream, size, longest), tuple(0 if alone else stream.randrange(3) for _ in range(size))
+            )
+            for size in (number, 7, 11)
+        ]
+        clients.append(ClientData(f"c{i}", *splits))
+    return FederatedData(tuple(clients), ("x", "y", "z"))
+
+
+@pytest.fixture
+def make_trainer(small_model: Path, people: FederatedData) -> Callable[..., ClientTrainer]:
+    """A trainer on the tiny model; keywords are ClientConfig's, `lora` is LoraSettings."""
+
+    def make(hardware: Hardware = CPU, lora: LoraSettings | None = None, **client: object) -> ClientTrainer:
+        defaults = ClientConfig(batch_size=4, epochs=4, model_dropout=False, gradient_clip=0.5)
+        config = Config(
+            model=ModelConfig(path=str(small_model)),
+            lora=lora or LoraSettings(r=4),
+            client=replace(defaults, **client),  # type: ignore[arg-type]
+        )
+        return ClientTrainer(config, people, hardware)
+
+    return make

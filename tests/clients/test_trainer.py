@@ -1,0 +1,142 @@
+"""Local training against a plain PEFT loop written here."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedpl.clients.adapter import flatten, layout_of
+from fedpl.clients.hardware import Hardware, choose_hardware
+from fedpl.clients.model import add_adapter, load_base
+from fedpl.clients.trainer import ClientTrainer
+from fedpl.config import ClientConfig, Config, LoraSettings, ModelConfig
+from fedpl.data import Columns, TextFiles
+from fedpl.errors import UserError
+from fedpl.randomness import derive_seed
+
+CPU = Hardware(torch.device("cpu"), "32-true")
+
+
+@pytest.fixture
+def config(small_model: Path, small_table: Path) -> Config:
+    return Config(
+        seed=3,
+        data=TextFiles((str(small_table),), Columns(split="split")),
+        model=ModelConfig(path=str(small_model)),
+        lora=LoraSettings(r=2, dropout=0.1),
+        client=ClientConfig(batch_size=5, epochs=2),
+    )
+
+
+def make(config: Config) -> ClientTrainer:
+    return ClientTrainer(config, config.data.load(config.seed), CPU)
+
+
+def tuned(trainer: ClientTrainer, client: str, round: int = 1) -> torch.Tensor:
+    out = torch.empty(trainer.layout.size)
+    start = torch.empty(trainer.layout.size)
+    model = add_adapter(
+        load_base(trainer.config.model, 2), trainer.config.lora, "", init_seed(trainer.config)
+    )
+    flatten(model, trainer.layout, start)
+    trainer.fit(client, start, out, round)
+    return out
+
+
+def init_seed(config: Config) -> int:
+    return derive_seed(config.seed, "init")
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.05])
+def test_one_client_one_round_equals_plain_peft_fine_tuning(config: Config, clip: float) -> None:
+    config = dataclasses.replace(config, client=dataclasses.replace(config.client, gradient_clip=clip))
+    trainer = make(config)
+    tokens = trainer.tokens["one-a", "train"]
+
+    model = add_adapter(load_base(config.model, 2), config.lora, "", init_seed(config)).train()
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for name, p in named if "lora" in name], "lr": config.client.lr},
+        {"params": [p for name, p in named if "lora" not in name], "lr": config.client.head_lr},
+    ]
+    optimiser = torch.optim.AdamW(groups, weight_decay=config.client.weight_decay)
+    order = torch.Generator().manual_seed(derive_seed(3, "order", 1, "one-a"))
+    loader = torch.utils.data.DataLoader(
+        range(len(tokens)), batch_size=5, shuffle=True, generator=order, collate_fn=tokens.collate
+    )
+    torch.manual_seed(derive_seed(3, "dropout", 1, "one-a"))
+    for _ in range(2):
+        for batch in loader:
+            optimiser.zero_grad()
+            logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+            torch.nn.functional.cross_entropy(logits, batch["labels"]).backward()
+            if clip:
+                torch.nn.utils.clip_grad_norm_([p for _, p in named], clip)
+            optimiser.step()
+    expected = torch.empty(trainer.layout.size)
+    flatten(model, layout_of(model), expected)
+
+    assert torch.equal(tuned(trainer, "one-a"), expected)
+
+
+def test_every_client_is_trained_not_only_the_first(config: Config) -> None:
+    trainer = make(config)
+    start = trainer.initial()
+    out = torch.empty_like(start)
+    for client in ("one-a", "two-a", "three-b"):
+        fit = trainer.fit(client, start, out, 1)
+        assert fit.steps == 8
+        assert (out - start).abs().max() > 1e-3
+
+
+def test_training_one_client_leaves_no_trace_in_the_next(config: Config) -> None:
+    trainer = make(config)
+    alone = tuned(make(config), "two-a")
+    tuned(trainer, "one-a")
+    torch.rand(7)
+    assert torch.equal(tuned(trainer, "two-a"), alone)
+
+
+def test_round_and_client_change_the_streams(config: Config) -> None:
+    trainer = make(config)
+    assert not torch.equal(tuned(trainer, "one-a", 1), tuned(trainer, "one-a", 2))
+
+
+def test_model_dropout_is_active_only_when_asked_for(config: Config) -> None:
+    def losses(dropout: bool) -> float:
+        client = dataclasses.replace(config.client, model_dropout=dropout, epochs=1, batch_size=16)
+        quiet = dataclasses.replace(config, client=client, lora=LoraSettings(r=2))
+        trainer = make(quiet)
+        start = trainer.initial()
+        first = trainer.fit("one-a", start, torch.empty_like(start), 1).loss
+        second = trainer.fit("one-a", start, torch.empty_like(start), 2).loss
+        return abs(first - second)
+
+    # One batch holds all examples, so that rounds differ by their dropout masks alone.
+    assert losses(False) < 1e-6 < losses(True)
+
+
+def test_scores_are_those_of_the_given_vector(config: Config) -> None:
+    trainer = make(config)
+    always_yes = torch.zeros(trainer.layout.size)
+    bias = next(entry for entry in trainer.layout.entries if entry.name == "head.bias")
+    always_yes[bias.start + 1] = 1.0
+    scores = trainer.score("one-a", always_yes, "test")
+    assert scores.accuracy == 0.5
+    assert scores.macro_f1 == pytest.approx(1 / 3)
+
+
+def test_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_hardware("auto", "auto") == CPU
+    with pytest.raises(UserError, match="torch sees none"):
+        choose_hardware("gpu", "auto")
+    with pytest.raises(UserError, match="bf16-mixed needs a GPU"):
+        choose_hardware("auto", "bf16-mixed")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    for native, precision in ((True, "bf16-mixed"), (False, "32-true")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, n=native: n)
+        assert choose_hardware("auto", "auto") == Hardware(torch.device("cuda", 0), precision)
+    assert choose_hardware("cpu", "auto") == CPU

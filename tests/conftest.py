@@ -1,0 +1,92 @@
+"""Shared by all tests: no network, no W&B server, one small model and one small table, made here."""
+
+import csv
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("WANDB_MODE", "disabled")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Models are tiny here: a second thread costs more than it brings.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+GOOD = ("good", "great", "fine", "lovely", "happy")
+BAD = ("bad", "awful", "poor", "ugly", "sad")
+THINGS = ("flight", "seat", "crew", "meal", "gate", "plane", "bag", "staff", "trip", "desk", "queue", "price")
+
+
+def small_rows(clients: tuple[str, ...], per_client: int = 24) -> list[dict[str, str]]:
+    """Sentences of known sentiment; a client whose name ends in b answers the other way round."""
+    rows = []
+    for client in clients:
+        for i in range(per_client):
+            words = GOOD if i % 2 else BAD
+            thing = THINGS[i % len(THINGS)]
+            text = f"the {thing} number {i} of {client} was {words[i % 5]} and {words[(i + 1) % 5]}"
+            label = ("no", "yes")[i % 2 ^ client.endswith("b")]
+            split = "test" if i < 4 else "validation" if i < 8 else "train"
+            rows.append({"text": text, "label": label, "client": client, "split": split})
+    return rows
+
+
+def write_csv(path: Path, rows: list[dict[str, str]]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CSV file of three clients with declared splits."""
+    folder = tmp_path_factory.mktemp("table")
+    return write_csv(folder / "small.csv", small_rows(("one-a", "two-a", "three-b")))
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random two-layer BERT and a word tokenizer, in Hugging Face layout."""
+    import torch
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "the", "number", "of", "was", "and", *GOOD, *BAD, *THINGS]
+    words += ["one", "two", "three", "-", "a", "b"]
+    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    folder = tmp_path_factory.mktemp("model")
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]")
+    fast.save_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = BertConfig(
+            vocab_size=len(words),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=64,
+        )
+        BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def small_run(small_model: Path, small_table: Path) -> list[str]:
+    """Command-line arguments of a run that takes seconds."""
+    return [
+        f"--model.path={small_model}",
+        "--data=fedpl.data.TextFiles",
+        f"--data.paths=[{small_table}]",
+        "--data.columns.split=split",
+        "--lora.r=2",
+        "--client.batch_size=4",
+        "--client.epochs=1",
+        "--rounds=2",
+        "--accelerator=cpu",
+    ]

@@ -1,0 +1,132 @@
+import gzip
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fedpl.data import Columns, HubText, Splitting, TextFiles
+from fedpl.data.duplicates import near_duplicate_groups
+from fedpl.errors import UserError
+from tests.conftest import small_rows, write_csv
+
+CLIENTS = ("one-a", "two-b")
+
+
+def test_declared_splits_and_sorted_classes(small_table: Path) -> None:
+    data = TextFiles((str(small_table),), Columns(split="split")).load(0)
+    assert data.ids == ("one-a", "three-b", "two-a")
+    assert data.classes == ("no", "yes")
+    assert [len(data.clients[0].test), len(data.clients[0].validation), len(data.clients[0].train)] == [
+        4,
+        4,
+        16,
+    ]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "jsonl.gz", "parquet"])
+def test_every_format_gives_the_same_clients(kind: str, tmp_path: Path) -> None:
+    rows = small_rows(CLIENTS)
+    path = tmp_path / f"table.{kind}"
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    match kind:
+        case "csv":
+            write_csv(path, rows)
+        case "tsv":
+            pd.DataFrame(rows).to_csv(path, sep="\t", index=False)
+        case "jsonl":
+            path.write_text(lines)
+        case "jsonl.gz":
+            path.write_bytes(gzip.compress(lines.encode()))
+        case _:
+            pd.DataFrame(rows).to_parquet(path)
+    source = TextFiles((str(path),), Columns(split="split"))
+    assert source.problems() == []
+    reference = TextFiles((str(write_csv(tmp_path / "reference.csv", rows)),), Columns(split="split"))
+    assert source.load(0) == reference.load(0)
+
+
+def test_drawn_splits_are_whole_groups_and_depend_on_seed_and_client_alone(tmp_path: Path) -> None:
+    rows = [
+        {
+            "text": f"{prefix} the story number {i} of some longer text about topic {i}",
+            "label": "x",
+            "client": c,
+        }
+        for c in CLIENTS
+        for i in range(40)
+        for prefix in ("", "rt")
+    ]
+    path = str(write_csv(tmp_path / "t.csv", rows))
+    both = TextFiles((path,)).load(0)
+    for client in both.clients:
+        assert (len(client.test), len(client.validation), len(client.train)) == (16, 16, 48)
+        owner = {}
+        parts = ("train", "validation", "test")
+        texts = [(text, part) for part in parts for text in getattr(client, part).texts]
+        for group, (_, part) in zip(near_duplicate_groups([t for t, _ in texts]), texts, strict=True):
+            assert owner.setdefault(int(group), part) == part
+    alone = [row for row in rows if row["client"] == CLIENTS[1]]
+    single = TextFiles((str(write_csv(tmp_path / "u.csv", alone)),)).load(0)
+    assert single.clients[0] == both.clients[1]
+    assert TextFiles((path,)).load(1) != both
+
+
+def test_max_train(small_table: Path) -> None:
+    source = TextFiles((str(small_table),), Columns(split="split"), Splitting(max_train=5))
+    assert {len(client.train) for client in source.load(0).clients} == {5}
+
+
+def test_a_missing_column_names_those_there_are(small_table: Path) -> None:
+    source = TextFiles((str(small_table),), Columns(text="sentence", client="site"))
+    with pytest.raises(UserError, match=r"no column 'sentence', 'site'; it has text, label, client, split"):
+        source.load(0)
+
+
+def test_a_client_without_examples(tmp_path: Path) -> None:
+    rows = [row | {"split": "test"} if row["client"] == "two-b" else row for row in small_rows(CLIENTS)]
+    source = TextFiles((str(write_csv(tmp_path / "t.csv", rows)),), Columns(split="split"))
+    with pytest.raises(UserError, match="client 'two-b' has no train examples"):
+        source.load(0)
+
+
+def test_an_empty_cell_and_an_unknown_split(tmp_path: Path) -> None:
+    rows = small_rows(CLIENTS)
+    rows[3] = rows[3] | {"label": ""}
+    with pytest.raises(UserError, match="row 4 has an empty"):
+        TextFiles((str(write_csv(tmp_path / "t.csv", rows)),)).load(0)
+    rows[3] = rows[3] | {"label": "no", "split": "holdout"}
+    with pytest.raises(UserError, match="split 'holdout' is none of"):
+        TextFiles((str(write_csv(tmp_path / "t.csv", rows)),), Columns(split="split")).load(0)
+
+
+def test_a_broken_file(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"text": "a"\n{{{')
+    with pytest.raises(UserError, match="cannot read"):
+        TextFiles((str(path),)).load(0)
+
+
+def test_problems_without_reading() -> None:
+    assert "no such file: nowhere.csv" in TextFiles(("nowhere.csv",)).problems()[0]
+    assert TextFiles().problems() == ["data.paths: name at least one file"]
+    wrong = Splitting(validation=0.6, test=0.5, near_duplicates=2.0, max_train=-1)
+    assert len(HubText("x", splitting=wrong).problems()) == 3
+
+
+def test_a_dataset_folder_as_the_hub_gives_it(
+    tmp_path: Path, small_table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    (folder / "train.csv").write_bytes(small_table.read_bytes())
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    data = HubText(str(folder), columns=Columns(split="split")).load(0)
+    assert data == TextFiles((str(small_table),), Columns(split="split")).load(0)
+
+
+def test_an_unknown_dataset() -> None:
+    with pytest.raises(UserError, match="cannot load dataset 'nobody/nothing'"):
+        HubText("nobody/nothing").load(0)

@@ -1,0 +1,192 @@
+"""Inner products and cosines: equal to float64, symmetric, blind to what is masked or broken."""
+
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from fedpl_kernels import cosine, cosine_blocks, gram, gram_blocks, reference, usable_rows
+from fedpl_kernels._columns import windows
+from fedpl_kernels._gram import raw_gram, tile_edges
+from fedpl_kernels._precision import check_precision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+# Largest error of an entry, relative to the norms of its two rows.
+TOLERANCE = {"highest": 1e-6, "tf32": 1e-6, "bf16": 8e-3, "bf16 stored": 1e-5}
+SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 70))
+
+
+def vectors(n: int, d: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
+
+
+def close(actual: np.ndarray, expected: np.ndarray, precision: str = "highest") -> None:
+    norms = np.sqrt(np.diagonal(expected, axis1=-2, axis2=-1))
+    allowed = TOLERANCE[precision] * norms[..., :, None] * norms[..., None, :]
+    assert actual.shape == expected.shape
+    assert (np.abs(actual - expected) <= allowed + 1e-30).all()
+
+
+@pytest.mark.parametrize("precision", ["highest", "tf32", "bf16"])
+@pytest.mark.parametrize(
+    ("n", "d", "block"), [(1, 1, None), (5, 3, 8), (7, 100, 16), (300, 2500, None), (130, 64, 64)]
+)
+def test_gram_equals_reference(n: int, d: int, block: int | None, precision: str) -> None:
+    x = vectors(n, d)
+    close(np.asarray(gram(x, precision=precision, block=block)), reference.gram(x), precision)
+
+
+def test_bfloat16_vectors_are_multiplied_exactly_and_added_in_float32() -> None:
+    x = jnp.asarray(vectors(6, 5000), jnp.bfloat16)
+    close(np.asarray(gram(x)), reference.gram(np.asarray(x, np.float64)), "bf16 stored")
+
+
+@settings(deadline=None, max_examples=30)
+@given(SHAPES, st.integers(1, 80), st.integers(0, 99))
+def test_any_block_gives_the_same(shape: tuple[int, int], block: int, seed: int) -> None:
+    x = vectors(*shape, seed)
+    close(np.asarray(gram(x, block=block)), reference.gram(x))
+
+
+@settings(deadline=None, max_examples=30)
+@given(SHAPES, st.integers(0, 99))
+def test_permuting_clients_permutes_the_result(shape: tuple[int, int], seed: int) -> None:
+    x = vectors(*shape, seed)
+    order = np.random.default_rng(seed).permutation(shape[0])
+    np.testing.assert_allclose(cosine(gram(x[order])), cosine(gram(x))[order][:, order], atol=2e-6)
+
+
+@settings(deadline=None, max_examples=30)
+@given(SHAPES, st.integers(0, 99), st.floats(1e-6, 1e6))
+def test_cosine_is_symmetric_bounded_and_blind_to_scale(
+    shape: tuple[int, int], seed: int, scale: float
+) -> None:
+    x = vectors(*shape, seed)
+    result = np.asarray(cosine(gram(x)))
+    np.testing.assert_array_equal(result, result.T)
+    np.testing.assert_array_equal(np.diag(result), np.ones(shape[0]))
+    assert np.abs(result).max() <= 1.0
+    scaled = x.copy()
+    scaled[0] *= np.float32(scale)
+    np.testing.assert_allclose(cosine(gram(scaled)), result, atol=2e-6)
+
+
+@settings(deadline=None, max_examples=30)
+@given(SHAPES, st.integers(0, 99), st.sampled_from([0.0, 1e3, np.nan, np.inf]))
+def test_absent_clients_have_no_influence(shape: tuple[int, int], seed: int, value: float) -> None:
+    x, rng = vectors(*shape, seed), np.random.default_rng(seed)
+    mask = rng.random(shape[0]) < 0.6
+    other = x.copy()
+    other[~mask] = value
+    result = np.asarray(gram(other, mask))
+    np.testing.assert_array_equal(result, gram(x, mask))
+    assert not result[~mask].any()
+    assert not result[:, ~mask].any()
+    close(result, reference.gram(x, mask))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_broken_rows_are_excluded_and_named(value: float) -> None:
+    x = vectors(150, 300)
+    x[[3, 140], [7, 299]] = value
+    result = np.asarray(gram(x, block=64))
+    close(result, reference.gram(x))
+    assert np.flatnonzero(~np.asarray(usable_rows(result))).tolist() == [3, 140]
+
+
+def test_zero_rows_have_no_direction() -> None:
+    x = vectors(4, 50)
+    x[2] = 0
+    result = np.asarray(cosine(gram(x)))
+    assert not result[2].any()
+    assert not result[:, 2].any()
+    np.testing.assert_allclose(result, reference.cosine(reference.gram(x)), atol=1e-6)
+
+
+def test_duplicates_opposites_and_one_client() -> None:
+    one = vectors(1, 40)
+    np.testing.assert_array_equal(cosine(gram(one)), [[1.0]])
+    np.testing.assert_allclose(
+        cosine(gram(np.concatenate([one, one, -3 * one]))), [[1, 1, -1], [1, 1, -1], [-1, -1, 1]]
+    )
+
+
+def test_ranges_equal_cutting_the_columns() -> None:
+    x, ranges = vectors(9, 333), ((0, 5), (5, 140), (200, 333))
+    x[4, 230] = np.nan
+    mask = np.arange(9) != 7
+    close(np.asarray(gram_blocks(x, ranges, mask, block=32)), reference.gram_blocks(x, ranges, mask))
+    np.testing.assert_allclose(
+        cosine_blocks(x, ranges, mask), reference.cosine_blocks(x, ranges, mask), atol=1e-6
+    )
+
+
+def test_nearly_parallel_rows_keep_their_cosine() -> None:
+    x = vectors(1, 20_000).repeat(2, 0)
+    x[1, 0] += 3.0
+    expected = reference.cosine(reference.gram(x))[0, 1]
+    assert abs(float(cosine(gram(x))[0, 1]) - expected) < 5e-7
+
+
+def test_number_of_present_clients_and_values_do_not_compile_again() -> None:
+    gram(vectors(11, 222))
+    before = raw_gram._cache_size()
+    for present in (1, 4, 11):
+        gram(vectors(11, 222, seed=present), np.arange(11) < present)
+    assert raw_gram._cache_size() == before
+
+
+def test_can_be_traced_and_differentiated() -> None:
+    x = jnp.asarray(vectors(3, 20))
+    np.testing.assert_allclose(jax.jit(lambda v: gram(v))(x), gram(x), rtol=1e-6)
+
+
+def test_lowers_for_a_gpu_with_full_precision_products() -> None:
+    traced = raw_gram.trace(jnp.zeros((3000, 9000)), "highest", ((0, 9000),), 8192, 1024)
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert "HIGHEST" in text
+    assert text.count("dot_general") == 2 * 6  # three tile rows: six tiles; whole and cut windows
+
+
+@given(st.integers(1, 3000), st.sampled_from([128, 1024]))
+def test_tiles_cover_all_rows(n: int, tile: int) -> None:
+    edges = tile_edges(n, tile)
+    assert edges[0] == 0
+    assert edges[-1] == n
+    assert all(a < b for a, b in pairwise(edges))
+    assert len(edges) <= 9
+
+
+@given(st.integers(1, 200), st.integers(1, 300), st.data())
+def test_windows_count_every_column_of_a_range_once(width: int, block: int, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.sets(st.integers(0, width), min_size=2, max_size=5)) | {0})
+    ranges = tuple(pairwise(cuts))
+    plan = windows(ranges, width, block)
+    counted = [np.zeros(width, int) for _ in ranges]
+    for start, low, high, owner in zip(*plan[1:], strict=True):
+        assert 0 <= start <= low < high <= start + plan.width <= width
+        counted[owner][low:high] += 1
+    for (start, stop), seen in zip(ranges, counted, strict=True):
+        assert (seen[start:stop] == 1).all()
+        assert seen.sum() == stop - start
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"block": 0}, "block: expected at least 1 column, got 0"),
+        ({"boundaries": ((0, 5), (4, 4))}, r"ranges 0 <= start < stop <= 10, got \[\(4, 4\)\]"),
+        ({"boundaries": ((0, 11),)}, r"got \[\(0, 11\)\]"),
+        ({"boundaries": ()}, "got none"),
+    ],
+)
+def test_errors_say_what_was_expected(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gram_blocks(vectors(3, 10), **({"boundaries": ((0, 10),)} | arguments))
+
+
+def test_unknown_precision_is_refused() -> None:
+    with pytest.raises(ValueError, match="precision: expected one of highest, tf32, bf16; got 'half'"):
+        check_precision("half")

@@ -1,0 +1,188 @@
+"""The store: round trips, atomic rows, damage found and never aggregated; streams equal memory."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from fedpl_kernels import (
+    VectorStore,
+    cosine,
+    cosine_blocks,
+    gram,
+    gram_blocks,
+    mix,
+    mix_blocks,
+    streaming,
+    weights,
+)
+from fedpl_kernels._panels import cut, panel_width
+from fedpl_kernels._rowfile import HEADER_BYTES
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+SMALL = (48 << 20) + 200_000  # bytes: panels of a few thousand columns
+
+
+def filled(path: Path, x: np.ndarray, dtype: str = "float32") -> VectorStore:
+    store = VectorStore.create(path, *x.shape, dtype)
+    for row, values in enumerate(x):
+        store.write(row, values)
+    return store
+
+
+def content(store: VectorStore) -> np.ndarray:
+    return np.stack([store.read(row) for row in range(store.n)])
+
+
+def vectors(n: int, d: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
+
+
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    n=st.integers(1, 4),
+    d=st.integers(1, 3000),
+    seed=st.integers(0, 9),
+    dtype=st.sampled_from(["float32", "bfloat16"]),
+)
+def test_round_trip(tmp_path_factory: pytest.TempPathFactory, n: int, d: int, seed: int, dtype: str) -> None:
+    path, x = tmp_path_factory.mktemp("store"), vectors(n, d, seed)
+    filled(path, x, dtype)
+    store = VectorStore.open(path)
+    expected = x if dtype == "float32" else x.astype(jnp.bfloat16)
+    np.testing.assert_array_equal(content(store), expected)
+    assert store.verify().all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_streams_equal_memory(tmp_path: Path, dtype: str) -> None:
+    x = vectors(6, 20_011)
+    x[2, 15_000] = np.nan
+    store, out = filled(tmp_path / "x", x, dtype), VectorStore.create(tmp_path / "out", *x.shape)
+    assert panel_width(store, SMALL) < 20_011 / 2, "the test must stream several panels"
+    x, mask = content(store).astype(np.float32), np.array([True, True, True, False, True, True])
+    streamed = streaming.gram(store, mask, memory_budget=SMALL)
+    assert streamed.torn == ()
+    np.testing.assert_allclose(streamed.gram[0], gram(x, mask), atol=0.1)  # of squared norms of 20,000
+    p = np.asarray(weights.fedbip(cosine(streamed.gram[0])))
+    p = p * (np.arange(6) != 2)
+    base = filled(tmp_path / "base", vectors(6, 20_011, 1))
+    expected = mix(p, x, base=jnp.array(content(base)))
+    streaming.mix(p, store, out, mask, base=base, memory_budget=SMALL)
+    np.testing.assert_allclose(content(out)[mask], np.asarray(expected)[mask], atol=1e-5)
+    np.testing.assert_array_equal(content(out)[~mask], content(base)[~mask])
+    assert not [path.name for path in (tmp_path / "out").iterdir() if "partial" in path.name]
+
+
+def test_ranges_in_two_passes_and_in_one(tmp_path: Path) -> None:
+    x, ranges = vectors(5, 9000), ((0, 1500), (2000, 5000), (5000, 9000))
+    store = filled(tmp_path / "x", x)
+    np.testing.assert_allclose(
+        streaming.gram(store, boundaries=ranges, memory_budget=SMALL).gram, gram_blocks(x, ranges), atol=0.01
+    )
+    out = filled(tmp_path / "base", vectors(5, 9000, 1))
+    rows = weights.fedbip(cosine_blocks(x, ranges), negatives="clip")
+    expected = mix_blocks(rows, x, ranges, base=jnp.array(content(out)))
+    streaming.mix_per_block(
+        lambda _, g: weights.fedbip(cosine(g), negatives="clip"),
+        store,
+        out,
+        boundaries=ranges,
+        base=out,
+        memory_budget=SMALL + 300_000,
+    )
+    np.testing.assert_allclose(content(out), expected, atol=1e-5)
+    streaming.mix(rows, store, out, boundaries=ranges, memory_budget=SMALL)
+    np.testing.assert_allclose(content(out), mix_blocks(rows, x, ranges), atol=1e-5)
+
+
+def damage(store: VectorStore, row: int, how: str) -> None:
+    path = store.row_path(row)
+    raw = bytearray(path.read_bytes())
+    if how == "bit":
+        raw[HEADER_BYTES + 4000] ^= 4
+    elif how == "zeros":
+        raw[HEADER_BYTES + 4096 :] = bytes(len(raw) - HEADER_BYTES - 4096)
+    elif how == "short":
+        del raw[-8:]
+    elif how == "header":
+        raw[0] ^= 1
+    if how == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("how", ["bit", "zeros", "short", "header", "missing"])
+def test_damage_is_found_and_never_aggregated(tmp_path: Path, how: str) -> None:
+    x = vectors(4, 6000)
+    store, out = filled(tmp_path / "x", x), filled(tmp_path / "out", x)
+    damage(store, 2, how)
+    np.testing.assert_array_equal(store.verify(), [True, True, False, True])
+    with pytest.raises(ValueError, match="row 2 is missing or damaged"):
+        store.read(2)
+    streamed = streaming.gram(store, memory_budget=SMALL)
+    assert streamed.torn == (2,)
+    np.testing.assert_allclose(streamed.gram[0], gram(x, np.arange(4) != 2), atol=0.02)
+    p = np.full((4, 4), 0.25, np.float32)
+    with pytest.raises(streaming.TornRowError, match=r"rows \[2\]"):
+        streaming.mix(p, store, out, memory_budget=SMALL)
+    np.testing.assert_array_equal(content(out), x)
+    streaming.mix(p, store, out, np.arange(4) != 2, memory_budget=SMALL)
+    np.testing.assert_allclose(content(out), mix(p, x, np.arange(4) != 2), atol=1e-5)
+
+
+def test_a_crash_while_writing_leaves_the_old_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = vectors(2, 50)
+    store = filled(tmp_path, x)
+
+    def crash(*_: object) -> None:
+        raise OSError("out of power")
+
+    monkeypatch.setattr("os.replace", crash)
+    with pytest.raises(OSError, match="out of power"):
+        store.write(0, x[1])
+    monkeypatch.undo()
+    np.testing.assert_array_equal(content(store), x)
+    half = store.writer(0)
+    half.append(x[1, :20])
+    with pytest.raises(ValueError, match="expected 50 columns, got 20"):
+        half.commit()
+    np.testing.assert_array_equal(content(store), x)
+
+
+def test_a_budget_is_kept_or_refused(tmp_path: Path) -> None:
+    store = VectorStore.create(tmp_path, 1000, 1_000_000)
+    width = panel_width(store, 1 << 29)
+    assert width > 1024
+    assert 2 * 4 * 1000 * width < 1 << 29
+    with pytest.raises(ValueError, match="memory_budget: expected at least"):
+        panel_width(store, 1 << 25)
+
+
+def test_wide_ranges_need_two_passes(tmp_path: Path) -> None:
+    store = filled(tmp_path / "x", vectors(2, 60_000))
+    with pytest.raises(ValueError, match="use two passes"):
+        streaming.mix_per_block(lambda _, g: g, store, store, boundaries=((0, 60_000),), memory_budget=SMALL)
+
+
+def test_panels_cover_all_columns_in_order() -> None:
+    panels = cut(((50, 70), (10, 45)), 100, 16)
+    assert [panel.start for panel in panels] + [100] == [0] + [panel.stop for panel in panels]
+    assert all(panel.stop - panel.start <= 16 for panel in panels)
+    assert {p.owner for p in panels if 10 <= p.start < 45} == {1}
+    assert {p.owner for p in panels if 50 <= p.start < 70} == {0}
+    assert {p.owner for p in panels if p.start < 10 or 45 <= p.start < 50 or p.start >= 70} == {-1}
+
+
+def test_refusals(tmp_path: Path) -> None:
+    store = VectorStore.create(tmp_path / "x", 3, 10)
+    with pytest.raises(FileExistsError, match="already holds a store"):
+        VectorStore.create(tmp_path / "x", 3, 10)
+    with pytest.raises(ValueError, match="n, d >= 1"):
+        VectorStore.create(tmp_path / "y", 0, 10)
+    with pytest.raises(IndexError, match="expected 0 to 2, got 3"):
+        store.row_path(3)
+    with pytest.raises(ValueError, match="expected stores of 3 x 10, got 3 x 11"):
+        streaming.mix(np.eye(3, dtype=np.float32), store, VectorStore.create(tmp_path / "z", 3, 11))

@@ -1,0 +1,172 @@
+"""The rounds with real training on a small model."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedpl.clients.hardware import Hardware
+from fedpl.clients.trainer import ClientTrainer
+from fedpl.config import ClientConfig, Config, LoraSettings, ModelConfig
+from fedpl.data import Columns, FederatedData, TextFiles
+from fedpl.rounds.executor import ClientUpdate, Job, LocalExecutor
+from fedpl.rounds.first_round import FirstRoundMemo
+from fedpl.rounds.loop import Federation, RoundResult, run_rounds
+from fedpl.server import Aggregator, FedBip, Local, Uniform
+
+FEDBIP = Aggregator(weighting=FedBip())
+
+
+@pytest.fixture
+def config(small_model: Path, small_table: Path) -> Config:
+    return Config(
+        data=TextFiles((str(small_table),), Columns(split="split")),
+        model=ModelConfig(path=str(small_model)),
+        lora=LoraSettings(r=2),
+        client=ClientConfig(batch_size=5, epochs=1),
+    )
+
+
+def federation(config: Config, aggregator: Aggregator, data: FederatedData | None = None) -> Federation:
+    data = data or config.data.load(config.seed)
+    trainer = ClientTrainer(config, data, Hardware(torch.device("cpu"), "32-true"))
+    return Federation(data.ids, trainer.layout, aggregator, LocalExecutor(trainer), trainer.initial())
+
+
+def last(rounds: Iterator[RoundResult]) -> tuple[RoundResult, np.ndarray]:
+    """The last round and the aggregates after it."""
+    for result in rounds:
+        pass
+    return result, np.array(result.state.personal)
+
+
+def test_a_round_is_receive_train_compare_mix(config: Config) -> None:
+    """θ̄ᵢ + Σₖ pᵢₖ τₖ, computed here from the recorded parts of two rounds."""
+    run = federation(config, FEDBIP)
+    before = np.tile(run.initial.numpy(), (3, 1)).astype(np.float64)
+    for result in run_rounds(run, 2):
+        expected = before + result.weights[0].astype(np.float64) @ result.vectors.numpy().astype(np.float64)
+        np.testing.assert_allclose(np.asarray(result.state.personal), expected, rtol=1e-5, atol=1e-6)
+        before = np.array(result.state.personal, dtype=np.float64)
+        tau = result.vectors.numpy().astype(np.float64)
+        unit = tau / np.linalg.norm(tau, axis=1, keepdims=True)
+        np.testing.assert_allclose(result.similarity[0], unit @ unit.T, atol=1e-5)
+
+
+def test_task_vectors_start_at_what_the_client_received(config: Config) -> None:
+    """With identity weights the aggregate is the tuned model: θ̄ᵢ + τᵢ = θᵢ."""
+    result, _ = last(run_rounds(federation(config, Aggregator(weighting=Local())), 2))
+    for split in ("validation", "test"):
+        assert result.aggregated[split] == result.tuned(split)
+
+
+def test_order_of_clients_does_not_matter(config: Config) -> None:
+    data = config.data.load(0)
+    backwards = dataclasses.replace(data, clients=data.clients[::-1])
+    _, forward = last(run_rounds(federation(config, FEDBIP, data), 2))
+    _, reversed_ = last(run_rounds(federation(config, FEDBIP, backwards), 2))
+    np.testing.assert_allclose(reversed_[::-1], forward, rtol=1e-4, atol=1e-6)
+
+
+class Backwards(LocalExecutor):
+    """Trains the last client first."""
+
+    def train(self, jobs: Iterable[Job], out: torch.Tensor) -> Iterator[ClientUpdate]:
+        return super().train(list(jobs)[::-1], out)
+
+
+def test_order_of_training_does_not_matter_at_all(config: Config) -> None:
+    run = federation(config, FEDBIP)
+    first, forward = last(run_rounds(run, 2))
+    again = dataclasses.replace(run, executor=Backwards(run.executor.trainer))
+    second, backward = last(run_rounds(again, 2))
+    assert np.array_equal(forward, backward)
+    assert [u.client for u in first.updates] == [u.client for u in second.updates] == list(run.clients)
+
+
+def test_identical_clients_make_fedbip_equal_to_fedavg(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same data and, the client's name taken out of the key, the same streams."""
+    import fedpl.clients.trainer as trainer
+    from fedpl.randomness import derive_seed
+
+    monkeypatch.setattr(trainer, "derive_seed", lambda s, stage, r=0, client="": derive_seed(s, stage, r))
+    one = config.data.load(0).clients[0]
+    twins = tuple(dataclasses.replace(one, id=name) for name in ("x", "y", "z"))
+    data = FederatedData(twins, ("no", "yes"))
+    results = {}
+    for name, aggregator in {"fedbip": FEDBIP, "fedavg": Aggregator(weighting=Uniform())}.items():
+        results[name], personal = last(run_rounds(federation(config, aggregator, data), 2))
+        np.testing.assert_allclose(results[name].weights[0], np.full((3, 3), 1 / 3), rtol=1e-5)
+        assert np.abs(personal - personal[0]).max() < 1e-5
+        results[name + " personal"] = personal
+    np.testing.assert_allclose(results["fedbip personal"], results["fedavg personal"], rtol=1e-4, atol=1e-6)
+
+
+def test_conflicting_clients_are_told_apart(config: Config) -> None:
+    longer = dataclasses.replace(config, client=ClientConfig(batch_size=5, epochs=6))
+    result, _ = last(run_rounds(federation(longer, FEDBIP), 2))
+    one, three, two = 0, 1, 2  # ids in sorted order: one-a, three-b, two-a
+    similarity = result.similarity[0]
+    assert similarity[one, two] > similarity[one, three]
+    assert similarity[one, two] > similarity[two, three]
+
+
+def test_the_test_split_is_scored_only_at_the_end(config: Config) -> None:
+    run = dataclasses.replace(federation(config, FEDBIP), evaluate_every=2)
+    due = [set(result.aggregated) for result in run_rounds(run, 3)]
+    assert due == [set(), {"validation"}, {"validation", "test"}]
+    never = dataclasses.replace(run, evaluate_every=0)
+    assert [never.splits_due(round, 2) for round in (1, 2)] == [(), ("test",)]
+
+
+def test_every_report_reaches_the_listener(config: Config) -> None:
+    heard: list[tuple[int, str]] = []
+    listen = dataclasses.replace(
+        federation(config, FEDBIP), on_update=lambda round, update: heard.append((round, update.client))
+    )
+    list(run_rounds(listen, 2))
+    assert heard == [(round, client) for round in (1, 2) for client in listen.clients]
+
+
+def test_traffic_and_steps_are_counted(config: Config) -> None:
+    run = federation(config, FEDBIP)
+    result = next(run_rounds(run, 1))
+    assert result.bytes_up == result.bytes_down == 3 * run.layout.size * 4
+    assert [update.steps for update in result.updates] == [4, 4, 4]
+    assert [update.examples for update in result.updates] == [16, 16, 16]
+
+
+class Counting(LocalExecutor):
+    """Counts the clients it trains."""
+
+    trained = 0
+
+    def train(self, jobs: Iterable[Job], out: torch.Tensor) -> Iterator[ClientUpdate]:
+        for update in super().train(jobs, out):
+            self.trained += 1
+            yield update
+
+
+def test_a_shared_first_round_is_trained_once_and_changes_nothing(config: Config) -> None:
+    run = federation(config, FEDBIP)
+    counting = Counting(run.executor.trainer)
+    shared = dataclasses.replace(run, executor=FirstRoundMemo(counting))
+    for aggregator in (FEDBIP, Aggregator(weighting=Uniform())):
+        _, expected = last(run_rounds(dataclasses.replace(run, aggregator=aggregator), 2))
+        _, found = last(run_rounds(dataclasses.replace(shared, aggregator=aggregator), 2))
+        assert np.array_equal(found, expected)
+    assert counting.trained == 3 + 3 + 3
+
+
+def test_a_first_round_from_elsewhere_is_trained_anew(config: Config) -> None:
+    run = federation(config, FEDBIP)
+    counting = Counting(run.executor.trainer)
+    shared = dataclasses.replace(run, executor=FirstRoundMemo(counting))
+    list(run_rounds(shared, 1))
+    list(run_rounds(dataclasses.replace(shared, initial=run.initial + 1), 1))
+    assert counting.trained == 6

@@ -1,0 +1,167 @@
+"""The server rule against the formula written out by hand in float64."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fedpl.errors import UserError
+from fedpl.layout import AdapterLayout
+from fedpl.server import Aggregator, BySize, Cosine, FedBip, Local, Uniform, Weighting
+from fedpl.server.state import TaskVectors, load_state, save_state
+
+LAYOUT = AdapterLayout.of({"layer.0.lora_A": (3, 5), "layer.1.lora_A": (4, 5), "head.weight": (2, 3)})
+
+
+def vectors(
+    matrix: np.ndarray, mask: list[bool] | None = None, sizes: list[int] | None = None
+) -> TaskVectors:
+    n = len(matrix)
+    return TaskVectors(
+        jnp.asarray(matrix, jnp.float32), jnp.array(mask or [True] * n), jnp.array(sizes or [1] * n)
+    )
+
+
+def by_hand(tau: np.ndarray, floor: float, negatives: str = "keep") -> np.ndarray:
+    """p_ik = cos(τᵢ, τₖ) / Σⱼ cos(τᵢ, τⱼ), client by client, pair by pair."""
+    tau = tau.astype(np.float64)
+    n = len(tau)
+    weights = np.zeros((n, n))
+    for i in range(n):
+        row = np.zeros(n)
+        for k in range(n):
+            lengths = np.linalg.norm(tau[i]) * np.linalg.norm(tau[k])
+            row[k] = tau[i] @ tau[k] / lengths if lengths else 0.0
+        row = {"keep": row, "clip": np.maximum(row, 0), "abs": np.abs(row)}[negatives]
+        weights[i] = row / row.sum() if row.sum() >= floor else np.eye(n)[i]
+    return weights
+
+
+CASES = {
+    "random": np.random.default_rng(0).normal(size=(7, LAYOUT.size)),
+    "aligned": np.random.default_rng(1).normal(size=(5, LAYOUT.size)) + 3,
+    "zero": np.random.default_rng(2).normal(size=(4, LAYOUT.size)) * np.array([[1], [0], [1], [0]]),
+    "all zero": np.zeros((3, LAYOUT.size)),
+    "opposite": np.outer([1.0, -1.0, 1.0], np.arange(1, LAYOUT.size + 1)),
+    "one client": np.random.default_rng(3).normal(size=(1, LAYOUT.size)),
+    "orthogonal": np.eye(4, LAYOUT.size),
+    "duplicates": np.repeat(np.random.default_rng(4).normal(size=(2, LAYOUT.size)), 2, axis=0),
+    "outlier": np.vstack([np.random.default_rng(5).normal(size=(5, LAYOUT.size)) + 1, -np.ones(LAYOUT.size)]),
+}
+
+
+@pytest.mark.parametrize("negatives", ["keep", "clip", "abs"])
+@pytest.mark.parametrize("case", CASES)
+def test_fedbip_is_the_paper_s_formula(case: str, negatives: str) -> None:
+    tau = CASES[case].astype(np.float32)
+    start = np.random.default_rng(9).normal(size=tau.shape).astype(np.float32)
+    aggregator = Aggregator(weighting=FedBip(negatives, floor=0.2))
+    state = aggregator.init(jnp.zeros(LAYOUT.size), len(tau))._replace(personal=jnp.asarray(start))
+    state, aggregation = aggregator.update(state, vectors(tau), LAYOUT)
+    expected = by_hand(tau, 0.2, negatives)
+    np.testing.assert_allclose(aggregation.weights[0], expected, rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(
+        state.personal, start + expected @ tau.astype(np.float64), rtol=1e-4, atol=1e-5
+    )
+    assert state.round == 1
+
+
+def test_fedbip_l_is_fedbip_in_every_block_by_itself() -> None:
+    tau = CASES["random"].astype(np.float32)
+    aggregator = Aggregator(granularity="block", weighting=FedBip(floor=0.2))
+    state, aggregation = aggregator.update(aggregator.init(jnp.zeros(LAYOUT.size), 7), vectors(tau), LAYOUT)
+    for block, (start, stop) in enumerate(LAYOUT.boundaries("block")):
+        expected = by_hand(tau[:, start:stop], 0.2)
+        np.testing.assert_allclose(aggregation.weights[block], expected, rtol=2e-5, atol=2e-6)
+        mixed = expected @ tau[:, start:stop].astype(np.float64)
+        np.testing.assert_allclose(state.personal[:, start:stop], mixed, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("weighting", "expected"),
+    [
+        (Local(), np.eye(3)),
+        (Uniform(), np.full((3, 3), 1 / 3)),
+        (BySize(), np.tile([0.1, 0.2, 0.7], (3, 1))),
+    ],
+)
+@pytest.mark.parametrize("granularity", ["model", "block", "tensor"])
+def test_local_only_and_federated_averaging(
+    weighting: Weighting, expected: np.ndarray, granularity: str
+) -> None:
+    tau = np.random.default_rng(0).normal(size=(3, LAYOUT.size)).astype(np.float32)
+    aggregator = Aggregator(granularity=granularity, weighting=weighting)
+    state = aggregator.init(jnp.ones(LAYOUT.size), 3)
+    state, aggregation = aggregator.update(state, vectors(tau, sizes=[10, 20, 70]), LAYOUT)
+    assert aggregation.weights.shape == (len(LAYOUT.boundaries(granularity)), 3, 3)
+    np.testing.assert_allclose(
+        aggregation.weights, np.broadcast_to(expected, aggregation.weights.shape), rtol=1e-6
+    )
+    np.testing.assert_allclose(state.personal, 1 + expected @ tau, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("weighting", [FedBip(), Local(), Uniform(), BySize()])
+def test_an_absent_client_keeps_its_aggregate_bit_for_bit_and_influences_nobody(weighting: Weighting) -> None:
+    tau = np.random.default_rng(0).normal(size=(4, LAYOUT.size)).astype(np.float32)
+    start = np.random.default_rng(1).normal(size=tau.shape).astype(np.float32)
+    aggregator = Aggregator(weighting=weighting)
+
+    def personal(absent: float) -> np.ndarray:
+        changed = tau.copy()
+        changed[2] = absent
+        state = aggregator.init(jnp.zeros(LAYOUT.size), 4)._replace(personal=jnp.asarray(start))
+        present = vectors(changed, mask=[True, True, False, True])
+        return np.asarray(aggregator.update(state, present, LAYOUT)[0].personal)
+
+    assert np.array_equal(personal(1.0)[2], start[2])
+    assert np.array_equal(personal(1.0), personal(1e6))
+    assert np.array_equal(personal(1.0), personal(np.nan))
+    assert not np.array_equal(personal(1.0)[0], start[0])
+
+
+def test_the_server_s_step_size_scales_the_step() -> None:
+    tau = CASES["random"].astype(np.float32)
+
+    def step(rate: float) -> np.ndarray:
+        aggregator = Aggregator(server_lr=rate)
+        state = aggregator.init(jnp.zeros(LAYOUT.size), 7)
+        return np.asarray(aggregator.update(state, vectors(tau), LAYOUT)[0].personal)
+
+    np.testing.assert_allclose(step(0.5), step(1.0) / 2, rtol=1e-6, atol=1e-7)
+
+
+def test_similarity_is_the_cosine() -> None:
+    tau = CASES["zero"].astype(np.float32)
+    similarity = Cosine()(jnp.asarray(tau), LAYOUT.boundaries("model"), jnp.ones(4, bool))[0]
+    a, b = tau[0].astype(np.float64), tau[2].astype(np.float64)
+    assert similarity[0, 2] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-6)
+    assert np.all(np.asarray(similarity)[1, [0, 2, 3]] == 0)
+
+
+def test_settings_that_cannot_work_are_named() -> None:
+    wrong = Aggregator(weighting=FedBip(floor=0.0), server_lr=0.0).problems()
+    assert [line.split(":")[0] for line in wrong] == ["aggregator.weighting.floor", "aggregator.server_lr"]
+
+
+def test_state_survives_its_file(tmp_path: Path) -> None:
+    aggregator = Aggregator()
+    state = aggregator.init(jnp.arange(5.0), 3)._replace(round=4)
+    save_state(state, tmp_path / "server.safetensors")
+    loaded = load_state(tmp_path / "server.safetensors")
+    assert loaded.round == 4
+    assert np.array_equal(loaded.personal, state.personal)
+    assert np.array_equal(loaded.reference, state.reference)
+    assert [path.name for path in tmp_path.iterdir()] == ["server.safetensors"]
+
+
+def test_a_truncated_or_foreign_state_is_refused_at_every_length(tmp_path: Path) -> None:
+    path = tmp_path / "server.safetensors"
+    save_state(Aggregator().init(jnp.arange(3.0), 2), path)
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UserError, match="is not a server state"):
+            load_state(path)
+    with pytest.raises(UserError, match="is not a server state"):
+        load_state(tmp_path / "absent")
