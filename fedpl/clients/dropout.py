@@ -29,8 +29,8 @@ def row_keys(stream: int, step: int, rows: int) -> Int[Tensor, "rows"]:
     start = (stream ^ (step * 0x9E3779B97F4A7C15)) & (2**64 - 1)
     keys = torch.arange(rows, dtype=torch.int64) * 0x2545F4914F6CDD1D + (start - 2**63)
     for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
-        keys = (keys ^ (keys >> shift)) * factor
-    return (keys ^ (keys >> 31)).to(torch.int32)
+        keys = (keys ^ _shift(keys, shift)) * factor
+    return (keys ^ _shift(keys, 31)).to(torch.int32)
 
 
 def keep_mask(keys: Int[Tensor, "rows"], site: int, shape: Sequence[int], p: float) -> Bool[Tensor, "..."]:
@@ -51,12 +51,15 @@ def keep_mask(keys: Int[Tensor, "rows"], site: int, shape: Sequence[int], p: flo
 
 
 def _mix(h: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
-    """MurmurHash3's finaliser, on 32-bit integers that wrap; its shifts may as well keep the sign."""
-    h = h ^ (h >> 16)
-    h = h * (0x85EBCA6B - 2**32)
-    h = h ^ (h >> 13)
-    h = h * (0xC2B2AE35 - 2**32)
-    return h ^ (h >> 16)
+    """MurmurHash3's finaliser, on 32-bit integers that wrap."""
+    h = (h ^ _shift(h, 16)) * (0x85EBCA6B - 2**32)
+    h = (h ^ _shift(h, 13)) * (0xC2B2AE35 - 2**32)
+    return h ^ _shift(h, 16)
+
+
+def _shift(h: Int[Tensor, "..."], bits: int) -> Int[Tensor, "..."]:
+    """Shift right as if unsigned; torch's own shift fills with the sign."""
+    return (h >> bits) & ((1 << h.element_size() * 8 - bits) - 1)
 
 
 class StreamDropout(TorchFunctionMode):

@@ -68,14 +68,10 @@ class Engine:
             part: Rows, on the model's device.
             cache: Whether states of the prefix may be used: nothing in it is random.
         """
-
-        def run(input_ids: Tensor, attention_mask: Tensor) -> Any:
-            return self.stack(part.client, input_ids, attention_mask)
-
         if cache and self.prefix is not None:
-            logits = self.prefix.run(part, run)
+            logits = self.prefix.run(part, self.stack)
         else:
-            logits = run(part.input_ids, part.attention_mask)
+            logits = self.stack(part.client, part.input_ids, part.attention_mask)
         if self._mask is None:
             return logits
         return logits.masked_fill(self._mask.to(logits.device)[part.client], float("-inf"))

@@ -11,8 +11,8 @@ from fedpl.clients.batches import Tokens
 from fedpl.clients.packing import Pass
 from fedpl.layout import AdapterLayout
 
-# model, ids, mask -> anything; runs the model
-Run = Callable[[Tensor, Tensor], Any]
+# Runs the model on (each row's client, token ids, attention mask).
+Run = Callable[[Tensor, Tensor, Tensor], Any]
 
 
 def prefix_blocks(model: nn.Module, layout: AdapterLayout) -> list[nn.Module]:
@@ -60,7 +60,7 @@ class Prefix:
         states = self._known(part, run)
         self._states = states
         try:
-            return run(part.input_ids, part.attention_mask)
+            return run(part.client, part.input_ids, part.attention_mask)
         finally:
             self._states = None
 
@@ -82,7 +82,7 @@ class Prefix:
     def _compute(self, part: Pass, absent: list[int], run: Run) -> Float[Tensor, "rows length features"]:
         self._collect = True
         try:
-            run(part.input_ids[absent], part.attention_mask[absent])
+            run(part.client[absent], part.input_ids[absent], part.attention_mask[absent])
         except _Reached as reached:
             states = reached.states
         finally:

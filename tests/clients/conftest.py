@@ -51,7 +51,7 @@ def make_trainer(small_model: Path, people: FederatedData) -> Callable[..., Clie
     """A trainer on the tiny model; keywords are ClientConfig's, `lora` is LoraSettings."""
 
     def make(hardware: Hardware = CPU, lora: LoraSettings | None = None, **client: object) -> ClientTrainer:
-        defaults = ClientConfig(batch_size=4, epochs=4, model_dropout=False, gradient_clip=0.5)
+        defaults = ClientConfig(batch_size=4, epochs=2, model_dropout=False, gradient_clip=0.5)
         config = Config(
             model=ModelConfig(path=str(small_model)),
             lora=lora or LoraSettings(r=4),

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedpl.clients.batches import Tokens, evaluation_batches, training_batches
+from fedpl.clients.batches import Tokens, batch_order, evaluation_batches, training_batches
 from fedpl.clients.model import load_tokenizer
 from fedpl.config import ModelConfig
 from fedpl.data import Split
@@ -30,9 +30,9 @@ def test_long_texts_are_cut(tokens: Tokens) -> None:
 
 def test_the_seed_decides_the_order_and_epochs_differ(tokens: Tokens) -> None:
     def epochs(seed: int) -> list[list[int]]:
-        loader = training_batches(tokens, 4, seed)
         torch.rand(3)  # the global stream must not matter
-        return [torch.cat([batch["labels"] for batch in loader]).tolist() for _ in range(2)]
+        labels = [batch["labels"] for batch in training_batches(tokens, batch_order(10, 4, 2, seed))]
+        return [torch.cat(part).tolist() for part in (labels[:3], labels[3:])]
 
     assert epochs(1) == epochs(1)
     assert epochs(1) != epochs(2)

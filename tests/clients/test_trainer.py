@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fedpl.clients.adapter import flatten, layout_of
+from fedpl.clients.dropout import StreamDropout, row_keys
 from fedpl.clients.hardware import Hardware, choose_hardware
 from fedpl.clients.model import add_adapter, load_base
 from fedpl.clients.trainer import ClientTrainer
@@ -62,14 +63,15 @@ def test_one_client_one_round_equals_plain_peft_fine_tuning(config: Config, clip
     ]
     optimiser = torch.optim.AdamW(groups, weight_decay=config.client.weight_decay)
     order = torch.Generator().manual_seed(derive_seed(3, "order", 1, "one-a"))
-    loader = torch.utils.data.DataLoader(
-        range(len(tokens)), batch_size=5, shuffle=True, generator=order, collate_fn=tokens.collate
-    )
-    torch.manual_seed(derive_seed(3, "dropout", 1, "one-a"))
+    stream = derive_seed(3, "dropout", 1, "one-a")
+    step = 0
     for _ in range(2):
-        for batch in loader:
+        for indices in torch.randperm(len(tokens), generator=order).split(5):
+            batch = tokens.collate(indices.tolist())
             optimiser.zero_grad()
-            logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+            with StreamDropout(row_keys(stream, step, len(indices))):
+                logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+            step += 1
             torch.nn.functional.cross_entropy(logits, batch["labels"]).backward()
             if clip:
                 torch.nn.utils.clip_grad_norm_([p for _, p in named], clip)
