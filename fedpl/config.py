@@ -151,7 +151,8 @@ class Config:
         rounds: Communication rounds.
         run_dir: Where the run is written; null makes a new folder under ``runs/``.
         accelerator: auto takes a GPU when there is one.
-        precision: Arithmetic of training; auto is bf16-mixed on a GPU that has it, else 32-true.
+        precision: Arithmetic of training; auto is bf16-mixed on a GPU that has it, else 32-true. bf16-mixed
+            also pays on a CPU with avx512_bf16 or amx (about 1.7 times), and is slow on others.
         data: Where clients come from.
         model: The frozen foundation model.
         lora: The adapter.
@@ -210,10 +211,6 @@ def problems(config: Config) -> list[str]:
     found += _cohort_problems(client, lora)
     need(evaluation.batch_size >= 1, f"evaluation.batch_size: at least 1, got {evaluation.batch_size}")
     need(evaluation.every >= 0, f"evaluation.every: must not be negative, got {evaluation.every}")
-    need(
-        not (config.accelerator == "cpu" and config.precision == "bf16-mixed"),
-        "precision: bf16-mixed needs accelerator auto or gpu, got cpu",
-    )
     need(len(set(config.baselines)) == len(config.baselines), "baselines: name each once")
     need(
         config.method not in config.baselines,

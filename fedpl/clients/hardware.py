@@ -34,7 +34,7 @@ def choose_hardware(accelerator: str, precision: str) -> Hardware:
     """Resolve ``auto``: a GPU when there is one, bf16 where the card computes it natively.
 
     Raises:
-        UserError: If a GPU is asked for and none is there, or bf16 is asked for without one.
+        UserError: If a GPU is asked for and none is there.
     """
     gpu = torch.cuda.is_available()
     if accelerator == "gpu" and not gpu:
@@ -43,8 +43,6 @@ def choose_hardware(accelerator: str, precision: str) -> Hardware:
     if precision == "auto":
         native = use_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bf16-mixed" if native else "32-true"
-    if precision == "bf16-mixed" and not use_gpu:
-        raise UserError("precision: bf16-mixed needs a GPU, and torch sees none; use auto or 32-true")
     return Hardware(
         torch.device("cuda", torch.cuda.current_device()) if use_gpu else torch.device("cpu"), precision
     )
