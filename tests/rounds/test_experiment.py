@@ -14,6 +14,7 @@ from fedpl.clients.model import load_base
 from fedpl.clients.trainer import ClientTrainer
 from fedpl.config import Config, ModelConfig
 from fedpl.data import Columns, TextFiles
+from fedpl.errors import UserError
 from fedpl.fit import main
 from fedpl.report import main as report
 from fedpl.rounds.experiment import RunFolder
@@ -214,6 +215,12 @@ def test_a_run_directory_that_cannot_be_made(
 ) -> None:
     (tmp_path / "file").write_text("")
     assert "run_dir: cannot make" in refused([*small_run, f"--run_dir={tmp_path}/file/run"], capsys)
+
+
+def test_a_used_directory_is_refused_whoever_asks(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text("{}")
+    with pytest.raises(UserError, match="already holds another run"):
+        RunFolder.create(Config(run_dir=str(tmp_path)))
 
 
 def test_unnamed_runs_get_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

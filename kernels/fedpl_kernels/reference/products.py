@@ -7,7 +7,7 @@ import numpy as np
 
 
 def _usable(x: np.ndarray, mask: np.ndarray | None) -> list[int]:
-    return [i for i in range(len(x)) if (mask is None or mask[i]) and all(map(math.isfinite, x[i].ravel()))]
+    return [i for i in range(len(x)) if (mask is None or mask[i]) and np.isfinite(x[i]).all()]
 
 
 def gram(x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
@@ -59,9 +59,8 @@ def mix(
     rows, p = np.asarray(x, np.float64), np.asarray(weights, np.float64)
     result = np.zeros((len(p), rows.shape[1])) if base is None else np.array(base, np.float64)
     for i in range(len(p)):
-        for k in range(len(rows)):
-            if p[i, k] != 0 and (mask is None or mask[k]):
-                result[i] = result[i] + p[i, k] * rows[k]
+        used = np.flatnonzero((p[i] != 0) & (True if mask is None else np.asarray(mask)))
+        result[i] += p[i, used] @ rows[used]
     return result
 
 

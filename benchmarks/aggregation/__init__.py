@@ -1,0 +1,1 @@
+"""Aggregation throughput: pairwise similarity and personalised mixing, ours and others'."""

@@ -1,0 +1,76 @@
+"""python -m benchmarks.aggregation: how fast, how exact, how near to the machine's own limit.
+
+Runs on the CPU, or on the GPU that JAX finds. Writes benchmarks/results/aggregation-DEVICE.json and .png.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+RESULTS = Path(__file__).parents[1] / "results"
+GRID = ((8, 1_000_000), (32, 1_000_000), (128, 500_000), (512, 200_000), (2048, 50_000))
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--turns", type=int, default=5, help="timed calls of each contestant (median)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for everybody")
+    parser.add_argument("--grid", nargs="*", metavar="N,D", help="cases instead of the default grid")
+    parser.add_argument(
+        "--square", type=int, default=4096, help="size of the square product that sets the limit"
+    )
+    parser.add_argument("--peer", nargs="*", default=[], metavar="SYSTEM=PYTHON", help="flower, pfl, fedjax")
+    parser.add_argument("--skip-out-of-core", action="store_true", help="it writes 4 GB of temporary files")
+    parser.add_argument("--name", help="of the result files; the device by default")
+    return parser.parse_args()
+
+
+def limit_threads(threads: int) -> None:
+    """Equal threads for everybody, JAX included: must come before any of them is imported."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    sys.path.insert(0, str(Path(__file__).parents[2] / "kernels"))
+
+
+def main() -> None:
+    """Runs everything and writes the results."""
+    options = arguments()
+    limit_threads(options.threads)
+    from . import extras, machine, plot, tables
+    from .grid import run_case
+    from .peers import Peer
+
+    grid = [tuple(map(int, case.split(","))) for case in options.grid] if options.grid else GRID
+    report: dict = {"machine": machine.describe(options.threads), "turns": options.turns}
+    if not options.skip_out_of_core:  # first, while this process is small
+        report["out_of_core"] = extras.out_of_core(3, 1000, 1_000_000, 640 << 20)
+    peers = [Peer(*peer.split("=", 1)) for peer in options.peer]
+    report["peers"] = {peer.system: peer.version for peer in peers}
+    report["limits"] = machine.limits(options.square, options.turns)
+    report["cases"], report["failed"] = [], {}
+    for n, d in grid:
+        print(f"n = {n}, d = {d}", file=sys.stderr, flush=True)
+        report["cases"] += run_case(n, d, options.turns, options.square, peers, report["failed"])
+    report |= {
+        "lora": extras.lora(max(options.turns, 15)),
+        "loops": extras.loops(options.turns),
+        "precision": extras.precision(),
+        "devices": extras.devices(),
+    }
+    for peer in peers:
+        peer.close()
+    name = options.name or str(report["machine"]["device"]).lower().replace(" ", "-")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"aggregation-{name}.json").write_text(json.dumps(report, indent=1))
+    plot.draw(report, RESULTS / f"aggregation-{name}.png")
+    print(tables.markdown(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""One case of the grid: every contestant in turn, answers checked, rates against the limit."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from .contestants import gram_error, grams, mix_error, mixes, vectors
+from .machine import square_product
+from .peers import Peer
+from .timing import interleaved
+
+# Largest relative error of an answer that is timed; a wrong answer stops the benchmark.
+ALLOWED = {"ours": 1e-5, "ours onto base": 1e-5, "ours highest": 1e-5, "ours tf32": 2e-3}
+LOOSE = 2e-2  # bf16; and others, who add a million products one after the other
+LOOP_LIMIT = 3e9  # n² d above which Flower's pair loop is left out: it takes minutes
+
+
+def run_case(
+    n: int, d: int, turns: int, square: int, peers: list[Peer], failed: dict[str, str]
+) -> list[dict]:
+    """Records of the Gram and of the mix; the limit is timed in the same turns."""
+    x = vectors(n, d)
+    lent = jnp.asarray(x)
+    weights = np.random.default_rng(1).dirichlet(np.ones(n), n).astype(np.float32)
+    limit = square_product(square)
+    limit().block_until_ready()
+    records = []
+    for operation, make in (("gram", lambda: grams(x, lent)), ("mix", lambda: mixes(weights, x, lent))):
+        ways = make()
+        theirs, counts = peer_calls(operation, n, d, peers, x, failed)
+        timings = interleaved(ways | theirs | {"limit": limit}, turns)
+        ways.clear()  # and with it the array that was mixed into again and again
+        errors = check(operation, make(), weights, x)
+        rate = 2.0 * square**3 / timings.pop("limit").median
+        for name, timing in timings.items():
+            operations = counts.get(name, 2.0 * n * n * d)
+            records.append(
+                {"operation": operation, "n": n, "d": d, "name": name}
+                | timing.record()
+                | {
+                    "error": errors.get(name),
+                    "operations_per_s": operations / timing.median,
+                    "of_square_product": operations / timing.median / rate,
+                    "bytes_per_s": 4.0 * n * d * (1 if operation == "gram" else 2) / timing.median,
+                }
+            )
+    return records
+
+
+def check(operation: str, ways: dict, weights: np.ndarray, x: np.ndarray) -> dict[str, float]:
+    """The error of every contestant; ValueError for a wrong answer, so that no time of it is reported."""
+    errors = {}
+    for name, call in ways.items():
+        result = call()
+        errors[name] = gram_error(result, x) if operation == "gram" else mix_error(result, weights, x)
+        allowed = ALLOWED.get(name, LOOSE)
+        if not errors[name] <= allowed:
+            raise ValueError(f"{operation}, {name}: error {errors[name]:.1e}, expected at most {allowed:.0e}")
+    return errors
+
+
+def peer_calls(
+    operation: str, n: int, d: int, peers: list[Peer], x: np.ndarray, failed: dict[str, str]
+) -> tuple[dict, dict[str, float]]:
+    """Calls of the other systems that can take part, and the operations of each: 2 n d for one average."""
+    calls, counts = {}, {}
+    for peer in peers:
+        for kernel in peer.kernels:
+            pairwise = kernel == "flower_distances"
+            if kernel in failed or pairwise != (operation == "gram") or (pairwise and n * n * d > LOOP_LIMIT):
+                continue
+            try:
+                peer.call(kernel, n, d)
+            except RuntimeError as error:
+                failed[kernel] = str(error)
+                continue
+            if pairwise:
+                few = x[:4].astype(np.float64)
+                expected = ((few[:, None] - few[None]) ** 2).sum(-1)
+            else:
+                expected = x[:, :8].astype(np.float64).mean(0)
+            np.testing.assert_allclose(peer.sample, expected, rtol=1e-4, atol=1e-4)
+            calls[kernel] = lambda peer=peer, kernel=kernel: peer.call(kernel, n, d)
+            counts[kernel] = 2.0 * n * n * d if pairwise else 2.0 * n * d
+    return calls, counts

@@ -1,0 +1,52 @@
+"""The tables of a run in Markdown, for README; `python -m benchmarks.aggregation.tables FILE` prints them."""
+
+import json
+import sys
+from pathlib import Path
+
+
+def markdown(report: dict) -> str:
+    """Grid, limits, and the questions beside it."""
+    machine, limits = report["machine"], report["limits"]
+    lines = [
+        f"{machine['device']}: {machine['cpu']}, {machine['threads']} threads, {machine['memory_gb']} GB, "
+        f"commit {machine['commit']}; float32 square product {limits['highest'] / 1e9:.0f} Gop/s, "
+        f"bf16 {limits['bf16'] / 1e9:.0f}, copy {limits['copy_bytes'] / 1e9:.1f} GB/s.",
+        "",
+        "| operation | n | d | contestant | median s | Gop/s | of square product | error | extra MB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {case['operation']} | {case['n']} | {case['d']:,} | {case['name']} | {case['median_s']:.3g} "
+        f"| {case['operations_per_s'] / 1e9:.3g} | {case['of_square_product']:.0%} "
+        f"| {error(case)} | {case['peak_extra_bytes'] / 1e6:.0f} |"
+        for case in report["cases"]
+    ]
+    lora, loops = report["lora"], report["loops"]
+    lines += [
+        "",
+        f"LoRA products, n {lora['n']}, r {lora['r']}, d {lora['d']}: {lora['speedup']:.0f}x dense, ",
+    ]
+    lines[-1] += f"relative error {lora['relative_error']:.0e}."
+    for name, ratio in loops["speedup"].items():
+        lines.append(f"Gram, n {loops['n']}, d {loops['d']:,}: {ratio:.0f}x {name}.")
+    if core := report.get("out_of_core"):
+        lines.append(
+            f"Out of core, n {core['n']}, d {core['d']:,}: {core['share_of_in_memory']:.0%} of in memory, "
+            f"peak resident {core['peak_resident_bytes'] / 1e9:.2f} GB, difference {core['difference']:.0e}."
+        )
+    lines += ["", "| rows | policy | largest error | mean error |", "|---|---|---|---|"]
+    lines += [
+        f"| {e['rows']} | {e['policy']} | {e['max']:.1e} | {e['mean']:.1e} |" for e in report["precision"]
+    ]
+    lines += ["", *(f"{kernel} could not run: {why}" for kernel, why in report["failed"].items())]
+    return "\n".join(lines)
+
+
+def error(case: dict) -> str:
+    """Of a contestant of this process; other systems' answers are checked on a sample only."""
+    return "sample" if case["error"] is None else f"{case['error']:.0e}"
+
+
+if __name__ == "__main__":
+    print(markdown(json.loads(Path(sys.argv[1]).read_text())))

@@ -1,0 +1,80 @@
+"""Interleaved timing: every contestant once a turn, so that a noisy machine is noisy for all of them."""
+
+import os
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+
+
+@dataclass
+class Timing:
+    """Seconds of each turn after the first; the first call, which may compile, is kept apart."""
+
+    first: float = 0.0
+    seconds: list[float] = field(default_factory=list)
+    peak_bytes: int = 0
+
+    @property
+    def median(self) -> float:
+        """Seconds of a typical turn."""
+        return statistics.median(self.seconds)
+
+    def record(self) -> dict[str, float | list[float]]:
+        """For the JSON file."""
+        return {
+            "median_s": self.median,
+            "best_s": min(self.seconds),
+            "seconds": self.seconds,
+            "compile_s": max(self.first - self.median, 0.0),
+            "peak_extra_bytes": self.peak_bytes,
+        }
+
+
+def interleaved(contestants: dict[str, Callable[[], object]], turns: int) -> dict[str, Timing]:
+    """One untimed call each (its memory is watched), then `turns` rounds of all of them."""
+    timings = {name: Timing() for name in contestants}
+    for name, call in contestants.items():
+        with PeakMemory() as peak:
+            timings[name].first = once(call)
+        timings[name].peak_bytes = peak.extra
+    for _ in range(turns):
+        for name, call in contestants.items():
+            timings[name].seconds.append(once(call))
+    return timings
+
+
+def once(call: Callable[[], object]) -> float:
+    """Seconds until the result is there; a call may return its own seconds, measured elsewhere."""
+    start = time.perf_counter()
+    result = jax.block_until_ready(call())
+    return result if isinstance(result, float) else time.perf_counter() - start
+
+
+class PeakMemory:
+    """Highest resident memory of this process while it is entered, above what it was; in bytes."""
+
+    def __enter__(self) -> "PeakMemory":
+        self._before = self.peak = resident()
+        self._done = threading.Event()
+        self._watch = threading.Thread(target=self._look, daemon=True)
+        self._watch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._watch.join()
+        self.extra = self.peak - self._before
+
+    def _look(self) -> None:
+        while not self._done.wait(0.005):
+            self.peak = max(self.peak, resident())
+
+
+def resident() -> int:
+    """Resident memory of this process in bytes (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")

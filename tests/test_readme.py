@@ -1,0 +1,78 @@
+"""What the README says is what the repository does."""
+
+import re
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from fedpl.fit import main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(marker: str) -> str:
+    """The code block that follows a marker."""
+    found = re.search(rf"<!-- {marker} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    assert found, marker
+    return found.group(1)
+
+
+@pytest.mark.parametrize("marker", ["main job", "tests"])
+def test_ci_runs_the_very_commands(marker: str) -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    assert f"command_of '{marker}'" in script
+    assert "constraints.txt" in block(marker)
+    assert len(block(marker).strip().splitlines()) == 1
+
+
+def test_everything_it_points_to_is_there() -> None:
+    links = re.findall(r"\]\(((?!http)[^)#]+)\)", README)
+    paths = re.findall(
+        r"`((?:configs|docs|kernels|fedpl|benchmarks)/[\w./-]+\.(?:yaml|py|json|png))`", README
+    )
+    assert len(links) >= 5
+    assert len(paths) >= 5
+    assert [path for path in links + paths if not (ROOT / path).exists()] == []
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    assert "@@" not in README
+
+
+def test_the_method_it_adds_runs(
+    tmp_path: Path, small_run: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_rules.py").write_text(block("method"))
+    monkeypatch.syspath_prepend(tmp_path)
+    rule = ["--method=sharper", "--aggregator.weighting=my_rules.Sharper", "--aggregator.weighting.power=3"]
+    assert main([*small_run, *rule, "--baselines=[]", f"--run_dir={tmp_path / 'run'}"]) == 0
+    assert "power: 3.0" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_constraints_satisfy_the_declared_ranges() -> None:
+    """An installed environment under the constraints must not contradict pyproject.toml."""
+    import tomllib
+
+    from packaging.requirements import Requirement
+
+    pinned = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, version = line.split("==")
+            pinned[name.lower().replace("_", "-")] = version
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    for requirement in map(Requirement, declared):
+        assert requirement.specifier.contains(pinned[requirement.name.lower()]), requirement
+
+
+def test_every_module_runs_as_documented() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fedpl.report", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    assert "run_dir" in done.stdout
