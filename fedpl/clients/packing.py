@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from fedpl.clients.batches import Tokens
 from fedpl.clients.dropout import row_keys
@@ -174,17 +176,13 @@ def steps(learners: Sequence[Learner], limits: Limits) -> Iterator[Step]:
 
 
 def _pass(rows: Sequence[Row], multiple: int) -> Pass:
-    longest = max(row.length for row in rows)
-    shape = (len(rows), -(-longest // multiple) * multiple)
-    input_ids = torch.empty(shape, dtype=torch.int64)
-    attention_mask = torch.zeros(shape, dtype=torch.int64)
-    for i, row in enumerate(rows):
-        input_ids[i, : row.length] = row.tokens.ids[row.example]
-        input_ids[i, row.length :] = row.tokens.pad
-        attention_mask[i, : row.length] = 1
+    ids = [row.tokens.ids[row.example] for row in rows]
+    input_ids = pad_sequence(ids, batch_first=True, padding_value=rows[0].tokens.pad)
+    input_ids = F.pad(input_ids, (0, -input_ids.shape[1] % multiple), value=rows[0].tokens.pad)
+    lengths = torch.tensor([len(row) for row in ids])
     return Pass(
         input_ids,
-        attention_mask,
+        attention_mask=(torch.arange(input_ids.shape[1]) < lengths[:, None]).long(),
         labels=torch.stack([row.tokens.labels[row.example] for row in rows]),
         client=torch.tensor([row.client for row in rows]),
         weight=torch.tensor([row.weight for row in rows]),

@@ -1,5 +1,6 @@
 """Every row goes through the model exactly once, in passes within the limit."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,13 +54,15 @@ def learner(sizes: list[int], number: int, max_steps: int) -> Learner:
     return Learner(tokens, batch_order(len(sizes), 2, 2, number, max_steps), stream=number)
 
 
-def test_steps_hold_each_active_clients_own_batch() -> None:
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_steps_hold_each_active_clients_own_batch(multiple: int) -> None:
     learners = [learner([3, 1, 4, 1, 5], 1, 6), learner([9, 2, 6, 5], 2, 4), learner([7], 3, 1)]
-    found = list(steps(learners, Limits(12)))
+    found = list(steps(learners, Limits(12, multiple=multiple)))
     assert [step.active for step in found] == [3, 2, 2, 2, 1, 1]
     for number, step in enumerate(found):
         seen: dict[int, list[int]] = {}
         for part in step.passes:
+            assert part.input_ids.shape[1] % multiple == 0
             for i, row in enumerate(part.rows):
                 seen.setdefault(row.client, []).append(row.example)
                 batch = learners[row.client].order[number]
