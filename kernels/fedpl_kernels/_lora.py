@@ -44,14 +44,16 @@ def lora_gram(
     if a.shape[1] != b.shape[2]:
         raise ValueError(f"expected A [n, r, d_in] and B [n, d_out, r] of one rank, got {a.shape}, {b.shape}")
     tile = max(TILE[platform_of(a)] // a.shape[1], 1)
-    raw = _factor_gram(jnp.asarray(a), jnp.asarray(b), precision, tile)
-    scales = jnp.broadcast_to(jnp.asarray(scale, jnp.float32), (a.shape[0],))
-    present = jnp.ones(a.shape[0], bool) if mask is None else jnp.asarray(mask)
-    return exclude((raw * scales[:, None] * scales[None, :])[None], present)[0]
+    present = np.ones(a.shape[0], bool) if mask is None else mask
+    return _factor_gram(
+        a, b, np.float32(scale) if isinstance(scale, float) else scale, present, precision, tile
+    )
 
 
 @partial(jax.jit, static_argnames=("precision", "tile"))
-def _factor_gram(a: Array, b: Array, precision: Precision, tile: int) -> Array:
+def _factor_gram(
+    a: Array, b: Array, scale: Array, mask: Array, precision: Precision, tile: int
+) -> Float[Array, "n n"]:
     n, r = a.shape[:2]
     b = jnp.swapaxes(b, 1, 2)
     spans = list(pairwise(tile_edges(n, tile)))
@@ -72,7 +74,9 @@ def _factor_gram(a: Array, b: Array, precision: Precision, tile: int) -> Array:
     for k, (start, stop) in enumerate(spans):
         for low, high in spans[: k + 1]:
             whole = whole.at[start:stop, low:high].set(cells(slice(start, stop), slice(low, high)))
-    return jnp.tril(whole) + jnp.tril(whole, -1).T
+    scales = jnp.broadcast_to(scale, (n,))
+    scaled = (jnp.tril(whole) + jnp.tril(whole, -1).T) * scales[:, None] * scales[None, :]
+    return exclude(scaled[None], mask)[0]
 
 
 def lora_delta(

@@ -27,6 +27,13 @@ def test_sketch_of_energy_in_few_columns_is_unbiased_too() -> None:
     assert np.std([p[0, 1] for p in products]) < 3 * np.sqrt(2 * 5.0**2 / 100)
 
 
+def test_columns_of_the_last_incomplete_run_count_once() -> None:
+    x = np.zeros((2, 1030), np.float32)
+    x[:, 930:] = 1.0  # the last run of 100 begins at 1,000 and reaches back to 930
+    products = [np.asarray(sketch(x, 100, jax.random.key(seed)).gram)[0, 1] for seed in range(200)]
+    assert abs(np.mean(products) - 100) < 4 * np.sqrt(2 * 100**2 / 100 / 200)
+
+
 def test_sketch_depends_on_the_key_alone() -> None:
     x = np.ones((3, 50), np.float32)
     first, again, other = (sketch(x, 10, jax.random.key(seed)).vectors for seed in (0, 0, 1))

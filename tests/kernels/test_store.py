@@ -97,6 +97,24 @@ def test_ranges_in_two_passes_and_in_one(tmp_path: Path) -> None:
     np.testing.assert_allclose(content(out), mix_blocks(rows, x, ranges), atol=1e-5)
 
 
+def test_a_broken_row_keeps_its_base_in_one_pass(tmp_path: Path) -> None:
+    x = vectors(4, 3000)
+    x[1, [7, 2500]] = np.nan, np.inf
+    store, out = filled(tmp_path / "x", x), filled(tmp_path / "base", vectors(4, 3000, 1))
+    before = content(out)
+    streaming.mix_per_block(
+        lambda _, g: weights.fedbip(cosine(g)),
+        store,
+        out,
+        boundaries=((0, 3000),),
+        base=out,
+        memory_budget=SMALL,
+    )
+    np.testing.assert_array_equal(content(out)[1], before[1])
+    expected = mix(weights.fedbip(cosine(gram(x))), x, np.arange(4) != 1, base=jnp.array(before))
+    np.testing.assert_allclose(content(out), expected, atol=1e-5)
+
+
 def damage(store: VectorStore, row: int, how: str) -> None:
     path = store.row_path(row)
     raw = bytearray(path.read_bytes())
