@@ -26,15 +26,16 @@ def main() -> None:
     from flwr.server.strategy import FedAvg
     from flwr.simulation import run_simulation
 
+    from benchmarks.cohort.contestants import peft_bare, resident
+
     stamps: list[float] = []
+    alone: list[float] = []  # the bare loop, between the rounds: the machine's speed at that time
 
     class One(NumPyClient):
         def __init__(self, number: int) -> None:
             self.number = number
 
         def fit(self, parameters: list, config: dict) -> tuple[list, int, dict]:
-            from benchmarks.cohort.contestants import peft_bare, resident
-
             own = resident(*arguments)
             kept = own.tokens
             name = f"c{self.number}"
@@ -47,6 +48,11 @@ def main() -> None:
 
     class Watched(FedAvg):
         def configure_fit(self, *args: Any, **kwargs: Any) -> Any:
+            own = resident(*arguments)
+            loop = peft_bare(own, torch.zeros(own.layout.size))
+            begin = time.perf_counter()
+            loop()
+            alone.append(time.perf_counter() - begin)
             stamps.append(time.perf_counter())
             return super().configure_fit(*args, **kwargs)
 
@@ -60,8 +66,6 @@ def main() -> None:
         return One(int(context.node_config["partition-id"])).to_client()
 
     def server_fn(context: Context) -> ServerAppComponents:
-        from benchmarks.cohort.contestants import resident
-
         start = resident(*arguments).initial().numpy()
         strategy = Watched(
             fraction_evaluate=0.0,
@@ -81,7 +85,7 @@ def main() -> None:
         },
     )
     seconds = [end - begin for begin, end in zip(stamps[2::2], stamps[3::2], strict=True)]
-    print(json.dumps({"seconds": seconds}), flush=True)
+    print(json.dumps({"seconds": seconds, "bare_loop_seconds": alone[1:]}), flush=True)
 
 
 if __name__ == "__main__":
