@@ -55,7 +55,7 @@ def compare(arguments: argparse.Namespace, batch: int, tokens: int, clients: int
     flower = _flower(arguments, batch, tokens, clients)
     seconds = {name: timing.seconds for name, timing in timings.items()}
     if flower:
-        # Flower ran at another time; the bare loop that it ran between its rounds tells how fast the machine was.
+        # Flower ran at another time; the bare loop between its rounds tells how fast the machine then was.
         now = statistics.median(seconds.get("PEFT, bare loop", flower["bare_loop_seconds"]))
         then = statistics.median(flower["bare_loop_seconds"])
         seconds["Flower simulation"] = [value * now / then for value in flower["seconds"]]

@@ -147,5 +147,6 @@ def fit_cohort(
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-        trainer.fit(module, DataLoader(_Steps(learners, limits), batch_size=None))
+        loader = DataLoader(_Steps(learners, limits), batch_size=None, collate_fn=lambda step: step)
+        trainer.fit(module, loader)
     return module.mean_losses

@@ -71,7 +71,7 @@ class Engine:
         if cache and self.prefix is not None:
             logits = self.prefix.run(part, self.stack)
         else:
-            logits = self.stack(part.client, part.input_ids, part.attention_mask)
+            logits = self.stack(part.client, part.input_ids, part.attention_mask, part.even)
         if self._mask is None:
             return logits
         return logits.masked_fill(self._mask.to(logits.device)[part.client], float("-inf"))

@@ -11,8 +11,8 @@ from fedpl.clients.batches import Tokens
 from fedpl.clients.packing import Pass
 from fedpl.layout import AdapterLayout
 
-# Runs the model on (each row's client, token ids, attention mask).
-Run = Callable[[Tensor, Tensor, Tensor], Any]
+# Runs the model on (each row's client, token ids, attention mask, whether rows are even).
+Run = Callable[..., Any]
 
 
 def prefix_blocks(model: nn.Module, layout: AdapterLayout) -> list[nn.Module]:
@@ -60,7 +60,7 @@ class Prefix:
         states = self._known(part, run)
         self._states = states
         try:
-            return run(part.client, part.input_ids, part.attention_mask)
+            return run(part.client, part.input_ids, part.attention_mask, part.even)
         finally:
             self._states = None
 

@@ -39,18 +39,28 @@ class Rows:
 
     Attributes:
         client: The client of each row, as a place in the stack.
+        even: If each client from one place up to another has the same number of rows, and they follow each
+            other, these two places: then a client's rows are one group. Otherwise each row is a group.
     """
 
     client: Int[Tensor, "rows"]
+    even: tuple[int, int] | None = None
 
-    def split(self, x: Float[Tensor, "..."]) -> Float[Tensor, "rows positions features"]:
-        """A batch-first activation with one matrix per row of the batch."""
+    def select(self, stack: Float[Tensor, "clients ..."]) -> Float[Tensor, "groups ..."]:
+        """The tensors of each group's client: a view where the rows are even, else a copy per row."""
+        if self.even is None:
+            return stack.index_select(0, self.client)
+        return stack[slice(*self.even)]
+
+    def split(self, x: Float[Tensor, "..."]) -> Float[Tensor, "groups positions features"]:
+        """A batch-first activation with one matrix per group."""
         if x.shape[0] % len(self.client):
             raise ValueError(
                 f"expected activations of {len(self.client)} rows, got shape {tuple(x.shape)}; the model "
                 f"does not keep the batch first: {_REMEDY}"
             )
-        return x.reshape(len(self.client), -1, x.shape[-1])
+        groups = len(self.client) if self.even is None else self.even[1] - self.even[0]
+        return x.reshape(groups, -1, x.shape[-1])
 
 
 class StackedLora(nn.Module):
@@ -74,8 +84,7 @@ class StackedLora(nn.Module):
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         frozen = self.base_layer(x)
-        a = self.a.index_select(0, self.rows.client)
-        b = self.b.index_select(0, self.rows.client)
+        a, b = self.rows.select(self.a), self.rows.select(self.b)
         # As PEFT does: the update is computed in the adapter's type, the sum is given back in the base's.
         low = torch.bmm(self.rows.split(self.lora_dropout(x.to(a.dtype))), a.transpose(1, 2))
         base = self.rows.split(frozen).to(low.dtype)
@@ -99,11 +108,11 @@ class StackedLinear(nn.Module):
         self.bias = None if layer.bias is None else layer.bias.detach()[None]
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        weight = self.weight.index_select(0, self.rows.client)
+        weight = self.rows.select(self.weight)
         y = torch.bmm(self.rows.split(x).to(weight.dtype), weight.transpose(1, 2))
         if self.bias is not None:
-            y = y + self.bias.index_select(0, self.rows.client)[:, None]
-        return y.view(*x.shape[:-1], -1)
+            y = y + self.rows.select(self.bias)[:, None]
+        return y.reshape(*x.shape[:-1], -1)
 
 
 class Stack:
@@ -161,9 +170,10 @@ class Stack:
         client: Int[Tensor, "rows"],
         input_ids: Int[Tensor, "rows length"],
         attention_mask: Int[Tensor, "rows length"],
+        even: tuple[int, int] | None = None,
     ) -> Float[Tensor, "rows classes"]:
-        """The model's answer to a batch in which each row belongs to a client of the stack."""
-        self.rows.client = client
+        """The model's answer to a batch in which each row belongs to a client of the stack; see `Rows`."""
+        self.rows.client, self.rows.even = client, even
         return self.model(input_ids=input_ids, attention_mask=attention_mask)
 
 

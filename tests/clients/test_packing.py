@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedpl.clients.batches import Tokens, batch_order
-from fedpl.clients.packing import Learner, Limits, cut, steps
+from fedpl.clients.packing import Learner, Limits, Row, cut, pack, steps
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=80)
 
@@ -89,3 +89,29 @@ def test_batch_order() -> None:
     assert first != second
     assert order[:4] == batch_order(5, 2, 2, seed=7, max_steps=4)
     assert order != batch_order(5, 2, 2, seed=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(1, 40)), min_size=1, max_size=40), st.integers(1, 300)
+)
+def test_pack_holds_every_row_once_within_the_limit(owned: list[tuple[int, int]], tokens: int) -> None:
+    source = learner([length for _, length in owned], 1, 1).tokens
+    rows = [Row(client, source, i) for i, (client, _) in enumerate(owned)]
+    passes = pack(rows, Limits(tokens))
+    assert sorted(row.example for part in passes for row in part.rows) == list(range(len(rows)))
+    for part in passes:
+        assert part.input_ids.numel() <= tokens or len(part.rows) == 1
+        assert part.client.tolist() == sorted(part.client.tolist())
+        if part.even:
+            counts = {list(part.client).count(client) for client in range(*part.even)}
+            assert len(counts) == 1
+
+
+def test_alike_clients_go_through_without_copies() -> None:
+    source = learner([9, 10] * 6, 1, 1).tokens
+    passes = pack([Row(i // 2, source, i) for i in range(12)], Limits(1000))
+    assert [part.even for part in passes] == [(0, 6)]
+    uneven = learner([2, 40] * 6, 1, 1).tokens
+    passes = pack([Row(i // 2, uneven, i) for i in range(12)], Limits(1000))
+    assert [part.input_ids.shape for part in passes] == [(6, 40), (6, 2)]
