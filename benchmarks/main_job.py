@@ -24,7 +24,7 @@ from fedpl.config import Config
 from fedpl.data import FederatedData, Tweets
 from fedpl.files import write_json
 from fedpl.interop import server_device
-from fedpl.rounds.executor import LocalExecutor
+from fedpl.rounds.executor import local_executor
 from fedpl.rounds.first_round import FirstRoundMemo
 from fedpl.rounds.loop import Federation, RoundResult, run_rounds
 from fedpl.scores import summarise
@@ -87,7 +87,7 @@ def run_seed(config: Config) -> dict[str, Any]:
     hardware = choose_hardware(config.accelerator, config.precision)
     trainer = ClientTrainer(config, data, hardware)
     initial = trainer.initial().to(server_device(hardware.device))
-    executor = FirstRoundMemo(LocalExecutor(trainer))
+    executor = FirstRoundMemo(local_executor(trainer))
     found = {}
     for name, aggregator in methods(data).items():
         federation = Federation(data.ids, trainer.layout, aggregator, executor, initial, config.rounds)

@@ -42,17 +42,23 @@ def main() -> None:
     """Runs everything and writes the results."""
     options = arguments()
     limit_threads(options.threads)
-    from . import extras, machine, plot, tables
+    import jax
+
+    from benchmarks.machine import describe
+
+    from . import extras, plot, tables
     from .grid import run_case
+    from .limits import limits
     from .peers import Peer
 
     grid = [tuple(map(int, case.split(","))) for case in options.grid] if options.grid else GRID
-    report: dict = {"machine": machine.describe(options.threads), "turns": options.turns}
+    device = jax.devices()[0].device_kind if jax.default_backend() != "cpu" else "cpu"
+    report: dict = {**describe(), "device": device, "threads": options.threads, "turns": options.turns}
     if not options.skip_out_of_core:  # first, while this process is small
         report["out_of_core"] = extras.out_of_core(3, 1000, 1_000_000, 640 << 20)
     peers = [Peer(*peer.split("=", 1)) for peer in options.peer]
     report["peers"] = {peer.system: peer.version for peer in peers}
-    report["limits"] = machine.limits(options.square, options.turns)
+    report["limits"] = limits(options.square, options.turns)
     report["cases"], report["failed"] = [], {}
     for n, d in grid:
         print(f"n = {n}, d = {d}", file=sys.stderr, flush=True)
@@ -65,7 +71,7 @@ def main() -> None:
     }
     for peer in peers:
         peer.close()
-    name = options.name or str(report["machine"]["device"]).lower().replace(" ", "-")
+    name = options.name or device.lower().replace(" ", "-")
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"aggregation-{name}.json").write_text(json.dumps(report, indent=1))
     plot.draw(report, RESULTS / f"aggregation-{name}.png")

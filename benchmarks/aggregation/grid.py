@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .contestants import gram_error, grams, mix_error, mixes, vectors
-from .machine import square_product
+from .limits import square_product
 from .peers import Peer
 from .timing import interleaved
 

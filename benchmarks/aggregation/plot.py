@@ -33,10 +33,8 @@ def draw(report: dict, path: Path) -> None:
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
     axes[0].set_ylabel("Gop/s, counted as 2 n² d")
-    machine = report["machine"]
-    figure.suptitle(
-        f"{machine['device']}, {machine['cpu']}, {machine['threads']} threads, commit {machine['commit']}"
-    )
+    where = f"{report['device']}, {report['machine']['cpu']}, {report['threads']} threads"
+    figure.suptitle(f"{where}, commit {report['commit']}")
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -9,8 +9,8 @@ def markdown(report: dict) -> str:
     """Grid, limits, and the questions beside it."""
     machine, limits = report["machine"], report["limits"]
     lines = [
-        f"{machine['device']}: {machine['cpu']}, {machine['threads']} threads, {machine['memory_gb']} GB, "
-        f"commit {machine['commit']}; float32 square product {limits['highest'] / 1e9:.0f} Gop/s, "
+        f"{report['device']}: {machine['cpu']}, {report['threads']} threads, {machine['memory_gib']} GiB, "
+        f"commit {report['commit']}; float32 square product {limits['highest'] / 1e9:.0f} Gop/s, "
         f"bf16 {limits['bf16'] / 1e9:.0f}, copy {limits['copy_bytes'] / 1e9:.1f} GB/s.",
         "",
         "| operation | n | d | contestant | median s | Gop/s | of square product | error | extra MB |",

@@ -70,15 +70,17 @@ class Aggregator:
         Returns:
             The next state, and the similarities and weights that led to it.
         """
+        import jax.numpy as jnp
         from fedpl_kernels import mix_blocks
 
         from fedpl.server.state import Aggregation
 
         boundaries = layout.boundaries(self.granularity)
-        similarity = self.similarity(vectors.matrix, boundaries, vectors.mask)
-        weights = self.weighting(similarity, vectors.mask, vectors.num_examples)
-        present = vectors.mask[:, None] & vectors.mask[None, :]
-        steps = self.server_lr * weights * present
-        personal: Any = mix_blocks(steps, vectors.matrix, boundaries, base=state.personal)
+        # A vector that is not finite counts as absent: it moves nobody, and its client stays where it is.
+        present = vectors.mask & jnp.isfinite(vectors.matrix.sum(1))
+        similarity = self.similarity(vectors.matrix, boundaries, present)
+        weights = self.weighting(similarity, present, vectors.num_examples)
+        steps = self.server_lr * weights * present[:, None]
+        personal: Any = mix_blocks(steps, vectors.matrix, boundaries, present, base=state.personal)
         next_state = state._replace(round=state.round + 1, personal=personal)
         return next_state, Aggregation(similarity, weights)

@@ -120,6 +120,24 @@ def test_an_absent_client_keeps_its_aggregate_bit_for_bit_and_influences_nobody(
     assert not np.array_equal(personal(1.0)[0], start[0])
 
 
+@pytest.mark.parametrize("weighting", [FedBip(), Local(), Uniform(), BySize()])
+@pytest.mark.parametrize("granularity", ["model", "block"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_vector_that_is_not_finite_moves_nobody(
+    weighting: Weighting, granularity: str, value: float
+) -> None:
+    tau = np.random.default_rng(0).normal(size=(4, LAYOUT.size)).astype(np.float32)
+    tau[1, 3] = value
+    aggregator = Aggregator(granularity=granularity, weighting=weighting)
+    state = aggregator.init(jnp.ones(LAYOUT.size), 4)
+    personal = np.asarray(aggregator.update(state, vectors(tau), LAYOUT)[0].personal)
+    assert np.isfinite(personal).all()
+    assert np.array_equal(personal[1], np.ones(LAYOUT.size))
+    rest = Aggregator(granularity=granularity, weighting=weighting)
+    three = rest.update(rest.init(jnp.ones(LAYOUT.size), 3), vectors(tau[[0, 2, 3]]), LAYOUT)[0].personal
+    np.testing.assert_allclose(personal[[0, 2, 3]], three, rtol=1e-5, atol=1e-6)
+
+
 def test_the_server_s_step_size_scales_the_step() -> None:
     tau = CASES["random"].astype(np.float32)
 
