@@ -51,6 +51,7 @@ class CohortModule(lightning.LightningModule):
         self.theta = theta
         self.gradient = torch.zeros_like(theta)
         self.losses = torch.zeros(len(theta), device=theta.device)
+        self.optimiser: RowOptimiser | None = None
         # Without any dropout the pass need not be watched.
         self._drops = config.model_dropout or engine.adapter_dropout
 
@@ -66,8 +67,12 @@ class CohortModule(lightning.LightningModule):
         engine.stack.bind(self.theta, self.gradient)
         engine.set_classes([learner.classes for learner in self.learners])
 
-    def on_fit_end(self) -> None:
-        self._engine[0].stack.bind(self.theta)  # lets go of the gradients
+    def release(self) -> None:
+        """Let go of what is as large as the cohort: Trainer and module, in a cycle, stay a while."""
+        self._engine[0].stack.bind(self.theta)
+        del self.theta, self.gradient
+        if self.optimiser is not None:
+            self.optimiser.release()
 
     def transfer_batch_to_device(self, batch: Step, device: torch.device, dataloader_idx: int) -> Step:
         return Step(tuple(part.to(self.theta.device) for part in batch.passes), batch.active)
@@ -95,7 +100,8 @@ class CohortModule(lightning.LightningModule):
         device = self.theta.device
         columns = column_rates(self.config, self._engine[0].stack.layout).to(device)
         factors = torch.tensor([learner.rate for learner in self.learners], device=device)
-        return RowOptimiser(self.theta, self.gradient, columns, factors, self.config)
+        self.optimiser = RowOptimiser(self.theta, self.gradient, columns, factors, self.config)
+        return self.optimiser
 
 
 class _Steps(IterableDataset):
@@ -148,5 +154,8 @@ def fit_cohort(
             num_sanity_val_steps=0,
         )
         loader = DataLoader(_Steps(learners, limits), batch_size=None, collate_fn=lambda step: step)
-        trainer.fit(module, loader)
+        try:
+            trainer.fit(module, loader)
+        finally:
+            module.release()
     return module.mean_losses

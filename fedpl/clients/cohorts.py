@@ -12,7 +12,7 @@ from torch import Tensor
 from fedpl.clients.cohort import fit_cohort
 from fedpl.clients.engine import Engine
 from fedpl.clients.packing import Learner, Limits, Row, pack
-from fedpl.clients.planner import Work, cohort_size, free_memory, group, pass_limits
+from fedpl.clients.planner import Work, cohort_size, free_memory, group, pass_limits, return_memory
 from fedpl.clients.trainer import ClientTrainer, Fit
 from fedpl.errors import UserError
 from fedpl.randomness import derive_seed
@@ -96,6 +96,7 @@ class CohortTrainer:
                 waiting = [members, *waiting]  # nothing of it has left the cohort: from the start, in halves
                 continue
             theta, losses = trained
+            return_memory(self.device)
             fits = [Fit(len(orders[i]), loss) for i, loss in zip(members, losses, strict=True)]
             yield members, theta, fits
 

@@ -56,6 +56,12 @@ class RowOptimiser(torch.optim.Optimizer):
         self.first = torch.zeros_like(theta)
         self.second = torch.zeros_like(theta) if config.optimizer == "adamw" else None
 
+    def release(self) -> None:
+        """Let go of all that is as large as the matrix."""
+        self.param_groups.clear()
+        self.state.clear()
+        del self.theta, self.gradient, self.first, self.second
+
     @torch.no_grad()
     def step(self, closure: Callable | None = None, active: int | None = None) -> None:  # type: ignore[override]
         """One step of the first `active` rows (all by default).

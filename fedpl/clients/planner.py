@@ -1,6 +1,8 @@
 """Which clients go through the model together, and how much of them at once."""
 
+import ctypes
 import os
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -77,6 +79,16 @@ def pass_limits(setting: int | str, device: torch.device, bytes_per_token: int, 
     tokens = setting if isinstance(setting, int) else auto
     # Few different lengths suit a GPU's matrix units and its memory allocator.
     return Limits(tokens, _PASS_OVERHEAD[device.type], multiple=8 if device.type == "cuda" else 1)
+
+
+def return_memory(device: torch.device) -> None:
+    """Hand unused host memory back to the system, where the C library can.
+
+    Passes of ever different shapes leave holes in glibc's heap, which would grow with the number of cohorts.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None and device.type == "cpu":
+        trim(0)
 
 
 def free_memory(device: torch.device) -> int:
