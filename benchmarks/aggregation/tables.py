@@ -48,5 +48,27 @@ def error(case: dict) -> str:
     return "sample" if case["error"] is None else f"{case['error']:.0e}"
 
 
+def short(report: dict) -> str:
+    """The grid in a few columns, for the README: milliseconds, the best variant of each system."""
+    cells: dict[tuple[str, int, int], dict[str, dict]] = {}
+    for case in report["cases"]:
+        cells.setdefault((case["operation"], case["n"], case["d"]), {})[case["name"]] = case
+    lines = [
+        "| ms | n | d | ours | ours, bf16 | torch | NumPy | ours: part of the square product's rate |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for (operation, n, d), found in cells.items():
+        ours = found["ours highest" if operation == "gram" else "ours onto base"]
+        best = [
+            min(case["median_s"] for name, case in found.items() if name.split()[0] == system)
+            for system in ("torch", "numpy")
+        ]
+        times = [ours["median_s"], found["ours bf16"]["median_s"], *best]
+        shown = " | ".join(f"{1000 * seconds:.3g}" for seconds in times)
+        lines.append(f"| {operation} | {n} | {d:,} | {shown} | {ours['of_square_product']:.0%} |")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
-    print(markdown(json.loads(Path(sys.argv[1]).read_text())))
+    found = json.loads(Path(sys.argv[1]).read_text())
+    print(short(found), markdown(found), sep="\n\n")
