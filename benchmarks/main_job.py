@@ -132,16 +132,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
     parser.add_argument("--populations", nargs="*", choices=list(POPULATIONS), default=list(POPULATIONS))
+    parser.add_argument("--precision", default="auto", help="auto, 32-true or bf16-mixed")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
-    results: dict[str, Any] = {**describe(), "populations": {}}
+    results: dict[str, Any] = {**describe(), "precision": arguments.precision, "populations": {}}
     if arguments.out.is_file():
         results["populations"] = json.loads(arguments.out.read_text())["populations"]
     for population in arguments.populations:
         seeds = results["populations"].setdefault(population, {})
         for seed in range(arguments.seeds):
             if str(seed) not in seeds:
-                config = replace(Config(), data=POPULATIONS[population], seed=seed)
+                config = replace(
+                    Config(), data=POPULATIONS[population], seed=seed, precision=arguments.precision
+                )
                 seeds[str(seed)] = run_seed(config)
                 write_json(arguments.out, results)
     print(table(results))
