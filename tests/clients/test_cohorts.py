@@ -1,5 +1,6 @@
 """A cohort's clients get what each would get alone from PEFT."""
 
+import gc
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -238,3 +239,21 @@ def test_prefix_is_not_remembered_under_dropout(make_trainer: Maker) -> None:
     assert relative(found, expected) < 1e-4
     assert cohorts.engine.prefix is not None
     assert cohorts.engine.prefix.used == 0
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_finished_cohort_leaves_no_matrices_behind(make_trainer: Maker) -> None:
+    cohorts = CohortTrainer(make_trainer(max_steps=1))
+    size = cohorts.trainer.layout.size
+
+    def held() -> int:
+        return sum(type(found) is Tensor and found.shape == (8, size) for found in gc.get_objects())
+
+    gc.disable()  # Trainer and module refer to each other: only the collector would find them
+    try:
+        trained(cohorts)
+        before = held()
+        trained(cohorts)
+        assert held() == before
+    finally:
+        gc.enable()
