@@ -81,15 +81,17 @@ def scores(result: RoundResult) -> dict[str, dict[str, dict[str, float]]]:
     return found
 
 
-def run_seed(config: Config) -> dict[str, Any]:
-    """All methods on one population and one seed."""
+def run_seed(config: Config, chosen: Sequence[str] | None) -> dict[str, Any]:
+    """The methods, all by default, on one population and one seed."""
     data = config.data.load(config.seed)
     hardware = choose_hardware(config.accelerator, config.precision)
     trainer = ClientTrainer(config, data, hardware)
     initial = trainer.initial().to(server_device(hardware.device))
     executor = FirstRoundMemo(local_executor(trainer))
     found = {}
-    for name, aggregator in methods(data).items():
+    rules = methods(data)
+    for name in chosen or rules:
+        aggregator = rules[name]
         federation = Federation(data.ids, trainer.layout, aggregator, executor, initial, config.rounds)
         found[name] = scores(deque(run_rounds(federation, config.rounds), maxlen=1).pop())
         print(f"seed {config.seed}  {name:30s} {line(found[name])}", flush=True)
@@ -132,6 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
     parser.add_argument("--populations", nargs="*", choices=list(POPULATIONS), default=list(POPULATIONS))
+    parser.add_argument("--methods", nargs="*", help="names of methods; all by default")
     parser.add_argument("--precision", default="auto", help="auto, 32-true or bf16-mixed")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
@@ -145,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 config = replace(
                     Config(), data=POPULATIONS[population], seed=seed, precision=arguments.precision
                 )
-                seeds[str(seed)] = run_seed(config)
+                seeds[str(seed)] = run_seed(config, arguments.methods)
                 write_json(arguments.out, results)
     print(table(results))
 
