@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("WANDB_MODE", "disabled")
+os.environ["WANDB_MODE"] = "disabled"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Models are tiny here: a second thread costs more than it brings.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
