@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from fedpl.clients.dropout import StreamDropout
 from fedpl.clients.engine import Engine
+from fedpl.clients.fitting import fit_once
 from fedpl.clients.hardware import Hardware
 from fedpl.clients.module import set_dropout
 from fedpl.clients.optimisers import RowOptimiser, clip_rows, column_rates
@@ -137,25 +138,11 @@ def fit_cohort(
     """
     module = CohortModule(engine, theta, learners, config)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")  # inside Lightning
         # Gradients are views of rows on purpose; autograd would rather choose their strides itself.
         warnings.filterwarnings("ignore", ".*do not obey the gradient layout contract.*")
-        # A Trainer keeps its progress: a second fit on the same one would train nothing.
-        trainer = lightning.Trainer(
-            accelerator=hardware.accelerator,
-            devices=1,
-            precision=hardware.precision,  # type: ignore[arg-type]
-            max_epochs=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
         loader = DataLoader(_Steps(learners, limits), batch_size=None, collate_fn=lambda step: step)
         try:
-            trainer.fit(module, loader)
+            fit_once(module, loader, hardware)
         finally:
             module.release()
     return module.mean_losses

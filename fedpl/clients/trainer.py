@@ -1,10 +1,8 @@
 """Trains and scores clients, one at a time, on one resident copy of the foundation model."""
 
 import logging
-import warnings
 from dataclasses import dataclass
 
-import lightning
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,6 +10,7 @@ from transformers.utils import logging as transformers_logging
 
 from fedpl.clients.adapter import flatten, layout_of, unflatten
 from fedpl.clients.batches import Tokens, batch_order, evaluation_batches, training_batches
+from fedpl.clients.fitting import fit_once
 from fedpl.clients.hardware import Hardware
 from fedpl.clients.model import add_adapter, load_base, load_tokenizer
 from fedpl.clients.module import ClientModule
@@ -87,27 +86,7 @@ class ClientTrainer:
         order = self.order(client, round)
         loader = training_batches(self.tokens[client, "train"], order)
         module = ClientModule(self.model, config, derive_seed(seed, "dropout", round, client))
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            warnings.filterwarnings("ignore", ".*in eval mode at the start.*")  # ClientModule sets the mode
-            warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")  # inside Lightning
-            warnings.filterwarnings(
-                "ignore", ".*module\\(s\\) in eval mode.*"
-            )  # the frozen model, on purpose
-            # A Trainer keeps its progress: a second fit on the same one would train nothing.
-            trainer = lightning.Trainer(
-                accelerator=self.hardware.accelerator,
-                devices=1,
-                precision=self.hardware.precision,  # type: ignore[arg-type]
-                max_epochs=1,  # the order holds all epochs
-                gradient_clip_val=config.gradient_clip or None,
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                num_sanity_val_steps=0,
-            )
-            trainer.fit(module, loader)
+        fit_once(module, loader, self.hardware, config.gradient_clip)
         flatten(self.model, self.layout, out)
         return Fit(len(module.losses), sum(module.losses) / len(module.losses))
 
