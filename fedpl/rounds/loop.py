@@ -128,7 +128,7 @@ def run_rounds(federation: Federation, rounds: int) -> Iterator[RoundResult]:
         del personal
         evaluate_seconds = time.perf_counter() - begin + sum(u.evaluate_seconds for u in updates)
 
-        traffic = n * federation.layout.size * BYTES_PER_PARAMETER
+        traffic = n * federation.aggregator.exchanged(federation.layout) * BYTES_PER_PARAMETER
         yield RoundResult(
             round=round,
             state=state,

@@ -41,6 +41,10 @@ class Aggregator:
             found.append(f"aggregator.server_lr: must be positive, got {self.server_lr}")
         return found
 
+    def exchanged(self, layout: AdapterLayout) -> int:
+        """How many of an adapter's parameters a client sends, and as many it receives."""
+        return layout.size
+
     def init(self, reference: "Array", clients: int) -> "ServerState":
         """State before the first round: every client's aggregate is θ₀.
 
