@@ -74,6 +74,7 @@ class Federation:
         initial: θ₀, on the device where task vectors live.
         evaluate_every: Score validation data every so many rounds and after the last; 0: never.
         on_update: Called with every client's report as it arrives.
+        true_groups: The clients' true groups where the data names them; for studies.
     """
 
     clients: tuple[str, ...]
@@ -83,6 +84,7 @@ class Federation:
     initial: Float[Tensor, "params"]
     evaluate_every: int = 1
     on_update: Callable[[int, ClientUpdate], None] = field(default=lambda round, update: None)
+    true_groups: tuple[str, ...] | None = None
 
     def splits_due(self, round: int, rounds: int) -> tuple[str, ...]:
         """Splits to score in a round: validation when its turn has come, the test only at the end."""
@@ -115,6 +117,7 @@ def run_rounds(federation: Federation, rounds: int) -> Iterator[RoundResult]:
             matrix=lend(matrix),
             mask=jnp.ones(n, bool),
             num_examples=jnp.array([update.examples for update in updates]),
+            true_groups=federation.true_groups,
         )
         state, aggregation = federation.aggregator.update(state, vectors, federation.layout)
         # The matrix is shared memory: nothing may be running on it when the next round fills it.
