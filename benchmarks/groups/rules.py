@@ -10,7 +10,6 @@ from fedpl.server import (
     FedBip,
     InnerProduct,
     Local,
-    Relu,
     SignAgreement,
     Softmax,
     Subject,
@@ -23,6 +22,8 @@ CLIP = FedBip(negatives="clip")
 AVERAGED = Subject(average="similarity")
 PRODUCTS = Subject(average="products")
 HEAD = Subject(average="similarity", space="head")
+PRODUCT = Subject(average="products", space="product")
+HEADS = Subject(average="products", space="head")
 NORM = FactorWise(match_norm=True)
 
 RULES: dict[str, Aggregator] = {
@@ -73,5 +74,17 @@ RULES: dict[str, Aggregator] = {
     "clusters, corrected": Aggregator(
         PRODUCTS, similarity=CorrectedCosine(), weighting=Clusters(keep=False, min_silhouette=0.2)
     ),
-    "averaged, relu": Aggregator(AVERAGED, weighting=Relu()),
+    "clusters, corrected, product space": Aggregator(
+        PRODUCT, similarity=CorrectedCosine(), weighting=Clusters(keep=False, min_silhouette=0.2)
+    ),
+    "clusters, corrected, head": Aggregator(
+        HEADS, similarity=CorrectedCosine(), weighting=Clusters(keep=False, min_silhouette=0.2)
+    ),
+    # corrected in other spaces
+    "corrected, product space, clipped": Aggregator(PRODUCT, similarity=CorrectedCosine(), weighting=CLIP),
+    "corrected, head, clipped": Aggregator(HEADS, similarity=CorrectedCosine(), weighting=CLIP),
+    "corrected, product space, softmax 0.2": Aggregator(
+        PRODUCT, similarity=CorrectedCosine(), weighting=Softmax(0.2)
+    ),
+    "Wiener, product space": Aggregator(PRODUCT, similarity=InnerProduct(), weighting=Wiener()),
 }
