@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
-from ._columns import Boundaries, Windows, check_block, check_boundaries, default_block, platform_of, windows
+from ._columns import Boundaries, Walk, check_block, check_boundaries, default_block, platform_of, windows
 from ._precision import Precision, check_precision, contract
 
 # Rows of a tile. Below 128 (CPU) a product is too small for its threads; more than 8 tile rows gain little
@@ -73,7 +73,7 @@ def gram_blocks(
     platform = platform_of(x)
     block = block or default_block(x.shape[0], platform)
     raw = raw_gram(jnp.asarray(x), precision, boundaries, block, TILE[platform])
-    return exclude(raw, jnp.ones(x.shape[0], bool) if mask is None else jnp.asarray(mask))
+    return exclude(raw, np.ones(x.shape[0], bool) if mask is None else mask)
 
 
 def usable_rows(
@@ -86,7 +86,9 @@ def usable_rows(
 
 
 @jax.jit
-def exclude(products: Float[Array, "blocks n n"], mask: Bool[Array, " n"]) -> Float[Array, "blocks n n"]:
+def exclude(
+    products: Float[Array, "blocks n n"], mask: Bool[Array | np.ndarray, " n"]
+) -> Float[Array, "blocks n n"]:
     """Zeroes the rows and columns of absent and of non-finite clients.
 
     A non-finite entry of a row reaches that row and column of the Gram matrix only, and always its
@@ -109,31 +111,40 @@ def raw_gram(
     x: Float[Array, "n d"], precision: Precision, boundaries: Boundaries, block: int, tile: int
 ) -> Float[Array, "blocks n n"]:
     """The products without exclusions: tiles on and below the diagonal, mirrored at the end."""
-    n, plan = x.shape[0], windows(boundaries, x.shape[1], block)
+    plan = windows(boundaries, x.shape[1], block)
+    # Two loops: cutting windows to their range costs a tenth, and few windows need it.
+    parts = [plan.only(plan.full), plan.only(~plan.full)]
+    return tiled_gram(x, [part.walk() for part in parts if len(part.start)], len(boundaries), precision, tile)
+
+
+def tiled_gram(
+    x: Float[Array, "n d"], walks: list[Walk], blocks: int, precision: Precision, tile: int
+) -> Float[Array, "blocks n n"]:
+    """The traced body of `raw_gram`, for windows that are known, or known to the device only."""
+    n = x.shape[0]
     edges = tile_edges(n, tile)
     spans = list(pairwise(edges))
     pairs = [(i, j) for i in range(len(spans)) for j in range(i + 1)]
 
-    def walk(plan: Windows, totals: list[Array]) -> list[Array]:
-        start, low, high, owner = (jnp.asarray(part) for part in plan[1:])
+    def add(walk: Walk, totals: list[Array]) -> list[Array]:
+        width, cut, count, start, low, high, owner = walk
 
         def step(k: Array, totals: list[Array]) -> list[Array]:
-            tiles = [lax.dynamic_slice(x, (a, start[k]), (b - a, plan.width)) for a, b in spans]
-            if not plan.full.all():
-                column = start[k] + jnp.arange(plan.width)
+            tiles = [lax.dynamic_slice(x, (a, start[k]), (b - a, width)) for a, b in spans]
+            if cut:
+                column = start[k] + jnp.arange(width)
                 counts = (low[k] <= column) & (column < high[k])
                 tiles = [jnp.where(counts, tile, 0) for tile in tiles]
             products = [contract("ic,jc->ij", tiles[i], tiles[j], precision) for i, j in pairs]
             return [total.at[owner[k]].add(new) for total, new in zip(totals, products, strict=True)]
 
-        return lax.fori_loop(0, len(plan.start), step, totals)
+        return lax.fori_loop(0, count, step, totals)
 
     sizes = [b - a for a, b in spans]
-    totals = [jnp.zeros((len(boundaries), sizes[i], sizes[j]), jnp.float32) for i, j in pairs]
-    # Two loops: cutting windows to their range costs a tenth, and few windows need it.
-    for part in (plan.only(plan.full), plan.only(~plan.full)):
-        totals = walk(part, totals) if len(part.start) else totals
-    whole = jnp.zeros((len(boundaries), n, n), jnp.float32)
+    totals = [jnp.zeros((blocks, sizes[i], sizes[j]), jnp.float32) for i, j in pairs]
+    for walk in walks:
+        totals = add(walk, totals)
+    whole = jnp.zeros((blocks, n, n), jnp.float32)
     for (i, j), total in zip(pairs, totals, strict=True):
         whole = whole.at[:, spans[i][0] : spans[i][1], spans[j][0] : spans[j][1]].set(total)
     lower = jnp.tril(whole)
