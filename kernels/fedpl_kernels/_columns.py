@@ -22,11 +22,11 @@ _WIDEST = {"cpu": 1 << 16, "gpu": 1 << 22}
 
 
 class Walk(NamedTuple):
-    """Windows as a traced loop takes them: the first `count`; `cut` when not all of them are full."""
+    """Windows as a traced loop takes them: the first `steps`; `cut` when not all of them are full."""
 
     width: int
     cut: bool
-    count: int | Int[Array, ""]
+    steps: int | Int[Array, ""]
     start: Int[Array, " windows"]
     low: Int[Array, " windows"]
     high: Int[Array, " windows"]

@@ -5,6 +5,13 @@ Source: the similarity of FedBip and FedBip-L (arXiv 2509.12697) starts from the
 How the half is won (512 x 200,000 float32, 2 CPU cores, against one plain product: 2.0x): the rows are cut
 into tiles, only the tiles on and below the diagonal are multiplied, and each tile of a column window is
 copied out of X once. Reductions of G stay out of this jit: fused into a product they cost 1.4-3x on CPU.
+Fewer products in smaller pieces gain nothing there: halving down to 64 rows multiplies 56 % of the pairs
+instead of 62 %, and takes as long (207-210 against 201-221 ms); strips of 64 rows take 1.4 times as long.
+
+How exact (d = 10,485,760, 4 rows, windows of 65,536 columns, against float64, largest error relative to
+the norms): 4e-7 for unrelated rows, 2e-7 for cosines of 0.99, 3e-7 for positive entries; one plain product
+in NumPy 2e-6, 7e-6 and 7e-6. Adding the windows with compensation (two-sum) would give 4e-8 to 7e-8, for a
+second set of totals read and written with every window; cosines need no such accuracy.
 """
 
 from functools import partial
@@ -127,7 +134,7 @@ def tiled_gram(
     pairs = [(i, j) for i in range(len(spans)) for j in range(i + 1)]
 
     def add(walk: Walk, totals: list[Array]) -> list[Array]:
-        width, cut, count, start, low, high, owner = walk
+        width, cut, steps, start, low, high, owner = walk
 
         def step(k: Array, totals: list[Array]) -> list[Array]:
             tiles = [lax.dynamic_slice(x, (a, start[k]), (b - a, width)) for a, b in spans]
@@ -138,7 +145,7 @@ def tiled_gram(
             products = [contract("ic,jc->ij", tiles[i], tiles[j], precision) for i, j in pairs]
             return [total.at[owner[k]].add(new) for total, new in zip(totals, products, strict=True)]
 
-        return lax.fori_loop(0, count, step, totals)
+        return lax.fori_loop(0, steps, step, totals)
 
     sizes = [b - a for a, b in spans]
     totals = [jnp.zeros((blocks, sizes[i], sizes[j]), jnp.float32) for i, j in pairs]

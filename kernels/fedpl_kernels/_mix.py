@@ -146,7 +146,7 @@ def _fill(
     add: bool,
 ) -> Array:
     """Writes the products into `target`, window by window; reads from `target` itself when `x` is None."""
-    width, cut, count, start, low, high, owner = walk
+    width, cut, steps, start, low, high, owner = walk
 
     def step(k: Array, target: Array) -> Array:
         source, at = (target if x is None else x), (0, start[k])
@@ -158,7 +158,7 @@ def _fill(
             new = jnp.where((low[k] <= column) & (column < high[k]), new, old) if cut else new
         return lax.dynamic_update_slice(target, new, at)
 
-    return lax.fori_loop(0, count, step, target)
+    return lax.fori_loop(0, steps, step, target)
 
 
 def local_mix(

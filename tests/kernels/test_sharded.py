@@ -93,10 +93,17 @@ def test_a_device_walks_its_own_windows_and_no_others() -> None:
     for device, plan in enumerate(plans):
         walk = walk_of(jnp.array(device), plans)
         assert walk.cut
-        assert int(walk.count) == len(plan.start)
+        assert int(walk.steps) == len(plan.start)
         for padded, own in zip(walk[3:], plan[1:], strict=True):
             np.testing.assert_array_equal(padded[: len(own)], own)
     assert not walk_of(jnp.array(0), [windows(((0, 16),), 32, 8), windows(((8, 32),), 32, 8)]).cut
+
+
+def test_a_new_array_is_cleared_unless_the_ranges_cover_it() -> None:
+    mesh, p, x = Mesh(np.array(jax.devices()[:1]), ("d",)), jnp.ones((2, 3, 3)), jnp.ones((3, 10))
+    for stop, uncleared in ((10, True), (9, False)):
+        program = sharded._mix(mesh, "d", "highest", ((0, 5), (5, stop)), False)
+        assert ("empty" in str(jax.make_jaxpr(program)(None, p, x))) == uncleared
 
 
 @pytest.mark.parametrize(

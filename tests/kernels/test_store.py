@@ -185,6 +185,8 @@ def test_reading_takes_no_more_than_helps(tmp_path: Path) -> None:
     tight = (48 << 20) + 24_000_000 + 2 * 4000 * 3000  # bytes: panels of 3,000 columns
     assert reading_width(store, tight) == 2048 <= panel_width(store, tight) == 3000
     assert reading_width(store, tight, 4) == 1024
+    crowd = VectorStore.create(tmp_path / "crowd", 20_000, 1_000_000)
+    assert reading_width(crowd, 32 << 30) == 8192 < panel_width(crowd, 32 << 30)
     few = VectorStore.create(tmp_path / "few", 3, 50_001)
     assert reading_width(few, 1 << 30) == 50_001
     with pytest.raises(ValueError, match="memory_budget: expected at least"):
