@@ -11,7 +11,7 @@ instead of 62 %, and takes as long (207-210 against 201-221 ms); strips of 64 ro
 How exact (d = 10,485,760, 4 rows, windows of 65,536 columns, against float64, largest error relative to
 the norms): 4e-7 for unrelated rows, 2e-7 for cosines of 0.99, 3e-7 for positive entries; one plain product
 in NumPy 2e-6, 7e-6 and 7e-6. Adding the windows with compensation (two-sum) would give 4e-8 to 7e-8, for a
-second set of totals read and written with every window; cosines need no such accuracy.
+second set of totals read and written with every window, which for many clients costs what was not measured.
 """
 
 from functools import partial
