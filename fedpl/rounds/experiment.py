@@ -19,6 +19,7 @@ from fedpl.data import FederatedData
 from fedpl.errors import UserError
 from fedpl.files import write_atomically, write_json
 from fedpl.interop import borrow, server_device
+from fedpl.objectives import Objective, Plain
 from fedpl.rounds.executor import local_executor
 from fedpl.rounds.first_round import FirstRoundMemo
 from fedpl.rounds.loop import Federation, RoundResult, run_rounds
@@ -101,15 +102,18 @@ def run(config: Config, settings: dict[str, Any], resolved: str, console: Consol
         size = f"{len(data.clients)} clients, {trainer.layout.size:,} trainable parameters each"
         display.line(f"fedpl: {config.method} on {hardware.device}, {hardware.precision}: {size}")
 
-        def rounds(method: str, aggregator: Aggregator, every: int) -> Iterator[RoundResult]:
+        def rounds(
+            method: str, aggregator: Aggregator, every: int, objective: Objective
+        ) -> Iterator[RoundResult]:
             display.begin(method, config.rounds, len(data.clients))
             federation = Federation(
-                data.ids, trainer.layout, aggregator, executor, initial, every, display.client
+                data.ids, trainer.layout, aggregator, executor, initial, every, display.client, objective
             )
             return run_rounds(federation, config.rounds)
 
         results = []
-        for result in rounds(config.method, config.aggregator, config.evaluation.every):
+        every, objective = config.evaluation.every, config.client.objective
+        for result in rounds(config.method, config.aggregator, every, objective):
             record = round_record(config.method, data.ids, result)
             for tracker in trackers:
                 tracker.round(record, result)
@@ -122,7 +126,7 @@ def run(config: Config, settings: dict[str, Any], resolved: str, console: Consol
 
         baselines: dict[str, RoundResult] = {}
         for name in config.baselines:
-            for result in rounds(name, BASELINES[name], 0):
+            for result in rounds(name, BASELINES[name], 0, Plain()):
                 display.round(round_record(name, data.ids, result), config.rounds)
             baselines[name] = result
 
