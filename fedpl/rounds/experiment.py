@@ -1,32 +1,31 @@
 """One run from configuration to run directory: data, model, method, baselines, records."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
 from rich.console import Console
 
 from fedpl.clients.adapter import save_adapter
-from fedpl.clients.hardware import choose_hardware
 from fedpl.clients.trainer import ClientTrainer
 from fedpl.config import Config
 from fedpl.data import FederatedData
 from fedpl.errors import UserError
 from fedpl.files import write_atomically, write_json
-from fedpl.interop import borrow, server_device
-from fedpl.rounds.executor import local_executor
+from fedpl.interop import borrow
 from fedpl.rounds.first_round import FirstRoundMemo
 from fedpl.rounds.loop import Federation, RoundResult, run_rounds
+from fedpl.rounds.prepared import Prepared, prepare
 from fedpl.server import Aggregator, Local, Uniform
 from fedpl.server.state import save_state
 from fedpl.tracking.progress import Display, closing_table
 from fedpl.tracking.records import round_record, run_summary
 from fedpl.tracking.tracker import JsonLines, Tracker
+from fedpl.tracking.vectors import store_vectors
 
 BASELINES = {"local": Aggregator(weighting=Local()), "fedavg": Aggregator(weighting=Uniform())}
 
@@ -72,7 +71,14 @@ class RunFolder:
         return folder
 
 
-def run(config: Config, settings: dict[str, Any], resolved: str, console: Console) -> Path:
+def run(
+    config: Config,
+    settings: dict[str, Any],
+    resolved: str,
+    console: Console,
+    prepared: Prepared | None = None,
+    watchers: Sequence[Tracker] = (),
+) -> Path:
     """Run an experiment and return its run directory.
 
     Everything a user may have got wrong is found before the directory is made.
@@ -82,19 +88,18 @@ def run(config: Config, settings: dict[str, Any], resolved: str, console: Consol
         settings: The configuration as plain values, for W&B.
         resolved: The configuration as YAML, for ``config.yaml``.
         console: Where to print.
+        prepared: Clients, model and executor, where another run has left them; they must fit `config`.
+        watchers: Told of every round after it has been recorded; what they raise ends the run.
 
     Raises:
         UserError: If data, model or run directory are not as configured.
     """
     begin = time.perf_counter()
-    hardware = choose_hardware(config.accelerator, config.precision)
-    data = config.data.load(config.seed)
-    trainer = ClientTrainer(config, data, hardware)
-    local = local_executor(trainer)
+    prepared = prepared or prepare(config)
+    hardware, data, trainer, local, initial = prepared
     folder = RunFolder.create(config)
     write_atomically(folder.path / "config.yaml", resolved.encode())
-    trackers = _trackers(config, folder, settings, data)
-    initial = trainer.initial().to(server_device(hardware.device))
+    trackers = [*_trackers(config, folder, settings, data), *watchers]
     executor = FirstRoundMemo(local) if config.baselines else local
 
     with Display(console, config.tracking.progress) as display:
@@ -115,7 +120,7 @@ def run(config: Config, settings: dict[str, Any], resolved: str, console: Consol
                 tracker.round(record, result)
             save_state(result.state, folder.sub("state") / "server.safetensors")
             if config.store_vectors:
-                _store_vectors(folder, result)
+                store_vectors(folder.sub("vectors"), result.round, result.vectors, config.store_vectors)
             display.round(record, config.rounds)
             results.append(result)
         _save_adapters(folder, trainer, data, results[-1])
@@ -165,10 +170,3 @@ def _save_adapters(
     folder.sub("adapters")
     for row, client in enumerate(data.ids):
         save_adapter(personal[row], trainer.model, trainer.layout, folder.adapter(client))
-
-
-def _store_vectors(folder: RunFolder, result: RoundResult) -> None:
-    path = folder.sub("vectors") / f"round-{result.round:04d}.npy"
-    part = path.with_suffix(".part.npy")
-    np.save(part, result.vectors.cpu().numpy())
-    part.replace(path)
