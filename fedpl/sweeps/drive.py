@@ -17,8 +17,8 @@ from optuna.trial import FrozenTrial
 
 from fedpl.errors import UserError
 from fedpl.sweeps import study as search
+from fedpl.sweeps.outcome import Outcome
 from fedpl.sweeps.plan import Sweep
-from fedpl.sweeps.trial import Outcome
 
 
 class Task(NamedTuple):

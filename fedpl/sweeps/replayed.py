@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedpl.errors import UserError
+from fedpl.sweeps.outcome import Outcome
 from fedpl.sweeps.plan import Sweep
 
 
@@ -71,7 +72,6 @@ class ReplayRunner:
     def __call__(self, task: Any, study: Any) -> Any:
         """A trial's outcome: its rule's chain, scored on validation data after the last round."""
         from fedpl.replays.plan import rule_of
-        from fedpl.sweeps.trial import Outcome
         from fedpl.tracking.records import statistics
         from fedpl.tracking.weights_and_biases import flat
 

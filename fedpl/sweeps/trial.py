@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from rich.console import Console
 
@@ -15,37 +15,8 @@ from fedpl.errors import UserError
 from fedpl.rounds.experiment import run
 from fedpl.rounds.loop import RoundResult
 from fedpl.rounds.prepared import Workshop
+from fedpl.sweeps.outcome import Judge, Outcome
 from fedpl.tracking.weights_and_biases import flat
-
-
-class Judge(Protocol):
-    """Decides from round to round whether a trial goes on."""
-
-    def report(self, round: int, value: float) -> None:
-        """Take a round's score."""
-        ...
-
-    def cut(self) -> bool:
-        """Whether to stop here."""
-        ...
-
-
-class Outcome(NamedTuple):
-    """How a trial ended.
-
-    Attributes:
-        state: complete, pruned or failed.
-        value: The metric after the last round; None if there is none.
-        rounds: Rounds done.
-        seconds: Time taken.
-        message: Why it failed, else empty.
-    """
-
-    state: str
-    value: float | None
-    rounds: int
-    seconds: float
-    message: str = ""
 
 
 class Cut(Exception):

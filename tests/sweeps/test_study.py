@@ -10,10 +10,10 @@ optuna = pytest.importorskip("optuna")
 
 from fedpl.errors import UserError  # noqa: E402
 from fedpl.sweeps import drive  # noqa: E402
+from fedpl.sweeps.outcome import Outcome  # noqa: E402
 from fedpl.sweeps.plan import Halving, Sweep  # noqa: E402
 from fedpl.sweeps.space import read_space  # noqa: E402
 from fedpl.sweeps.study import Pruner, enqueue_grid, importances, open_study, running, values  # noqa: E402
-from fedpl.sweeps.trial import Outcome  # noqa: E402
 
 RANGES = {"x": {"min": -1.0, "max": 1.0}, "n": {"min": 1, "max": 9}, "kind": {"values": ["a", "b"]}}
 
@@ -35,11 +35,15 @@ def judge(task: drive.Task, study: Any) -> Outcome:
 
 
 def search(
-    folder: Path, sweep: Sweep, trials: int, runner: Callable[..., Outcome] = judge, seed: int = 0
+    folder: Path | None, sweep: Sweep, trials: int, runner: Callable[..., Outcome] = judge, seed: int = 0
 ) -> Any:
-    folder.mkdir(exist_ok=True)
-    study = open_study(folder, sweep, {"sweep": repr(sweep)})
-    work = drive.tasks(study, sweep, folder, trials, seed, lambda found: [])
+    """Run a search in a directory, or in memory alone."""
+    if folder is None:
+        study = optuna.create_study(direction=sweep.goal)
+    else:
+        folder.mkdir(exist_ok=True)
+        study = open_study(folder, sweep, {"sweep": repr(sweep)})
+    work = drive.tasks(study, sweep, folder or Path(), trials, seed, lambda found: [])
     drive.run_here(study, work, runner, lambda task, outcome: None)
     return study
 
@@ -61,7 +65,7 @@ def killed_at(number: int) -> Callable[..., Outcome]:
     return runner
 
 
-def test_a_grid_visits_every_point_once(tmp_path: Path) -> None:
+def test_a_grid_visits_every_point_once() -> None:
     grid = {
         "x": {"values": [0.1, 0.2]},
         "n": {"min": 1, "max": 3},
@@ -69,7 +73,7 @@ def test_a_grid_visits_every_point_once(tmp_path: Path) -> None:
         "c": {"value": 7},
     }
     sweep = sweep_of("grid", grid)
-    found = tried(search(tmp_path / "s", sweep, 12), sweep)
+    found = tried(search(None, sweep, 12), sweep)
     assert len({str(point) for point in found}) == len(found) == 12
     assert found[0] == {"x": 0.1, "n": 1, "kind": ["a"], "c": 7}
     assert found[1]["kind"] == "b", "the file's last parameter changes first"
@@ -90,44 +94,40 @@ def test_more_of_a_grid_later(tmp_path: Path) -> None:
 def test_a_killed_search_loses_nothing_and_ends_as_if_it_had_not_been(method: str, tmp_path: Path) -> None:
     parameters = RANGES if method != "grid" else {**RANGES, "x": {"values": [0.0, 0.3]}}
     sweep = sweep_of(method, parameters)
-    whole = search(tmp_path / "whole", sweep, 9)
+    whole = search(tmp_path / "whole", sweep, 7)
     with pytest.raises(Killed):
-        search(tmp_path / "killed", sweep, 9, killed_at(5))
+        search(tmp_path / "killed", sweep, 7, killed_at(5))
     left = open_study(tmp_path / "killed", sweep, {"sweep": repr(sweep)})
     finished = [trial for trial in left.trials if trial.state.is_finished()]
     assert [trial.number for trial in finished] == [0, 1, 2, 3, 4]
     assert [trial.number for trial in running(left)] == [5]
-    again = search(tmp_path / "killed", sweep, 9)
+    again = search(tmp_path / "killed", sweep, 7)
     assert tried(again, sweep) == tried(whole, sweep)
     assert [trial.value for trial in again.trials] == [trial.value for trial in whole.trials]
     assert [t.datetime_complete for t in again.trials[:5]] == [t.datetime_complete for t in finished]
 
 
-def test_the_seed_decides_what_is_tried(tmp_path: Path) -> None:
+def test_the_seed_decides_what_is_tried() -> None:
     sweep = sweep_of("random", RANGES)
-    first, same, other = (
-        tried(search(tmp_path / str(i), sweep, 4, seed=seed), sweep) for i, seed in enumerate((0, 0, 1))
-    )
+    first, same, other = (tried(search(None, sweep, 4, seed=seed), sweep) for seed in (0, 0, 1))
     assert first == same != other
     assert len({str(point) for point in first}) == 4
 
 
-def test_a_guided_search_finds_more_than_a_random_one(tmp_path: Path) -> None:
+def test_a_guided_search_finds_more_than_a_random_one() -> None:
     parameters = {"x": {"min": -30.0, "max": 30.0}, "n": {"value": 1}, "kind": {"values": list("abcdef")}}
     best = {}
     for method in ("random", "bayes"):
         sweep = sweep_of(method, parameters)
-        best[method] = sum(
-            search(tmp_path / f"{method}{seed}", sweep, 30, seed=seed).best_value for seed in range(3)
-        )
+        best[method] = sum(search(None, sweep, 40, seed=seed).best_value for seed in range(3))
     assert best["bayes"] > best["random"]
 
 
-def test_no_trial_begins_after_the_target_is_reached(tmp_path: Path) -> None:
+def test_no_trial_begins_after_the_target_is_reached() -> None:
     from dataclasses import replace
 
     sweep = replace(sweep_of("random", RANGES), target=0.4)
-    study = search(tmp_path / "s", sweep, 50)
+    study = search(None, sweep, 50)
     assert len(study.trials) < 50
     assert study.trials[-1].value >= 0.4
     assert all(trial.value < 0.4 for trial in study.trials[:-1])
@@ -169,12 +169,12 @@ def test_failed_trials_are_told_apart(tmp_path: Path) -> None:
     assert study.trials[1].user_attrs["message"] == "does not fit"
 
 
-def test_importance_names_what_matters(tmp_path: Path) -> None:
+def test_importance_names_what_matters() -> None:
     sweep = sweep_of("random", RANGES)
-    found = importances(search(tmp_path / "s", sweep, 30), sweep)
+    found = importances(search(None, sweep, 30), sweep)
     assert max(found, key=lambda name: found[name]) in ("x", "kind")
     assert found["n"] < 0.1
-    assert importances(search(tmp_path / "few", sweep, 2), sweep) == {}
+    assert importances(search(None, sweep, 2), sweep) == {}
 
 
 def test_a_directory_of_another_sweep(tmp_path: Path) -> None:
