@@ -1,5 +1,7 @@
 """A PEFT model's trainable tensors as one flat float32 vector, and back."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -22,9 +24,29 @@ def trainable(model: PeftModel) -> dict[str, nn.Parameter]:
     return found
 
 
+@contextmanager
+def learning(parameters: Mapping[str, nn.Parameter], names: frozenset[str] | None) -> Iterator[None]:
+    """Within it only the parameters of these names require gradients; None: all.
+
+    Args:
+        parameters: From `trainable`.
+        names: Which of them learn.
+    """
+    frozen = [p for name, p in parameters.items() if names is not None and name not in names]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_()
+
+
 def layout_of(model: PeftModel) -> AdapterLayout:
     """The layout of a model's trainable tensors."""
-    return AdapterLayout.of({name: tuple(p.shape) for name, p in trainable(model).items()})
+    config = model.peft_config[_ADAPTER]
+    scale = config.lora_alpha / config.r
+    return AdapterLayout.of({name: tuple(p.shape) for name, p in trainable(model).items()}, scale)
 
 
 @torch.no_grad()

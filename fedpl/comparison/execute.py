@@ -56,7 +56,8 @@ def run_missing(entries: Sequence[Entry], console: Console) -> None:
         lines = RoundLines(console, config.rounds, f"seed {entry.seed}  ")
         watchers = [lines] if config.tracking.progress else []
         quiet = Console(quiet=True)
-        run(config, entry.run.settings, entry.run.resolved, quiet, workshop.prepare(config), watchers)
+        prepared = workshop.prepare(config)
+        run(config, entry.run.settings, entry.run.resolved, quiet, watchers=watchers, prepared=prepared)
 
 
 def _grouped(entries: Sequence[Entry]) -> list[Entry]:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedpl.errors import UserError
 from fedpl.interop import allocate, borrow, lend
 from fedpl.replays.recording import Recorded, Recording
 from fedpl.rounds.prepared import Prepared
@@ -36,6 +37,8 @@ class Replayer:
         self.prepared = prepared
         self._clients = prepared.data.ids
         self._matrix = allocate(len(self._clients), prepared.trainer.layout.size, prepared.initial.device)
+        groups = tuple(client.group for client in prepared.data.clients)
+        self._groups = groups if all(groups) else None
         self._examples = jnp.array([len(client.train) for client in prepared.data.clients])
 
     def chain(self, rule: Aggregator) -> Iterator[ServerState]:
@@ -67,6 +70,8 @@ class Replayer:
 
     def score(self, state: ServerState, split: str) -> dict[str, Scores]:
         """Quality of every client's aggregate on a split of its own data."""
+        residual = state.memory.get("residual")
+        self.prepared.executor.shift(None if residual is None else borrow(residual))
         return self.prepared.executor.score(self._clients, borrow(state.personal), split)
 
     def error(self) -> float | None:
@@ -85,7 +90,12 @@ class Replayer:
 
     def _start(self, rule: Aggregator) -> ServerState:
         reference = jnp.array(lend(self.prepared.initial))
-        return rule.init(reference, len(self._clients))
+        state = rule.init(reference, len(self._clients))
+        if rule.candidates(state) is not None:
+            raise UserError(
+                "aggregator.weighting: clients choose among its models before they train, which no replay can"
+            )
+        return state
 
     def _rounds(self) -> Iterator[TaskVectors]:
         """The recorded task vectors, all in the same memory, which the next round overwrites."""
@@ -94,7 +104,9 @@ class Replayer:
             self._matrix.copy_(read_vectors(recorded.vectors))
             mask = self._mask(recorded)
             age = np.where(mask, 0, np.where(age < 0, -1, age + 1))
-            yield TaskVectors(lend(self._matrix), jnp.array(mask), self._examples, jnp.array(age))
+            yield TaskVectors(
+                lend(self._matrix), jnp.array(mask), self._examples, jnp.array(age), self._groups
+            )
 
     def _mask(self, recorded: Recorded) -> np.ndarray:
         return np.array([client in recorded.participants for client in self._clients])

@@ -17,6 +17,7 @@ from fedpl.data import FederatedData
 from fedpl.errors import UserError
 from fedpl.files import write_atomically, write_json
 from fedpl.interop import borrow
+from fedpl.objectives import Objective, Plain
 from fedpl.rounds.first_round import FirstRoundMemo
 from fedpl.rounds.loop import Federation, RoundResult, run_rounds
 from fedpl.rounds.prepared import Prepared, prepare
@@ -76,8 +77,8 @@ def run(
     settings: dict[str, Any],
     resolved: str,
     console: Console,
-    prepared: Prepared | None = None,
     watchers: Sequence[Tracker] = (),
+    prepared: Prepared | None = None,
 ) -> Path:
     """Run an experiment and return its run directory.
 
@@ -88,8 +89,8 @@ def run(
         settings: The configuration as plain values, for W&B.
         resolved: The configuration as YAML, for ``config.yaml``.
         console: Where to print.
-        prepared: Clients, model and executor, where another run has left them; they must fit `config`.
         watchers: Told of every round after it has been recorded; what they raise ends the run.
+        prepared: Clients, model and executor, where another run has left them; they must fit `config`.
 
     Raises:
         UserError: If data, model or run directory are not as configured.
@@ -106,15 +107,25 @@ def run(
         size = f"{len(data.clients)} clients, {trainer.layout.size:,} trainable parameters each"
         display.line(f"fedpl: {config.method} on {hardware.device}, {hardware.precision}: {size}")
 
-        def rounds(method: str, aggregator: Aggregator, every: int) -> Iterator[RoundResult]:
+        def rounds(
+            method: str, aggregator: Aggregator, every: int, objective: Objective
+        ) -> Iterator[RoundResult]:
             display.begin(method, config.rounds, len(data.clients))
             federation = Federation(
-                data.ids, trainer.layout, aggregator, executor, initial, every, display.client
+                data.ids,
+                trainer.layout,
+                aggregator,
+                executor,
+                initial,
+                every,
+                display.client,
+                objective=objective,
             )
             return run_rounds(federation, config.rounds)
 
         results = []
-        for result in rounds(config.method, config.aggregator, config.evaluation.every):
+        every, objective = config.evaluation.every, config.client.objective
+        for result in rounds(config.method, config.aggregator, every, objective):
             record = round_record(config.method, data.ids, result)
             for tracker in trackers:
                 tracker.round(record, result)
@@ -127,7 +138,7 @@ def run(
 
         baselines: dict[str, RoundResult] = {}
         for name in config.baselines:
-            for result in rounds(name, BASELINES[name], 0):
+            for result in rounds(name, BASELINES[name], 0, Plain()):
                 display.round(round_record(name, data.ids, result), config.rounds)
             baselines[name] = result
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedpl.interop import allocate, borrow, lend
 from fedpl.layout import AdapterLayout
+from fedpl.objectives import Objective
 from fedpl.rounds.executor import ClientUpdate, Executor, Job
 from fedpl.scores import Scores
 from fedpl.server.aggregator import Aggregator
@@ -74,6 +75,8 @@ class Federation:
         initial: θ₀, on the device where task vectors live.
         evaluate_every: Score validation data every so many rounds and after the last; 0: never.
         on_update: Called with every client's report as it arrives.
+        true_groups: The clients' true groups where the data names them; for studies.
+        objective: What clients minimise; None: client.objective of the configuration.
     """
 
     clients: tuple[str, ...]
@@ -83,6 +86,8 @@ class Federation:
     initial: Float[Tensor, "params"]
     evaluate_every: int = 1
     on_update: Callable[[int, ClientUpdate], None] = field(default=lambda round, update: None)
+    true_groups: tuple[str, ...] | None = None
+    objective: Objective | None = None
 
     def splits_due(self, round: int, rounds: int) -> tuple[str, ...]:
         """Splits to score in a round: validation when its turn has come, the test only at the end."""
@@ -103,6 +108,9 @@ def run_rounds(federation: Federation, rounds: int) -> Iterator[RoundResult]:
     matrix = allocate(n, federation.layout.size, federation.initial.device)
     reference = jnp.array(lend(federation.initial))  # an own copy: the state outlives the tensor
     state = federation.aggregator.init(reference, n)
+    federation.executor.shift(None)  # another method may have left its own
+    for client in federation.clients:
+        federation.executor.load_client_state(client, {})
     for round in range(1, rounds + 1):
         due = federation.splits_due(round, rounds)
 
@@ -115,6 +123,7 @@ def run_rounds(federation: Federation, rounds: int) -> Iterator[RoundResult]:
             matrix=lend(matrix),
             mask=jnp.ones(n, bool),
             num_examples=jnp.array([update.examples for update in updates]),
+            true_groups=federation.true_groups,
         )
         state, aggregation = federation.aggregator.update(state, vectors, federation.layout)
         # The matrix is shared memory: nothing may be running on it when the next round fills it.
@@ -151,7 +160,10 @@ def _train(
     due: tuple[str, ...],
 ) -> Iterator[ClientUpdate]:
     personal = borrow(state.personal)
-    jobs = (Job(client, row, round, personal[row], due) for row, client in enumerate(federation.clients))
+    jobs = (
+        Job(client, row, round, personal[row], due, federation.objective)
+        for row, client in enumerate(federation.clients)
+    )
     for update in federation.executor.train(jobs, matrix):
         federation.on_update(round, update)
         yield update

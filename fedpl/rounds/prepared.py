@@ -84,7 +84,9 @@ class Workshop:
         """
         wanted = client_side(config)
         if self._prepared is None or self._prepared[0] != wanted:
-            self._prepared = None  # its tensors go before new ones come
+            if self._prepared is not None:
+                self._prepared[1].executor.shift(None)  # the frozen weights are shared with what comes next
+                self._prepared = None  # its tensors go before new ones come
             data = self._clients(config)
             made = prepare(config, data, _twin(self._model(config.model, len(data.classes))))
             self._prepared = wanted, made._replace(executor=FirstRoundMemo(made.executor))

@@ -76,7 +76,8 @@ def run_trial(argv: Sequence[str], folder: Path, metric: str, judge: Judge, work
         config = replace(made.config, run_dir=str(folder))
         watcher.rounds = config.rounds
         console = Console(quiet=True)
-        run(config, made.settings, made.resolved, console, workshop.prepare(config), [watcher])
+        prepared = workshop.prepare(config)
+        run(config, made.settings, made.resolved, console, watchers=[watcher], prepared=prepared)
     except Cut:
         state = "pruned"
     except UserError as error:
