@@ -39,6 +39,21 @@ class FirstRoundMemo:
                 self._known[job.client] = (kept, update, out[job.row].clone())
             yield update
 
+    def groups(self, jobs: Sequence[Job]) -> list[list[Job]]:
+        return self.executor.groups(jobs)
+
+    def capacity(self) -> dict[str, int]:
+        return self.executor.capacity()
+
+    def set_capacity(self, capacity: dict[str, int]) -> None:
+        self.executor.set_capacity(capacity)
+
+    def client_state(self, client: str) -> dict[str, Tensor]:
+        return self.executor.client_state(client)
+
+    def load_client_state(self, client: str, state: dict[str, Tensor]) -> None:
+        self.executor.load_client_state(client, state)
+
     def score(
         self, clients: Sequence[str], vectors: Float[Tensor, "clients params"], split: str
     ) -> dict[str, Scores]:
