@@ -105,7 +105,7 @@ def run() -> None:
             at = int(instants * (kill + stream.random()) / asked["kills"]) + 1
             ended = [child([*arguments, f"--run_dir={folder}"], at, root / "log")[0]]
             again = [f"--resume={folder}", "--tracking.progress=false"]
-            if kill % 3 == 0:
+            if kill % 5 == 0:
                 ended.append(child(again, stream.randrange(1, instants // 2), root / "log")[0])
             ended.append(child(again, 0, root / "log")[0])
             equal = ended[-1] == 0 and summary(folder) == summary(whole)
