@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from fedpl.config import Config, problems
 from fedpl.data import Source
 from fedpl.errors import UserError
+from fedpl.objectives import Objective
 from fedpl.server import Similarity, Weighting
 
 # How jsonargparse words a key, an option of a class or a class that does not exist.
@@ -93,7 +94,7 @@ def _suggestion(message: str, parser: ArgumentParser) -> str:
 def _known(parser: ArgumentParser) -> list[str]:
     """Dotted keys, the settings of every pluggable class, and the names of these classes."""
     keys = [action.dest for action in parser._actions if action.dest not in ("help", "print_config")]
-    plugins = [cls for base in (Source, Similarity, Weighting) for cls in base.__subclasses__()]
+    plugins = [cls for base in (Source, Objective, Similarity, Weighting) for cls in base.__subclasses__()]
     names = [name for cls in plugins for name in getattr(cls, "__dataclass_fields__", {})]
     paths = [f"{cls.__module__.rsplit('.', 1)[0]}.{cls.__name__}" for cls in plugins]
     return [*keys, *names, *paths, *(cls.__name__ for cls in plugins)]

@@ -8,6 +8,7 @@ from typing import Literal
 
 from fedpl.conditions import FaultsConfig, ParticipationConfig, PrivacyConfig
 from fedpl.data import Source, Tweets
+from fedpl.objectives import Objective, Plain
 from fedpl.server import Aggregator
 
 Baseline = Literal["local", "fedavg"]
@@ -54,10 +55,24 @@ class LoraSettings:
 
 
 @dataclass(frozen=True)
+class PerClient:
+    """What one client does otherwise than all.
+
+    Attributes:
+        rate: Factor on its learning rates.
+        max_steps: Most steps of each of its rounds; null leaves client.max_steps alone.
+    """
+
+    rate: float = 1.0
+    max_steps: int | None = None
+
+
+@dataclass(frozen=True)
 class ClientConfig:
     """How a client fine-tunes.
 
     Attributes:
+        objective: What clients minimise, and from where: the client side of the method.
         lr: Learning rate of the LoRA factors.
         head_lr: Learning rate of the classification head.
         optimizer: adamw or sgd.
@@ -65,7 +80,10 @@ class ClientConfig:
         weight_decay: Decoupled with adamw, added to the gradient with sgd.
         batch_size: Training examples per step.
         epochs: Passes over the client's training data per round.
-        max_steps: Most steps per round; null takes all epochs' steps.
+        max_steps: Most steps per round (of each phase, where the objective has several); null takes all
+            epochs' steps.
+        per_client: Clients with a learning rate or step budget of their own, by id.
+        mask_absent_classes: Whether a client cannot answer classes that its own training data lacks.
         gradient_clip: Largest norm of a step's gradient; 0 does not clip.
         model_dropout: Whether the frozen model's own dropout is active while training.
         cohort_size: Clients that go through the model together; the results do not depend on it beyond
@@ -78,6 +96,7 @@ class ClientConfig:
         compile: Translate the model by torch.compile; minutes at first, for long runs on a GPU.
     """
 
+    objective: Objective = Plain()
     lr: float = 2e-3
     head_lr: float = 1e-2
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -86,6 +105,8 @@ class ClientConfig:
     batch_size: int = 16
     epochs: int = 2
     max_steps: int | None = None
+    per_client: dict[str, PerClient] = field(default_factory=dict)
+    mask_absent_classes: bool = False
     gradient_clip: float = 1.0
     model_dropout: bool = True
     cohort_size: int | Literal["auto"] = "auto"
@@ -216,6 +237,8 @@ def problems(config: Config) -> list[str]:
     need(client.epochs >= 1, f"client.epochs: at least 1, got {client.epochs}")
     need(client.gradient_clip >= 0, f"client.gradient_clip: must not be negative, got {client.gradient_clip}")
     found += _cohort_problems(client, lora)
+    found += _per_client_problems(client.per_client)
+    found += client.objective.problems()
     need(evaluation.batch_size >= 1, f"evaluation.batch_size: at least 1, got {evaluation.batch_size}")
     need(evaluation.every >= 0, f"evaluation.every: must not be negative, got {evaluation.every}")
     need(len(set(config.baselines)) == len(config.baselines), "baselines: name each once")
@@ -252,6 +275,16 @@ def _cohort_problems(client: ClientConfig, lora: LoraSettings) -> Sequence[str]:
     found = [f"client.{what}" for holds, what in checks if not holds]
     if layers is not None and (not layers or min(layers) < 0):
         found.append("lora.layers_to_transform: name at least one block, counted from 0, or null for all")
+    return found
+
+
+def _per_client_problems(settings: dict[str, PerClient]) -> Sequence[str]:
+    found = []
+    for name, own in settings.items():
+        if own.rate <= 0:
+            found.append(f"client.per_client.{name}.rate: must be positive, got {own.rate}")
+        if own.max_steps is not None and own.max_steps < 1:
+            found.append(f"client.per_client.{name}.max_steps: at least 1, or null, got {own.max_steps}")
     return found
 
 

@@ -1,5 +1,7 @@
 """A PEFT model's trainable tensors as one flat float32 vector, and back."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -20,6 +22,24 @@ def trainable(model: PeftModel) -> dict[str, nn.Parameter]:
             plain = name.removeprefix("base_model.model.").replace(f".{_ADAPTER}.", ".")
             found[plain.replace("modules_to_save.", "")] = parameter
     return found
+
+
+@contextmanager
+def learning(parameters: Mapping[str, nn.Parameter], names: frozenset[str] | None) -> Iterator[None]:
+    """Within it only the parameters of these names require gradients; None: all.
+
+    Args:
+        parameters: From `trainable`.
+        names: Which of them learn.
+    """
+    frozen = [p for name, p in parameters.items() if names is not None and name not in names]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_()
 
 
 def layout_of(model: PeftModel) -> AdapterLayout:

@@ -18,6 +18,7 @@ from fedpl.clients.hardware import Hardware
 from fedpl.clients.module import set_dropout
 from fedpl.clients.optimisers import RowOptimiser, clip_rows, column_rates
 from fedpl.clients.packing import Learner, Limits, Pass, Step, steps
+from fedpl.clients.phases import PLAIN, Phase
 from fedpl.config import ClientConfig
 
 
@@ -33,6 +34,7 @@ class CohortModule(lightning.LightningModule):
         theta: Adapters, one row per client; trained in place.
         learners: The clients, by descending number of steps.
         config: Optimiser, learning rates, clipping, dropout.
+        phase: What learns, penalties, and what stands between the rows and the model.
     """
 
     def __init__(
@@ -41,15 +43,18 @@ class CohortModule(lightning.LightningModule):
         theta: Float[Tensor, "clients params"],
         learners: Sequence[Learner],
         config: ClientConfig,
+        phase: Phase,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.config = config
         self.learners = learners
+        self.phase = phase
         # In a tuple: Lightning moves the modules it knows to the CPU after every fit, and the frozen model
         # must stay where it is.
         self._engine = (engine,)
         self.theta = theta
+        self.point = theta if phase.view is None else phase.view.point(theta)
         self.gradient = torch.zeros_like(theta)
         self.losses = torch.zeros(len(theta), device=theta.device)
         self.optimiser: RowOptimiser | None = None
@@ -60,18 +65,20 @@ class CohortModule(lightning.LightningModule):
     def mean_losses(self) -> list[float]:
         """Each client's mean training loss over its steps."""
         sums = self.losses.tolist()
-        return [total / len(learner.order) for total, learner in zip(sums, self.learners, strict=True)]
+        return [
+            total / max(len(learner.order), 1) for total, learner in zip(sums, self.learners, strict=True)
+        ]
 
     def on_fit_start(self) -> None:
         engine = self._engine[0]
         set_dropout(engine.stack.model, self.config.model_dropout)
-        engine.stack.bind(self.theta, self.gradient)
+        engine.stack.bind(self.point, self.gradient, self.phase.train)
         engine.set_classes([learner.classes for learner in self.learners])
 
     def release(self) -> None:
         """Let go of what is as large as the cohort: Trainer and module, in a cycle, stay a while."""
         self._engine[0].stack.bind(self.theta)
-        del self.theta, self.gradient
+        del self.theta, self.point, self.gradient, self.phase
         if self.optimiser is not None:
             self.optimiser.release()
 
@@ -79,15 +86,30 @@ class CohortModule(lightning.LightningModule):
         return Step(tuple(part.to(self.theta.device) for part in batch.passes), batch.active)
 
     def training_step(self, batch: Step, batch_idx: int) -> None:
-        optimiser = self.optimizers()
         for part in batch.passes:
             loss = self._losses(part)
             self.manual_backward(loss.sum())
             self.losses.index_add_(0, part.client, loss.detach())
-        active = self.gradient[: batch.active]
-        clip_rows(active, self.config.gradient_clip)
-        optimiser.step(active=batch.active)  # type: ignore[union-attr]
-        active.zero_()
+        self._step(batch.active)
+
+    @torch.no_grad()
+    def _step(self, active: int) -> None:
+        """One step of the first rows, along what the model's gradient is for the phase."""
+        theta, gradient, phase = (
+            self.theta[:active],
+            self.gradient[:active],
+            self.phase.rows(slice(0, active)),
+        )
+        if phase.view is not None:
+            phase.view.pull_back(theta, gradient)
+        for penalty in phase.penalties:
+            gradient.addcmul_(penalty.gradient(theta), self._learns)
+        clip_rows(gradient, self.config.gradient_clip)
+        self.optimizers().step(active=active)  # type: ignore[union-attr]
+        if phase.view is not None:
+            phase.view.bound(theta)
+            self.point[:active] = phase.view.point(theta)
+        gradient.zero_()
 
     def _losses(self, part: Pass) -> Float[Tensor, "rows"]:
         engine = self._engine[0]
@@ -99,7 +121,8 @@ class CohortModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         device = self.theta.device
-        columns = column_rates(self.config, self._engine[0].stack.layout).to(device)
+        columns = column_rates(self.config, self._engine[0].stack.layout, self.phase.train).to(device)
+        self._learns = (columns > 0).to(self.theta)
         factors = torch.tensor([learner.rate for learner in self.learners], device=device)
         self.optimiser = RowOptimiser(self.theta, self.gradient, columns, factors, self.config)
         return self.optimiser
@@ -122,6 +145,7 @@ def fit_cohort(
     config: ClientConfig,
     hardware: Hardware,
     limits: Limits,
+    phase: Phase = PLAIN,
 ) -> list[float]:
     """Fine-tune K adapters in place.
 
@@ -132,11 +156,12 @@ def fit_cohort(
         config: How clients fine-tune.
         hardware: Where to train, in which arithmetic.
         limits: How rows are cut into passes.
+        phase: What learns, penalties, and what stands between the rows and the model.
 
     Returns:
         Each client's mean training loss over its steps.
     """
-    module = CohortModule(engine, theta, learners, config)
+    module = CohortModule(engine, theta, learners, config, phase)
     with warnings.catch_warnings():
         # Gradients are views of rows on purpose; autograd would rather choose their strides itself.
         warnings.filterwarnings("ignore", ".*do not obey the gradient layout contract.*")

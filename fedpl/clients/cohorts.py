@@ -8,14 +8,18 @@ from typing import NamedTuple, TypeVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from fedpl.clients.cohort import fit_cohort
 from fedpl.clients.engine import Engine
-from fedpl.clients.packing import Learner, Limits, Row, pack
+from fedpl.clients.packing import Learner, Limits, Pass, Row, pack
+from fedpl.clients.phases import Phase
 from fedpl.clients.planner import Work, cohort_size, free_memory, group, pass_limits, return_memory
-from fedpl.clients.trainer import ClientTrainer, Fit
+from fedpl.clients.session import Fit, Session
+from fedpl.clients.trainer import ClientTrainer
+from fedpl.config import ClientConfig
 from fedpl.errors import UserError
-from fedpl.randomness import derive_seed
+from fedpl.objectives import Objective
 from fedpl.scores import Scores, score
 
 _log = logging.getLogger(__name__)
@@ -54,7 +58,8 @@ class CohortTrainer:
         self.device = trainer.hardware.device
         self.engine = Engine(trainer.model, trainer.layout, self.config)
         free = free_memory(self.device)
-        self.size = cohort_size(self.config.cohort_size, self.device, trainer.layout.size, free)
+        copies = self.config.objective.copies
+        self.size = cohort_size(self.config.cohort_size, self.device, trainer.layout.size, free, copies)
         per_token = self._bytes_per_token() if self.config.tokens_per_pass == "auto" else 0
         self.limits = pass_limits(self.config.tokens_per_pass, self.device, per_token, free)
 
@@ -84,21 +89,24 @@ class CohortTrainer:
         self.limits = self.limits._replace(tokens=capacity["tokens"])
 
     def fit(
-        self, work: Sequence[Assignment], round: int
+        self, work: Sequence[Assignment], round: int, objective: Objective | None = None
     ) -> Iterator[tuple[list[int], Float[Tensor, "clients params"], list[Fit]]]:
         """Fine-tune clients, cohort by cohort.
 
         Args:
             work: Whom, from where.
             round: Number of the round, from 1.
+            objective: What to minimise; None: client.objective.
 
         Yields:
             Places of a cohort's clients in `work`, their tuned θᵢ and what their training reports.
         """
-        orders = [self.trainer.order(client, round) for client, _ in work]
         effort = [
-            Work(len(order), sum(map(len, self.trainer.tokens[client, "train"].ids)))
-            for order, (client, _) in zip(orders, work, strict=True)
+            Work(
+                len(self.trainer.order(client, round)),
+                sum(map(len, self.trainer.tokens[client, "train"].ids)),
+            )
+            for client, _ in work
         ]
         waiting = group(effort, self.size)
         while waiting:
@@ -107,23 +115,15 @@ class CohortTrainer:
                 half = -(-len(members) // 2)
                 waiting = [members[:half], members[half:], *waiting]
                 continue
-            learners = [
-                Learner(
-                    self.trainer.tokens[work[i].client, "train"],
-                    orders[i],
-                    derive_seed(self.trainer.config.seed, "dropout", round, work[i].client),
-                )
-                for i in members
-            ]
-            received = [work[i].received for i in members]
-            trained = self._unless_out_of_memory(partial(self._fit, received, learners), len(members))
-            if trained is None:
+            clients, received = zip(*(work[i] for i in members), strict=True)
+            session = Session(self.trainer, self._fit, clients, received, round)
+            chosen = objective or self.config.objective
+            outcome = self._unless_out_of_memory(partial(chosen, session), len(members))
+            if outcome is None:
                 waiting = [members, *waiting]  # nothing of it has left the cohort: from the start, in halves
                 continue
-            theta, losses = trained
             return_memory(self.device)
-            fits = [Fit(len(orders[i]), loss) for i, loss in zip(members, losses, strict=True)]
-            yield members, theta, fits
+            yield members, outcome.theta, session.close(outcome)
 
     def score(
         self, clients: Sequence[str], vectors: Float[Tensor, "clients params"], split: str
@@ -144,32 +144,72 @@ class CohortTrainer:
             scores += found or []
         return scores
 
-    def _fit(
-        self, received: list[Float[Tensor, "params"]], learners: list[Learner]
-    ) -> tuple[Float[Tensor, "clients params"], list[float]]:
-        theta = torch.stack(received).to(self.device)
-        losses = fit_cohort(self.engine, theta, learners, self.config, self.trainer.hardware, self.limits)
-        return theta, losses
+    def losses(
+        self, clients: Sequence[str], vectors: Float[Tensor, "models params"]
+    ) -> Float[Tensor, "clients models"]:
+        """Mean loss of each of several adapters on each client's training data, without dropout.
 
-    @torch.no_grad()
+        Args:
+            clients: Whose data.
+            vectors: The adapters.
+        """
+        found: list[Float[Tensor, "clients models"]] = []
+        while (done := sum(map(len, found))) < len(clients):
+            part = clients[done : done + self.size]
+            losses = self._unless_out_of_memory(partial(self._losses, part, vectors), len(part))
+            found += [] if losses is None else [losses]
+        return torch.cat(found)
+
+    def _fit(
+        self,
+        theta: Float[Tensor, "clients params"],
+        learners: Sequence[Learner],
+        config: ClientConfig,
+        phase: Phase,
+    ) -> list[float]:
+        """Train rows in place, all together."""
+        return fit_cohort(self.engine, theta, learners, config, self.trainer.hardware, self.limits, phase)
+
     def _score(
         self, clients: Sequence[str], vectors: Float[Tensor, "clients params"], split: str
     ) -> list[Scores]:
+        labels: list[list[int]] = [[] for _ in clients]
+        answers: list[list[int]] = [[] for _ in clients]
+        for part, logits in self._answers(clients, vectors, split):
+            found = logits.argmax(-1).tolist()
+            for row, label, answer in zip(part.rows, part.labels.tolist(), found, strict=True):
+                labels[row.client].append(label)
+                answers[row.client].append(answer)
+        return [score(*pair) for pair in zip(labels, answers, strict=True)]
+
+    def _losses(
+        self, clients: Sequence[str], vectors: Float[Tensor, "models params"]
+    ) -> Float[Tensor, "clients models"]:
+        found = torch.zeros(len(clients), len(vectors), device=self.device)
+        for model, vector in enumerate(vectors):
+            same = vector.expand(len(clients), -1)  # no copies: every client's adapter is this one
+            for part, logits in self._answers(clients, same, "train"):
+                losses = F.cross_entropy(logits.float(), part.labels, reduction="none")
+                found[:, model].index_add_(0, part.client, losses * part.weight)
+        return found.cpu()
+
+    def _answers(
+        self, clients: Sequence[str], vectors: Float[Tensor, "clients params"], split: str
+    ) -> Iterator[tuple[Pass, Float[Tensor, "rows classes"]]]:
+        """The logits of every text of a split; rows weigh as much as they do in their client's mean."""
         engine = self.engine
         engine.stack.model.eval()
         engine.stack.bind(vectors.to(self.device))
-        engine.set_classes([None] * len(clients))
+        engine.set_classes([self.trainer.classes[client] for client in clients])
         tokens = [self.trainer.tokens[client, split] for client in clients]
-        rows = [Row(place, part, i) for place, part in enumerate(tokens) for i in range(len(part))]
-        labels: list[list[int]] = [[] for _ in clients]
-        answers: list[list[int]] = [[] for _ in clients]
-        with self.trainer.hardware.autocast():
-            for part in pack(rows, self.limits):
-                found = engine(part.to(self.device), cache=True).argmax(-1).tolist()
-                for row, label, answer in zip(part.rows, part.labels.tolist(), found, strict=True):
-                    labels[row.client].append(label)
-                    answers[row.client].append(answer)
-        return [score(*pair) for pair in zip(labels, answers, strict=True)]
+        rows = [
+            Row(place, part, i, 1 / len(part)) for place, part in enumerate(tokens) for i in range(len(part))
+        ]
+        for part in pack(rows, self.limits):
+            moved = part.to(self.device)
+            with torch.no_grad(), self.trainer.hardware.autocast():
+                logits = engine(moved, cache=True)
+            yield moved, logits
 
     def _unless_out_of_memory(self, work: Callable[[], _T], clients: int) -> _T | None:
         """The work's result, or None if memory ran out; then cohorts and passes are halved from here on.

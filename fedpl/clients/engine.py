@@ -52,14 +52,15 @@ class Engine:
         if config.compile:
             twin.compile(dynamic=True)
 
-    def set_classes(self, counts: Sequence[int | None]) -> None:
-        """How many classes each client of the stack has; None: all."""
-        if all(count is None for count in counts):
+    def set_classes(self, classes: Sequence[Sequence[int] | None]) -> None:
+        """Which classes each client of the stack has; None: all."""
+        if all(own is None for own in classes):
             self._mask = None
             return
-        most = self._classes()
-        known = torch.tensor([most if count is None else count for count in counts])
-        self._mask = torch.arange(most) >= known[:, None]
+        self._mask = torch.zeros(len(classes), self._classes(), dtype=torch.bool)
+        for row, own in zip(self._mask, classes, strict=True):
+            if own is not None:
+                row.fill_(True)[list(own)] = False
 
     def __call__(self, part: Pass, cache: bool) -> Float[Tensor, "rows classes"]:
         """Logits of a pass; classes that a row's client does not have get −∞.

@@ -1,53 +1,122 @@
 """The LightningModule that fine-tunes one client's adapter."""
 
+from collections.abc import Mapping, Sequence
+
 import lightning
 import torch
+from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor, nn
 
-from fedpl.clients.adapter import trainable
 from fedpl.clients.batches import Batch
 from fedpl.clients.dropout import StreamDropout, row_keys
+from fedpl.clients.packing import Learner
+from fedpl.clients.phases import Mixture, Phase
 from fedpl.config import ClientConfig
-from fedpl.layout import kind_of
+from fedpl.layout import AdapterLayout, kind_of
 
 
 class ClientModule(lightning.LightningModule):
-    """Cross-entropy fine-tuning of LoRA and head, each with its own learning rate.
+    """Fine-tuning of LoRA and head, each with its own learning rate.
+
+    What a phase adds is left to autograd here, and written out in the cohorts: one checks the other.
 
     Args:
-        model: The frozen model with a trainable adapter.
+        model: The frozen model with an adapter.
+        parameters: The adapter's tensors by name; those that learn require gradients.
         config: Optimiser, learning rates, weight decay, dropout.
-        stream: Seed of the client's dropout in this round.
+        learner: The client's part.
+        phase: Penalties and view, of one row.
     """
 
-    def __init__(self, model: PeftModel, config: ClientConfig, stream: int = 0) -> None:
+    def __init__(
+        self,
+        model: PeftModel,
+        parameters: Mapping[str, nn.Parameter],
+        config: ClientConfig,
+        learner: Learner,
+        phase: Phase,
+    ) -> None:
         super().__init__()
         self.model = model
         self.config = config
-        self.stream = stream
+        self.learner = learner
+        self.phase = phase
         self.losses: list[float] = []
+        self.adapter = parameters
+        self.layout = AdapterLayout.of({name: tuple(p.shape) for name, p in parameters.items()})
+        full = {id(p): name for name, p in model.named_parameters()}
+        self._names = {name: full[id(p)] for name, p in parameters.items()}
+        if isinstance(phase.view, Mixture) and phase.view.rate:
+            phase.view.share.requires_grad_()
 
     def on_fit_start(self) -> None:
         set_dropout(self.model, self.config.model_dropout)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         labels = batch["labels"]
-        with StreamDropout(row_keys(self.stream, batch_idx, len(labels)).to(labels.device)):
-            logits = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        with StreamDropout(row_keys(self.learner.stream, batch_idx, len(labels)).to(labels.device)):
+            logits = known_classes(self._answer(batch), self.learner.classes)
         loss = nn.functional.cross_entropy(logits.float(), labels)
         self.losses.append(loss.item())
+        for penalty in self.phase.penalties:
+            loss = loss + penalty.value(self._vector()).sum()
         return loss
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        view = self.phase.view
+        if isinstance(view, Mixture) and view.share.grad is not None:
+            with torch.no_grad():
+                view.learn(view.share.grad)
+            view.share.grad = None
+
+    @torch.no_grad()
+    def on_train_batch_end(self, *_: object) -> None:
+        if self.phase.view is not None:
+            for parameter in self.adapter.values():
+                self.phase.view.bound(parameter)
+
+    def on_fit_end(self) -> None:
+        if isinstance(self.phase.view, Mixture):
+            self.phase.view.share.requires_grad_(False)
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        parameters = trainable(self.model)
+        parameters = {name: p for name, p in self.adapter.items() if p.requires_grad}
         lora = [p for name, p in parameters.items() if kind_of(name) != "head"]
         head = [p for name, p in parameters.items() if kind_of(name) == "head"]
         groups = [{"params": lora, "lr": self.config.lr}, {"params": head, "lr": self.config.head_lr}]
+        groups = [group for group in groups if group["params"]]
         decay = self.config.weight_decay
         if self.config.optimizer == "sgd":
             return torch.optim.SGD(groups, momentum=self.config.momentum, weight_decay=decay)
         return torch.optim.AdamW(groups, weight_decay=decay)
+
+    def _answer(self, batch: Batch) -> Float[Tensor, "batch classes"]:
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        if self.phase.view is None:
+            return self.model(**inputs)
+        (point,) = self.phase.view.point(self._vector())
+        tensors = {
+            self._names[entry.name]: point[entry.start : entry.stop].view(entry.shape)
+            for entry in self.layout.entries
+        }
+        return torch.func.functional_call(self.model, tensors, kwargs=inputs)
+
+    def _vector(self) -> Float[Tensor, "1 params"]:
+        """The adapter as one row, for autograd."""
+        parts = [self.adapter[entry.name].reshape(-1) for entry in self.layout.entries]
+        return torch.cat(parts)[None]
+
+
+def known_classes(
+    logits: Float[Tensor, "rows classes"], classes: Sequence[int] | None
+) -> Float[Tensor, "rows classes"]:
+    """Logits with −∞ for the classes that a client does not have; None: it has all."""
+    if classes is None:
+        return logits
+    absent = torch.ones(logits.shape[-1], dtype=torch.bool, device=logits.device)
+    absent[list(classes)] = False
+    return logits.masked_fill(absent, float("-inf"))
 
 
 def set_dropout(model: nn.Module, everywhere: bool) -> None:

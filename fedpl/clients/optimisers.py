@@ -21,12 +21,20 @@ def clip_rows(gradient: Float[Tensor, "clients params"], largest: float) -> None
         gradient.mul_((largest / (norms + 1e-6)).clamp(max=1.0))
 
 
-def column_rates(config: ClientConfig, layout: AdapterLayout) -> Float[Tensor, "params"]:
-    """The learning rate of every parameter: LoRA factors and head have their own."""
-    rates = torch.full((layout.size,), config.lr)
+def column_rates(
+    config: ClientConfig, layout: AdapterLayout, train: frozenset[str] | None = None
+) -> Float[Tensor, "params"]:
+    """The learning rate of every parameter: LoRA factors and head have their own; 0 where nothing learns.
+
+    Args:
+        config: Learning rates.
+        layout: Says which columns are which.
+        train: Names of the tensors that learn; None: all.
+    """
+    rates = torch.zeros(layout.size)
     for entry in layout.entries:
-        if entry.kind == "head":
-            rates[entry.start : entry.stop] = config.head_lr
+        if train is None or entry.name in train:
+            rates[entry.start : entry.stop] = config.head_lr if entry.kind == "head" else config.lr
     return rates
 
 

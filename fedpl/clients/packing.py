@@ -104,14 +104,14 @@ class Learner(NamedTuple):
         order: The examples of each of its steps; its step budget is the length.
         stream: Seed of its dropout in this round.
         rate: Factor on its learning rates.
-        classes: Its classes are the first so many; None: all.
+        classes: Its classes; None: all.
     """
 
     tokens: Tokens
     order: Sequence[Sequence[int]]
     stream: int = 0
     rate: float = 1.0
-    classes: int | None = None
+    classes: tuple[int, ...] | None = None
 
 
 def cut(lengths: Sequence[int], limits: Limits) -> list[list[int]]:

@@ -50,7 +50,7 @@ def group(work: Sequence[Work], size: int) -> list[list[int]]:
     return [order[begin:end] for begin, end in pairwise(cuts)]
 
 
-def cohort_size(setting: int | str, device: torch.device, params: int, free: int) -> int:
+def cohort_size(setting: int | str, device: torch.device, params: int, free: int, copies: int = 0) -> int:
     """Most clients of a cohort: as set, else as many as pay and as memory holds.
 
     Args:
@@ -58,10 +58,11 @@ def cohort_size(setting: int | str, device: torch.device, params: int, free: int
         device: Where to train.
         params: Trainable parameters of a client.
         free: Free memory in bytes.
+        copies: Matrices as large that the objective holds beside those of plain training.
     """
     if isinstance(setting, int):
         return setting
-    fitting = int(free * _SHARE_OF_FREE_MEMORY / 2) // (params * _BYTES_PER_PARAMETER)
+    fitting = int(free * _SHARE_OF_FREE_MEMORY / 2) // (params * (_BYTES_PER_PARAMETER + 4 * copies))
     return max(1, min(fitting, _MOST_CLIENTS[device.type]))
 
 

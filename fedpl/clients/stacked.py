@@ -146,20 +146,24 @@ class Stack:
                 config.use_cache = False
 
     def bind(
-        self, theta: Float[Tensor, "clients params"], gradient: Float[Tensor, "clients params"] | None = None
+        self,
+        theta: Float[Tensor, "clients params"],
+        gradient: Float[Tensor, "clients params"] | None = None,
+        train: frozenset[str] | None = None,
     ) -> None:
         """Make the layers views of the rows of a matrix: no values are copied, and updates show at once.
 
         Args:
             theta: One adapter per row.
             gradient: Receives the gradients, added to what it holds; without it nothing is differentiated.
+            train: Names of the tensors that are differentiated; None: all.
         """
         if theta.shape[1] != self.layout.size:
             raise ValueError(f"expected rows of {self.layout.size} parameters, got {theta.shape[1]}")
         for entry in self.layout.entries:
             shape, columns = (len(theta), *entry.shape), slice(entry.start, entry.stop)
             leaf = theta.detach()[:, columns].view(shape)
-            if gradient is not None:
+            if gradient is not None and (train is None or entry.name in train):
                 leaf.requires_grad_()
                 leaf.grad = gradient[:, columns].view(shape)
             home, attribute = self._homes[entry.name]

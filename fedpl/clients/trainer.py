@@ -1,36 +1,32 @@
 """Trains and scores clients, one at a time, on one resident copy of the foundation model."""
 
 import logging
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 from transformers.utils import logging as transformers_logging
 
-from fedpl.clients.adapter import flatten, layout_of, unflatten
-from fedpl.clients.batches import Tokens, batch_order, evaluation_batches, training_batches
+from fedpl.clients.adapter import flatten, layout_of, learning, trainable, unflatten
+from fedpl.clients.batches import Batch, Tokens, batch_order, evaluation_batches, training_batches
 from fedpl.clients.fitting import fit_once
 from fedpl.clients.hardware import Hardware
 from fedpl.clients.model import add_adapter, load_base, load_tokenizer
-from fedpl.clients.module import ClientModule
-from fedpl.config import Config
+from fedpl.clients.module import ClientModule, known_classes
+from fedpl.clients.packing import Learner
+from fedpl.clients.phases import Phase
+from fedpl.clients.session import Fit, Session
+from fedpl.clients.shift import BaseWeights
+from fedpl.config import ClientConfig, Config, PerClient
 from fedpl.data import FederatedData
+from fedpl.errors import UserError
+from fedpl.objectives import Objective
 from fedpl.randomness import derive_seed
 from fedpl.scores import Scores, score
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What a client's local training reports.
-
-    Attributes:
-        steps: Optimiser steps taken.
-        loss: Mean training loss over the steps.
-    """
-
-    steps: int
-    loss: float
 
 
 class ClientTrainer:
@@ -40,10 +36,18 @@ class ClientTrainer:
         config: The run.
         data: All clients.
         hardware: Where to train.
+
+    Raises:
+        UserError: If client.per_client names a client that the data does not have.
+
+    Attributes:
+        states: What each client remembers between rounds, by client and name, on the CPU.
+        classes: The classes that each client can answer; None: all.
     """
 
     def __init__(self, config: Config, data: FederatedData, hardware: Hardware) -> None:
         _quieten()
+        _check_clients(config.client, data)
         self.config = config
         self.hardware = hardware
         tokenizer = load_tokenizer(config.model)
@@ -56,6 +60,12 @@ class ClientTrainer:
             for client in data.clients
             for split in ("train", "validation", "test")
         }
+        masked = config.client.mask_absent_classes
+        self.classes = {
+            client.id: tuple(sorted(set(client.train.labels))) if masked else None for client in data.clients
+        }
+        self.states: dict[str, dict[str, Tensor]] = {}
+        self._base = BaseWeights(self.model, self.layout)
 
     def initial(self) -> Float[Tensor, "params"]:
         """θ₀, drawn from the seed when the trainer was made; read it before any training."""
@@ -63,15 +73,50 @@ class ClientTrainer:
         flatten(self.model, self.layout, vector)
         return vector
 
-    def order(self, client: str, round: int) -> list[list[int]]:
-        """The examples of each step of a client's round."""
+    def order(
+        self, client: str, round: int, phase: str = "", epochs: int | None = None, portion: float = 1.0
+    ) -> list[list[int]]:
+        """The examples of each step of a client's round.
+
+        Args:
+            client: Whose round.
+            round: Number of the round, from 1.
+            phase: Name of the phase within the round; the main phase has none.
+            epochs: Passes over the examples; None: client.epochs.
+            portion: Of the examples that are used, at least one.
+        """
         config = self.config.client
-        seed = derive_seed(self.config.seed, "order", round, client)
+        seed = derive_seed(self.config.seed, _stage("order", phase), round, client)
         examples = len(self.tokens[client, "train"])
-        return batch_order(examples, config.batch_size, config.epochs, seed, config.max_steps)
+        epochs = config.epochs if epochs is None else epochs
+        budgets = (config.max_steps, self._own(client).max_steps)
+        most = min((budget for budget in budgets if budget is not None), default=None)
+        if portion == 1.0:
+            return batch_order(examples, config.batch_size, epochs, seed, most)
+        stream = torch.Generator().manual_seed(derive_seed(self.config.seed, "portion", round, client))
+        chosen = torch.randperm(examples, generator=stream).tolist()[: math.ceil(examples * portion)]
+        order = batch_order(len(chosen), config.batch_size, epochs, seed, most)
+        return [[chosen[i] for i in batch] for batch in order]
+
+    def learner(
+        self, client: str, round: int, phase: str = "", epochs: int | None = None, portion: float = 1.0
+    ) -> Learner:
+        """A client's part in a phase; arguments as of `order`."""
+        return Learner(
+            self.tokens[client, "train"],
+            self.order(client, round, phase, epochs, portion),
+            derive_seed(self.config.seed, _stage("dropout", phase), round, client),
+            self._own(client).rate,
+            self.classes[client],
+        )
 
     def fit(
-        self, client: str, received: Float[Tensor, "params"], out: Float[Tensor, "params"], round: int
+        self,
+        client: str,
+        received: Float[Tensor, "params"],
+        out: Float[Tensor, "params"],
+        round: int,
+        objective: Objective | None = None,
     ) -> Fit:
         """Fine-tune on one client's training data.
 
@@ -80,15 +125,13 @@ class ClientTrainer:
             received: The client's aggregate θ̄ᵢ.
             out: Receives the tuned θᵢ; may be a row of a matrix on any device.
             round: Number of the round, from 1.
+            objective: What to minimise; None: client.objective.
         """
-        config, seed = self.config.client, self.config.seed
-        unflatten(received, self.model, self.layout)
-        order = self.order(client, round)
-        loader = training_batches(self.tokens[client, "train"], order)
-        module = ClientModule(self.model, config, derive_seed(seed, "dropout", round, client))
-        fit_once(module, loader, self.hardware, config.gradient_clip)
-        flatten(self.model, self.layout, out)
-        return Fit(len(module.losses), sum(module.losses) / len(module.losses))
+        session = Session(self, self._fit_rows, [client], [received], round)
+        outcome = (objective or self.config.client.objective)(session)
+        (fit,) = session.close(outcome)
+        out.copy_(outcome.theta[0])
+        return fit
 
     @torch.inference_mode()
     def score(self, client: str, vector: Float[Tensor, "params"], split: str) -> Scores:
@@ -99,20 +142,87 @@ class ClientTrainer:
             vector: The adapter.
             split: train, validation or test.
         """
-        # Lightning moves a model to the CPU when a fit ends.
-        model = self.model.to(self.hardware.device).eval()
-        unflatten(vector, model, self.layout)
         labels: list[int] = []
         answers: list[int] = []
+        for batch, logits in self._answers(client, vector, split):
+            labels += batch["labels"].tolist()
+            answers += logits.argmax(-1).tolist()
+        return score(labels, answers)
+
+    @torch.inference_mode()
+    def loss(self, client: str, vector: Float[Tensor, "params"]) -> float:
+        """Mean loss of an adapter on a client's training data, without dropout."""
+        total = 0.0
+        for batch, logits in self._answers(client, vector, "train"):
+            labels = batch["labels"].to(logits.device)
+            total += F.cross_entropy(logits.float(), labels, reduction="sum").item()
+        return total / len(self.tokens[client, "train"])
+
+    def shift(self, residual: Float[Tensor, "weights"] | None) -> None:
+        """From now on the frozen weights of the adapted layers are W₀ + residual, for all clients.
+
+        Args:
+            residual: One [out, in] matrix per adapted layer, flattened, in the order of the layout's A
+                factors; None: W₀ itself again.
+        """
+        self._base.shift(residual)
+
+    def _answers(
+        self, client: str, vector: Float[Tensor, "params"], split: str
+    ) -> Sequence[tuple[Batch, Float[Tensor, "batch classes"]]]:
+        # Lightning moves a model to the CPU when a fit ends.
+        device = self.hardware.device
+        model = self.model.to(device).eval()
+        unflatten(vector, model, self.layout)
+        found = []
         with self.hardware.autocast():
             for batch in evaluation_batches(self.tokens[client, split], self.config.evaluation.batch_size):
                 logits = model(
-                    input_ids=batch["input_ids"].to(self.hardware.device),
-                    attention_mask=batch["attention_mask"].to(self.hardware.device),
+                    input_ids=batch["input_ids"].to(device), attention_mask=batch["attention_mask"].to(device)
                 )
-                labels += batch["labels"].tolist()
-                answers += logits.argmax(-1).tolist()
-        return score(labels, answers)
+                found.append((batch, known_classes(logits, self.classes[client])))
+        return found
+
+    def _fit_rows(
+        self,
+        theta: Float[Tensor, "clients params"],
+        learners: Sequence[Learner],
+        config: ClientConfig,
+        phase: Phase,
+    ) -> list[float]:
+        """Train rows in place, one after another, by PEFT itself."""
+        means = []
+        for i, learner in enumerate(learners):
+            if not learner.order:
+                means.append(0.0)
+                continue
+            scaled = replace(config, lr=config.lr * learner.rate, head_lr=config.head_lr * learner.rate)
+            unflatten(theta[i], self.model, self.layout)
+            parameters = trainable(self.model)
+            with learning(parameters, phase.train):
+                part = phase.rows(slice(i, i + 1))
+                module = ClientModule(self.model, parameters, scaled, learner, part)
+                loader = training_batches(learner.tokens, learner.order)
+                fit_once(module, loader, self.hardware, config.gradient_clip)
+            flatten(self.model, self.layout, theta[i])
+            means.append(sum(module.losses) / len(module.losses))
+        return means
+
+    def _own(self, client: str) -> PerClient:
+        return self.config.client.per_client.get(client, PerClient())
+
+
+def _stage(stream: str, phase: str) -> str:
+    return f"{stream}-{phase}" if phase else stream
+
+
+def _check_clients(config: ClientConfig, data: FederatedData) -> None:
+    unknown = sorted(set(config.per_client) - set(data.ids))
+    if unknown:
+        raise UserError(
+            f"client.per_client: the data has no client {', '.join(unknown)}; its clients are "
+            f"{', '.join(data.ids[:20])}{', ...' if len(data.ids) > 20 else ''}"
+        )
 
 
 def _quieten() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedpl.clients.cohorts import Assignment, CohortTrainer
 from fedpl.clients.trainer import ClientTrainer
+from fedpl.objectives import Objective
 from fedpl.scores import Scores
 
 
@@ -22,6 +23,7 @@ class Job(NamedTuple):
         round: Number of the round, from 1.
         received: The client's aggregate θ̄ᵢ.
         splits: Splits on which to score the tuned θᵢ.
+        objective: What to minimise; None: client.objective.
     """
 
     client: str
@@ -29,6 +31,7 @@ class Job(NamedTuple):
     round: int
     received: Float[Tensor, "params"]
     splits: tuple[str, ...]
+    objective: Objective | None = None
 
 
 class ClientUpdate(NamedTuple):
@@ -40,7 +43,8 @@ class ClientUpdate(NamedTuple):
         examples: Training examples.
         steps: Optimiser steps taken.
         loss: Mean training loss.
-        tuned: Scores of the tuned θᵢ by split.
+        tuned: Scores of the model that the client uses after training, by split: θᵢ, unless its objective
+            keeps a personal model.
         train_seconds: Time of local training.
         evaluate_seconds: Time of scoring.
     """
@@ -74,14 +78,6 @@ class Executor(Protocol):
         """Use what had been chosen before, from `capacity`."""
         ...
 
-    def client_state(self, client: str) -> dict[str, Tensor]:
-        """What a client remembers between rounds, by name; read only."""
-        ...
-
-    def load_client_state(self, client: str, state: dict[str, Tensor]) -> None:
-        """Make a client remember this and nothing else; a run begins with nothing."""
-        ...
-
     def train(self, jobs: Iterable[Job], out: Float[Tensor, "clients params"]) -> Iterator[ClientUpdate]:
         """Fill a row of `out` with τᵢ = θᵢ − θ̄ᵢ for each job, in any order."""
         ...
@@ -90,6 +86,29 @@ class Executor(Protocol):
         self, clients: Sequence[str], vectors: Float[Tensor, "clients params"], split: str
     ) -> dict[str, Scores]:
         """Quality of one adapter per client on a split of the client's own data."""
+        ...
+
+    def losses(
+        self, clients: Sequence[str], vectors: Float[Tensor, "models params"]
+    ) -> Float[Tensor, "clients models"]:
+        """Mean loss of each of several adapters on each client's training data, without dropout."""
+        ...
+
+    def shift(self, residual: Float[Tensor, "weights"] | None) -> None:
+        """From now on the frozen weights of the adapted layers are W₀ + residual, for all clients.
+
+        Args:
+            residual: One [out, in] matrix per adapted layer, flattened, in the order of the layout's A
+                factors; None: W₀ itself again.
+        """
+        ...
+
+    def client_state(self, client: str) -> dict[str, Tensor]:
+        """What a client remembers between rounds, by name, on the CPU; read only."""
+        ...
+
+    def load_client_state(self, client: str, state: dict[str, Tensor]) -> None:
+        """Make a client remember this and nothing else; a run begins with nothing."""
         ...
 
 
@@ -108,19 +127,14 @@ class LocalExecutor:
     def set_capacity(self, capacity: dict[str, int]) -> None:
         return
 
-    def client_state(self, client: str) -> dict[str, Tensor]:
-        return {}
-
-    def load_client_state(self, client: str, state: dict[str, Tensor]) -> None:
-        return
-
     def train(self, jobs: Iterable[Job], out: Float[Tensor, "clients params"]) -> Iterator[ClientUpdate]:
         for job in jobs:
             row = out[job.row]
             begin = time.perf_counter()
-            fit = self.trainer.fit(job.client, job.received, row, job.round)
+            fit = self.trainer.fit(job.client, job.received, row, job.round, job.objective)
             trained = time.perf_counter()
-            tuned = {split: self.trainer.score(job.client, row, split) for split in job.splits}
+            model = row if fit.tuned is None else fit.tuned
+            tuned = {split: self.trainer.score(job.client, model, split) for split in job.splits}
             scored = time.perf_counter()
             row -= job.received.to(row.device)
             examples = len(self.trainer.tokens[job.client, "train"])
@@ -135,6 +149,20 @@ class LocalExecutor:
             client: self.trainer.score(client, vector, split)
             for client, vector in zip(clients, vectors, strict=True)
         }
+
+    def losses(
+        self, clients: Sequence[str], vectors: Float[Tensor, "models params"]
+    ) -> Float[Tensor, "clients models"]:
+        return torch.tensor([[self.trainer.loss(client, vector) for vector in vectors] for client in clients])
+
+    def shift(self, residual: Float[Tensor, "weights"] | None) -> None:
+        self.trainer.shift(residual)
+
+    def client_state(self, client: str) -> dict[str, Tensor]:
+        return self.trainer.states.get(client, {})
+
+    def load_client_state(self, client: str, state: dict[str, Tensor]) -> None:
+        self.trainer.states[client] = state
 
 
 class CohortExecutor:
@@ -153,32 +181,25 @@ class CohortExecutor:
     def set_capacity(self, capacity: dict[str, int]) -> None:
         self.cohorts.set_capacity(capacity)
 
-    def client_state(self, client: str) -> dict[str, Tensor]:
-        return {}
-
-    def load_client_state(self, client: str, state: dict[str, Tensor]) -> None:
-        return
-
     def train(self, jobs: Iterable[Job], out: Float[Tensor, "clients params"]) -> Iterator[ClientUpdate]:
         # What is received are views of the server's matrix: a list of jobs holds no copies.
-        jobs_by_round: dict[int, list[Job]] = {}
+        alike: dict[tuple[int, Objective | None], list[Job]] = {}
         for job in jobs:
-            jobs_by_round.setdefault(job.round, []).append(job)
-        for round, members in jobs_by_round.items():
-            yield from self._train(round, members, out)
+            alike.setdefault((job.round, job.objective), []).append(job)
+        for members in alike.values():
+            yield from self._train(members, out)
 
-    def _train(
-        self, round: int, jobs: list[Job], out: Float[Tensor, "clients params"]
-    ) -> Iterator[ClientUpdate]:
+    def _train(self, jobs: list[Job], out: Float[Tensor, "clients params"]) -> Iterator[ClientUpdate]:
         begin = time.perf_counter()
-        for places, theta, fits in self.cohorts.fit([Assignment(j.client, j.received) for j in jobs], round):
+        work = [Assignment(job.client, job.received) for job in jobs]
+        for places, theta, fits in self.cohorts.fit(work, jobs[0].round, jobs[0].objective):
             trained = time.perf_counter()
             cohort = [jobs[place] for place in places]
             tuned: list[dict[str, Scores]] = [{} for _ in cohort]
             for split in dict.fromkeys(split for job in cohort for split in job.splits):
                 chosen = [i for i, job in enumerate(cohort) if split in job.splits]
-                vectors = theta if len(chosen) == len(cohort) else theta[chosen]
-                scores = self.cohorts.score([cohort[i].client for i in chosen], vectors, split)
+                rows = [theta[i] if (model := fits[i].tuned) is None else model for i in chosen]
+                scores = self.cohorts.score([cohort[i].client for i in chosen], torch.stack(rows), split)
                 for i, found in zip(chosen, scores, strict=True):
                     tuned[i][split] = found
             scored = time.perf_counter()
@@ -205,6 +226,21 @@ class CohortExecutor:
         self, clients: Sequence[str], vectors: Float[Tensor, "clients params"], split: str
     ) -> dict[str, Scores]:
         return dict(zip(clients, self.cohorts.score(clients, vectors, split), strict=True))
+
+    def losses(
+        self, clients: Sequence[str], vectors: Float[Tensor, "models params"]
+    ) -> Float[Tensor, "clients models"]:
+        return self.cohorts.losses(clients, vectors)
+
+    def shift(self, residual: Float[Tensor, "weights"] | None) -> None:
+        # The twin shares the weights; remembered prefixes come from blocks without any adapted layer.
+        self.cohorts.trainer.shift(residual)
+
+    def client_state(self, client: str) -> dict[str, Tensor]:
+        return self.cohorts.trainer.states.get(client, {})
+
+    def load_client_state(self, client: str, state: dict[str, Tensor]) -> None:
+        self.cohorts.trainer.states[client] = state
 
 
 def local_executor(trainer: ClientTrainer) -> Executor:

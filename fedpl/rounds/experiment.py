@@ -19,6 +19,7 @@ from fedpl.errors import UserError
 from fedpl.files import write_atomically, write_json, writing
 from fedpl.interop import borrow, server_device
 from fedpl.rounds.attacks import clients_of
+from fedpl.objectives import Plain
 from fedpl.rounds.executor import local_executor
 from fedpl.rounds.first_round import FirstRoundMemo
 from fedpl.rounds.folder import RunFolder
@@ -82,6 +83,7 @@ def run(
             participation=config.participation,
             faults=config.faults,
             privacy=config.privacy,
+            objective=config.client.objective,
         )
         method = Standing(federation, config.rounds, folder.method(), origin, clock, honest)
         folder.cut_metrics(method.rounds_done)
@@ -143,7 +145,8 @@ def run(
 
 def _baseline(federation: Federation, name: str) -> Federation:
     """A baseline under the same conditions; where nothing leaves a client, nothing is hidden or forged."""
-    federation = dataclasses.replace(federation, aggregator=BASELINES[name], evaluate_every=0)
+    changes = {"aggregator": BASELINES[name], "objective": Plain(), "evaluate_every": 0}
+    federation = dataclasses.replace(federation, **changes)
     if name != "local":
         return federation
     honest = dataclasses.replace(federation.faults, hostile=0.0)

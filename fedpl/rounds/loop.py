@@ -1,7 +1,7 @@
 """The rounds of a federated run, as a generator: draw, receive, train, vet, compare, mix, score."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import jax
@@ -17,6 +17,7 @@ from fedpl.interop import allocate, borrow, lend
 from fedpl.layout import AdapterLayout
 from fedpl.rounds.attacks import attack
 from fedpl.rounds.checkpoints import Checkpoint, Ledger
+from fedpl.objectives import Objective
 from fedpl.rounds.executor import ClientUpdate, Executor, Job
 from fedpl.rounds.gathering import Gathering
 from fedpl.rounds.journal import Journal
@@ -95,6 +96,7 @@ class Federation:
         participation: Who takes part, and whose task vector counts.
         faults: Simulated faults and attacks.
         privacy: What is done to a task vector before it leaves its client.
+        objective: What clients minimise; None: client.objective of the configuration.
     """
 
     clients: tuple[str, ...]
@@ -108,6 +110,7 @@ class Federation:
     participation: ParticipationConfig = ParticipationConfig()
     faults: FaultsConfig = FaultsConfig()
     privacy: PrivacyConfig = PrivacyConfig()
+    objective: Objective | None = None
 
     def splits_due(self, round: int, rounds: int) -> tuple[str, ...]:
         """Splits to score in a round: validation when its turn has come, the test only at the end."""
@@ -141,6 +144,7 @@ def run_rounds(
     """
     n = len(federation.clients)
     matrix = allocate(n, federation.layout.size, federation.initial.device)
+    _prepare(federation, start)
     if start is None:
         reference = jnp.array(lend(federation.initial))  # an own copy: the state outlives the tensor
         state, ledger = federation.aggregator.init(reference, n), Ledger.new(n)
@@ -154,7 +158,11 @@ def run_rounds(
         cohort = draw(federation.clients, federation.participation, federation.faults, federation.seed, round)
 
         # 1. Client i receives its own aggregate, fine-tunes it and fills row i with its task vector.
-        updates, rejected = _gather(federation, state, matrix, cohort, round, due, journal)
+        answering = [row for row in cohort.drawn if row not in cohort.lost]
+        state, models = _chosen(federation, state, answering)
+        if "residual" in state.memory:
+            federation.executor.shift(borrow(state.memory["residual"]))
+        updates, rejected = _gather(federation, state, matrix, cohort, answering, round, due, journal)
         ledger = _entered(ledger, cohort, updates)
         for row in sorted(set(cohort.drawn) - cohort.lost - {update.row for update in updates}):
             matrix[row].zero_()
@@ -189,11 +197,42 @@ def run_rounds(
             aggregated=aggregated,
             seconds=Seconds(sum(u.train_seconds for u in updates), aggregate_seconds, evaluate_seconds),
             bytes_up=(len(cohort.drawn) - len(cohort.lost)) * exchanged,
-            bytes_down=len(cohort.drawn) * exchanged,
+            bytes_down=len(cohort.drawn) * models * exchanged,
             drawn=len(cohort.drawn),
             rejected=rejected,
             ledger=ledger,
         )
+
+
+def _prepare(federation: Federation, start: Checkpoint | None) -> None:
+    """Put the executor where it was; nothing of a method that ran before is left in it."""
+    executor = federation.executor
+    executor.shift(None)
+    for row, client in enumerate(federation.clients):
+        kept = start.client_states.get(row, {}) if start is not None else {}
+        executor.load_client_state(client, {name: torch.from_numpy(value) for name, value in kept.items()})
+    if start is not None:
+        executor.set_capacity(start.capacity)
+
+
+def _chosen(
+    federation: Federation, state: ServerState, asked: Sequence[int]
+) -> tuple[ServerState, int]:
+    """Where the server has several models, the clients that are asked choose theirs (IFCA).
+
+    Returns:
+        The state with their choice, and how many models each of them receives.
+    """
+    candidates = federation.aggregator.candidates(state)
+    if candidates is None:
+        return state, 1
+    losses = np.full((len(federation.clients), len(candidates)), np.nan, np.float32)
+    names = [federation.clients[row] for row in asked]
+    losses[list(asked)] = federation.executor.losses(names, borrow(candidates)).cpu().numpy()
+    chosen = federation.aggregator.assign(state, jnp.array(losses))
+    # Whoever is away has chosen nothing and keeps what it has.
+    present = jnp.zeros(len(losses), bool).at[jnp.array(asked, int)].set(True)
+    return chosen._replace(personal=jnp.where(present[:, None], chosen.personal, state.personal)), len(candidates)
 
 
 def _gather(
@@ -201,6 +240,7 @@ def _gather(
     state: ServerState,
     matrix: Float[Tensor, "clients params"],
     cohort: Cohort,
+    answering: Sequence[int],
     round: int,
     due: tuple[str, ...],
     journal: Journal | None,
@@ -208,8 +248,7 @@ def _gather(
     """Reports of the clients whose task vectors can be used, by row, and why the others' cannot."""
     clients, seed = federation.clients, federation.seed
     personal = borrow(state.personal)
-    answering = [row for row in cohort.drawn if row not in cohort.lost]
-    jobs = [Job(clients[row], row, round, personal[row], due) for row in answering]
+    jobs = [Job(clients[row], row, round, personal[row], due, federation.objective) for row in answering]
     gathering = Gathering(
         federation.executor,
         isolate=federation.participation.on_client_error == "skip",

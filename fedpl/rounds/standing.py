@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -104,7 +103,6 @@ class Standing:
         Returns:
             What the summary says about the method.
         """
-        self._restore()
         for result in run_rounds(self.federation, self.rounds, self.start, self.folder.journal):
             heard(result)
             if result.round == self.rounds:
@@ -119,15 +117,6 @@ class Standing:
     @property
     def _result(self) -> dict[str, Any] | None:
         return self.folder.result(self.rounds)
-
-    def _restore(self) -> None:
-        """Put the executor where it was; nothing of a method that ran before is left in it."""
-        executor, start = self.federation.executor, self.start
-        for row, client in enumerate(self.federation.clients):
-            kept = start.client_states.get(row, {}) if start is not None else {}
-            executor.load_client_state(client, {name: torch.from_numpy(v) for name, v in kept.items()})
-        if start is not None:
-            executor.set_capacity(start.capacity)
 
     def _checkpoint(self, result: RoundResult) -> Checkpoint:
         executor = self.federation.executor

@@ -126,7 +126,7 @@ def test_clients_with_fewer_classes() -> None:
     engine = Engine(model, layout, ClientConfig())
     gradient = torch.zeros_like(theta)
     engine.stack.bind(theta, gradient)
-    engine.set_classes([2, None])
+    engine.set_classes([(0, 1), None])
     source = learner([3, 4], 0, 1).tokens
     (part,) = pack([Row(0, source, 0), Row(1, source, 1)], Limits(1000, 1000))
     logits = engine(part, cache=False)
