@@ -1,12 +1,13 @@
 """How the trainable tensors of an adapter lie in one flat vector."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from typing import Literal
 
-Granularity = Literal["model", "block", "tensor"]
+Granularity = Literal["model", "block", "tensor", "kind"]
 _NUMBERED = re.compile(r"^(.*?\.\d+)(?:\.|$)")
 
 
@@ -39,15 +40,26 @@ class Entry:
     def stop(self) -> int:
         return self.start + self.size
 
+    @property
+    def module(self) -> str:
+        """The adapted module's name; for the head its own."""
+        return self.name.split(".lora_", 1)[0] if self.kind != "head" else "head"
+
 
 @dataclass(frozen=True)
 class AdapterLayout:
-    """Names, shapes and columns of every trainable tensor; blocks are contiguous. Hashable."""
+    """Names, shapes and columns of every trainable tensor; blocks are contiguous. Hashable.
+
+    Attributes:
+        entries: The tensors, in the order of their columns.
+        scale: α / r: an adapted module's weight changes by scale · B A.
+    """
 
     entries: tuple[Entry, ...]
+    scale: float = 1.0
 
     @classmethod
-    def of(cls, shapes: dict[str, tuple[int, ...]]) -> "AdapterLayout":
+    def of(cls, shapes: dict[str, tuple[int, ...]], scale: float = 1.0) -> "AdapterLayout":
         """Lay tensors out block by block, in the order in which the model names them, the head last."""
         blocks = {name: block_of(name) for name in shapes}
         first = {block: i for i, block in reversed(list(enumerate(blocks.values())))}
@@ -57,7 +69,7 @@ class AdapterLayout:
             entry = Entry(name, tuple(shapes[name]), start, blocks[name], kind_of(name))
             entries.append(entry)
             start = entry.stop
-        return cls(tuple(entries))
+        return cls(tuple(entries), scale)
 
     @cached_property
     def size(self) -> int:
@@ -69,20 +81,59 @@ class AdapterLayout:
         """Names of the blocks, in the order of their columns."""
         return tuple(block for block, _ in groupby(entry.block for entry in self.entries))
 
-    def boundaries(self, granularity: Granularity) -> tuple[tuple[int, int], ...]:
-        """Column ranges [start, stop) that are compared and mixed as one."""
-        if granularity == "model":
-            return ((0, self.size),)
-        if granularity == "tensor":
-            return tuple((entry.start, entry.stop) for entry in self.entries)
-        runs = [list(run) for _, run in groupby(self.entries, key=lambda entry: entry.block)]
-        return tuple((run[0].start, run[-1].stop) for run in runs)
+    @cached_property
+    def pairs(self) -> tuple[tuple[Entry, Entry], ...]:
+        """LoRA factors A [r, d_in] and B [d_out, r] of every adapted module."""
+        named = {entry.name: entry for entry in self.entries}
+        return tuple(
+            (entry, named[entry.name.replace("lora_A", "lora_B")])
+            for entry in self.entries
+            if entry.kind == "lora_A"
+        )
+
+    @cached_property
+    def residual_size(self) -> int:
+        """Entries of all adapted modules' weight matrices together."""
+        return sum(a.shape[1] * b.shape[0] for a, b in self.pairs)
+
+    def groups(self, granularity: Granularity) -> tuple[tuple[Entry, ...], ...]:
+        """Tensors that are compared and mixed as one; a kind is a module's name within its block."""
+        labels = [self._label(entry, granularity) for entry in self.entries]
+        return tuple(
+            tuple(entry for entry, own in zip(self.entries, labels, strict=True) if own == label)
+            for label in dict.fromkeys(labels)
+        )
 
     def labels(self, granularity: Granularity) -> tuple[str, ...]:
-        """A name for each of `boundaries`."""
-        if granularity == "model":
-            return ("model",)
-        return self.blocks if granularity == "block" else tuple(entry.name for entry in self.entries)
+        """A name for each of `groups`."""
+        return tuple(dict.fromkeys(self._label(entry, granularity) for entry in self.entries))
+
+    def boundaries(self, granularity: Granularity) -> tuple[tuple[int, int], ...]:
+        """Column ranges [start, stop) of `groups`, where each is one range (all but kinds)."""
+        return tuple((group[0].start, group[-1].stop) for group in self.groups(granularity))
+
+    @staticmethod
+    def _label(entry: Entry, granularity: Granularity) -> str:
+        match granularity:
+            case "model":
+                return "model"
+            case "block":
+                return entry.block
+            case "tensor":
+                return entry.name
+            case _:
+                return entry.module.rsplit(".", 1)[-1]
+
+
+def merge_ranges(entries: Iterable[Entry]) -> tuple[tuple[int, int], ...]:
+    """Column ranges of tensors, neighbours joined."""
+    ranges: list[tuple[int, int]] = []
+    for entry in entries:
+        if ranges and ranges[-1][1] == entry.start:
+            ranges[-1] = (ranges[-1][0], entry.stop)
+        else:
+            ranges.append((entry.start, entry.stop))
+    return tuple(ranges)
 
 
 def kind_of(name: str) -> Literal["lora_A", "lora_B", "head"]:

@@ -55,7 +55,7 @@ def main() -> None:
     device = jax.devices()[0].device_kind if jax.default_backend() != "cpu" else "cpu"
     report: dict = {**describe(), "device": device, "threads": options.threads, "turns": options.turns}
     if not options.skip_out_of_core:  # first, while this process is small
-        report["out_of_core"] = extras.out_of_core(3, 1000, 1_000_000, 640 << 20)
+        report["out_of_core"] = extras.out_of_core(options.turns, 1000, 1_000_000, 640 << 20)
     peers = [Peer(*peer.split("=", 1)) for peer in options.peer]
     report["peers"] = {peer.system: peer.version for peer in peers}
     report["limits"] = limits(options.square, options.turns)

@@ -44,7 +44,9 @@ def learning(parameters: Mapping[str, nn.Parameter], names: frozenset[str] | Non
 
 def layout_of(model: PeftModel) -> AdapterLayout:
     """The layout of a model's trainable tensors."""
-    return AdapterLayout.of({name: tuple(p.shape) for name, p in trainable(model).items()})
+    config = model.peft_config[_ADAPTER]
+    scale = config.lora_alpha / config.r
+    return AdapterLayout.of({name: tuple(p.shape) for name, p in trainable(model).items()}, scale)
 
 
 @torch.no_grad()

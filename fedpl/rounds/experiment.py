@@ -18,8 +18,8 @@ from fedpl.data import FederatedData
 from fedpl.errors import UserError
 from fedpl.files import write_atomically, write_json, writing
 from fedpl.interop import borrow, server_device
-from fedpl.rounds.attacks import clients_of
 from fedpl.objectives import Plain
+from fedpl.rounds.attacks import clients_of
 from fedpl.rounds.executor import local_executor
 from fedpl.rounds.first_round import FirstRoundMemo
 from fedpl.rounds.folder import RunFolder
@@ -84,6 +84,7 @@ def run(
             faults=config.faults,
             privacy=config.privacy,
             objective=config.client.objective,
+            true_groups=_true_groups(data),
         )
         method = Standing(federation, config.rounds, folder.method(), origin, clock, honest)
         folder.cut_metrics(method.rounds_done)
@@ -141,6 +142,12 @@ def run(
         if where != "plots" or config.tracking.plots:
             console.print(f"{what}: {folder.path / where}", highlight=False, soft_wrap=True)
     return folder.path
+
+
+def _true_groups(data: FederatedData) -> tuple[str, ...] | None:
+    """The clients' groups where the data names all of them."""
+    groups = tuple(client.group for client in data.clients)
+    return groups if all(groups) else None
 
 
 def _baseline(federation: Federation, name: str) -> Federation:

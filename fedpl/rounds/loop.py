@@ -15,9 +15,9 @@ from fedpl.conditions import FaultsConfig, ParticipationConfig, PrivacyConfig
 from fedpl.errors import UserError
 from fedpl.interop import allocate, borrow, lend
 from fedpl.layout import AdapterLayout
+from fedpl.objectives import Objective
 from fedpl.rounds.attacks import attack
 from fedpl.rounds.checkpoints import Checkpoint, Ledger
-from fedpl.objectives import Objective
 from fedpl.rounds.executor import ClientUpdate, Executor, Job
 from fedpl.rounds.gathering import Gathering
 from fedpl.rounds.journal import Journal
@@ -97,6 +97,7 @@ class Federation:
         faults: Simulated faults and attacks.
         privacy: What is done to a task vector before it leaves its client.
         objective: What clients minimise; None: client.objective of the configuration.
+        true_groups: The clients' true groups where the data names them; for studies.
     """
 
     clients: tuple[str, ...]
@@ -111,6 +112,7 @@ class Federation:
     faults: FaultsConfig = FaultsConfig()
     privacy: PrivacyConfig = PrivacyConfig()
     objective: Objective | None = None
+    true_groups: tuple[str, ...] | None = None
 
     def splits_due(self, round: int, rounds: int) -> tuple[str, ...]:
         """Splits to score in a round: validation when its turn has come, the test only at the end."""
@@ -174,6 +176,7 @@ def run_rounds(
             mask=jnp.array(ledger.age == 0),
             num_examples=jnp.array(ledger.examples, jnp.int32),
             age=jnp.array(ledger.age, jnp.int32),
+            true_groups=federation.true_groups,
         )
         state, aggregation = federation.aggregator.update(state, vectors, federation.layout)
         # The matrix is shared memory: nothing may be running on it when the next round fills it.
@@ -215,9 +218,7 @@ def _prepare(federation: Federation, start: Checkpoint | None) -> None:
         executor.set_capacity(start.capacity)
 
 
-def _chosen(
-    federation: Federation, state: ServerState, asked: Sequence[int]
-) -> tuple[ServerState, int]:
+def _chosen(federation: Federation, state: ServerState, asked: Sequence[int]) -> tuple[ServerState, int]:
     """Where the server has several models, the clients that are asked choose theirs (IFCA).
 
     Returns:
@@ -232,7 +233,9 @@ def _chosen(
     chosen = federation.aggregator.assign(state, jnp.array(losses))
     # Whoever is away has chosen nothing and keeps what it has.
     present = jnp.zeros(len(losses), bool).at[jnp.array(asked, int)].set(True)
-    return chosen._replace(personal=jnp.where(present[:, None], chosen.personal, state.personal)), len(candidates)
+    return chosen._replace(personal=jnp.where(present[:, None], chosen.personal, state.personal)), len(
+        candidates
+    )
 
 
 def _gather(

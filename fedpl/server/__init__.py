@@ -1,7 +1,58 @@
-"""The server's side: similarity, weighting, aggregation. Never imports torch."""
+"""The server's side: what is compared, similarity, weighting, combination. Never imports torch."""
 
 from fedpl.server.aggregator import Aggregator
-from fedpl.server.similarity import Cosine, Similarity
-from fedpl.server.weighting import BySize, FedBip, Local, Uniform, Weighting
+from fedpl.server.clustering import Bipartition, Clusters, Ifca
+from fedpl.server.combine import Combine, FactorWise, ProductSpace, Residual, Stacking
+from fedpl.server.published import FedAmp, FedAwa, SimplexQp
+from fedpl.server.selection import Blend, FixedSelf, Relu, Softmax, Threshold, TopK, Wiener
+from fedpl.server.similarity import (
+    CentredCosine,
+    CorrectedCosine,
+    Cosine,
+    Distance,
+    InnerProduct,
+    PrincipalAngles,
+    Rbf,
+    SignAgreement,
+    Similarity,
+)
+from fedpl.server.subject import Subject
+from fedpl.server.weighting import BySize, FedBip, Local, TrueGroups, Uniform, Weighting
 
-__all__ = ["Aggregator", "BySize", "Cosine", "FedBip", "Local", "Similarity", "Uniform", "Weighting"]
+__all__ = [
+    "Aggregator",
+    "Bipartition",
+    "Blend",
+    "BySize",
+    "CentredCosine",
+    "Clusters",
+    "Combine",
+    "CorrectedCosine",
+    "Cosine",
+    "Distance",
+    "FactorWise",
+    "FedAmp",
+    "FedAwa",
+    "FedBip",
+    "FixedSelf",
+    "Ifca",
+    "InnerProduct",
+    "Local",
+    "PrincipalAngles",
+    "ProductSpace",
+    "Rbf",
+    "Relu",
+    "Residual",
+    "SignAgreement",
+    "Similarity",
+    "SimplexQp",
+    "Softmax",
+    "Stacking",
+    "Subject",
+    "Threshold",
+    "TopK",
+    "TrueGroups",
+    "Uniform",
+    "Weighting",
+    "Wiener",
+]

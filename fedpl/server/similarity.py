@@ -1,35 +1,174 @@
-"""First choice of the server: how alike two task vectors are. Settings only; the arithmetic is in kernels."""
+"""Second choice of the server: how alike two clients are. Settings only; the arithmetic is in kernels."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jax import Array
+
+    from fedpl.server.evidence import View
 
 # Imports inside methods keep `--help` and the checks of a configuration free of JAX's start-up time.
 
 
 class Similarity(ABC):
-    """A pure function from task vectors [n, d] and column ranges to similarities [blocks, n, n]."""
+    """Pure functions from the vectors that are compared to similarities [groups, n, n].
+
+    First `products` of all pairs (inner products, unless a similarity looks at something else), which may
+    be averaged over rounds, then similarities from these alone.
+    """
+
+    def products(self, view: "View") -> "Array":
+        """What is kept of every pair, [groups, n, n]."""
+        return view.gram()
 
     @abstractmethod
-    def __call__(
-        self, matrix: "Array", boundaries: tuple[tuple[int, int], ...], mask: "Array"
-    ) -> "Array": ...
+    def __call__(self, products: "Array", mask: "Array") -> "Array":
+        """Similarities; clients without a direction have a zero diagonal."""
+
+    def problems(self) -> Sequence[str]:
+        """What is wrong with the settings, one line each."""
+        return ()
 
 
 @dataclass(frozen=True)
 class Cosine(Similarity):
-    """Cosine of the angle between task vectors, block by block (FedBip, server level).
+    """Cosine of the angle between vectors (FedBip, server level)."""
 
-    Attributes:
-        precision: Arithmetic of the Gram matrix: highest (float32), tf32 or bf16 (float32 accumulation).
+    def __call__(self, products: "Array", mask: "Array") -> "Array":
+        from fedpl_kernels import cosine
+
+        return cosine(products, mask)
+
+
+@dataclass(frozen=True)
+class InnerProduct(Similarity):
+    """⟨τᵢ, τₖ⟩ itself: clients that move further weigh more. `Wiener` weights start from it."""
+
+    def __call__(self, products: "Array", mask: "Array") -> "Array":
+        return products
+
+
+@dataclass(frozen=True)
+class CentredCosine(Similarity):
+    """Cosine after the mean over the present clients is taken out: what sets clients apart.
+
+    Rows sum to about zero, so FedBip's normaliser vanishes; use a softmax or clip negatives.
     """
 
-    precision: Literal["highest", "tf32", "bf16"] = "highest"
+    def __call__(self, products: "Array", mask: "Array") -> "Array":
+        from fedpl_kernels import cosine
+        from fedpl_kernels.weights import centre
 
-    def __call__(self, matrix: "Array", boundaries: tuple[tuple[int, int], ...], mask: "Array") -> "Array":
-        from fedpl_kernels import cosine, gram_blocks
+        return cosine(centre(products, mask), mask)
 
-        return cosine(gram_blocks(matrix, boundaries, mask, precision=self.precision), mask)
+
+@dataclass(frozen=True)
+class CorrectedCosine(Similarity):
+    """Cosine of the clients' true directions: the noise of few examples and steps is taken out.
+
+    The noise of two clients is independent, so only the diagonal of the inner products carries it. It is
+    refilled by a low-rank fit, and cosines are divided by the roots of both clients' shares of signal
+    (the correction for attenuation in test theory).
+
+    Attributes:
+        rank: Directions that clients are thought to share.
+        floor: Smallest share of signal that is divided by.
+    """
+
+    rank: int = 4
+    floor: float = 0.05
+
+    def __call__(self, products: "Array", mask: "Array") -> "Array":
+        from fedpl_kernels import cosine
+        from fedpl_kernels.weights import corrected
+
+        return corrected(cosine(products, mask), mask, rank=self.rank, floor=self.floor)
+
+    def problems(self) -> Sequence[str]:
+        found = []
+        if self.rank < 1:
+            found.append(f"aggregator.similarity.rank: at least 1, got {self.rank}")
+        if not 0 < self.floor <= 1:
+            found.append(f"aggregator.similarity.floor: must lie in (0, 1], got {self.floor}")
+        return found
+
+
+@dataclass(frozen=True)
+class Distance(Similarity):
+    """−‖xᵢ − xₖ‖², for weightings that want distances (FedAMP); the diagonal is 0.
+
+    With cumulative vectors it is the distance of the models.
+    """
+
+    def __call__(self, products: "Array", mask: "Array") -> "Array":
+        from fedpl_kernels import squared_distances
+
+        return -squared_distances(products).squared
+
+
+@dataclass(frozen=True)
+class Rbf(Similarity):
+    """exp(−‖xᵢ − xₖ‖² / σ), FedAMP's kernel (Huang et al., AAAI 2021).
+
+    Attributes:
+        sigma: In squared units of the vectors; null takes the median squared distance of the present pairs,
+            because distances of LoRA adapters are far below 1 and a fixed 1 makes all clients equal.
+    """
+
+    sigma: float | None = None
+
+    def __call__(self, products: "Array", mask: "Array") -> "Array":
+        from fedpl_kernels.weights import rbf
+
+        return rbf(products, mask, sigma=self.sigma)
+
+    def problems(self) -> Sequence[str]:
+        if self.sigma is None or self.sigma > 0:
+            return ()
+        return [f"aggregator.similarity.sigma: must be positive or null, got {self.sigma}"]
+
+
+@dataclass(frozen=True)
+class SignAgreement(Similarity):
+    """Share of agreeing signs less that of opposite ones: the cosine of the vectors' signs."""
+
+    def products(self, view: "View") -> "Array":
+        import jax.numpy as jnp
+
+        return view.gram(jnp.sign(view.vectors))
+
+    def __call__(self, products: "Array", mask: "Array") -> "Array":
+        from fedpl_kernels import cosine
+
+        return cosine(products, mask)
+
+
+@dataclass(frozen=True)
+class PrincipalAngles(Similarity):
+    """How far the clients' updates use the same output directions: ‖UᵢᵀUₖ‖²_F / r of the factors B.
+
+    U is an orthonormal basis of B's columns, so the value does not depend on the factorisation, and
+    neither on signs: opposed clients count as alike. Source: the distance of HiLoRA (CVPR 2026).
+
+    Attributes:
+        threshold: Singular values below this share of the largest are no direction.
+    """
+
+    threshold: float = 1e-3
+
+    def products(self, view: "View") -> "Array":
+        from fedpl_kernels.weights import subspace_overlap
+
+        parts = [
+            (group, subspace_overlap(view.columns(b, True), view.mask, threshold=self.threshold))
+            for group, _, b in view.pairs()
+        ]
+        return view._by_group(parts)
+
+    def __call__(self, products: "Array", mask: "Array") -> "Array":
+        from fedpl_kernels import cosine
+
+        return cosine(products, mask)

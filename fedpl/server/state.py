@@ -23,12 +23,14 @@ class TaskVectors(NamedTuple):
         mask: Who took part; rows of the others are ignored, or hold what they last sent.
         num_examples: Training examples of each client.
         age: Rounds since a client's row was filled: 0 for those who took part, −1 for never; None: all 0.
+        true_groups: The clients' groups where the data names them; for studies, no method reads it.
     """
 
     matrix: Float[Array, "clients params"]
     mask: Bool[Array, "clients"]
     num_examples: Int[Array, "clients"]
     age: Int[Array, "clients"] | None = None
+    true_groups: tuple[str, ...] | None = None
 
 
 class ServerState(NamedTuple):

@@ -1,23 +1,40 @@
-"""Second choice of the server: from similarities to mixing weights. Settings only; arithmetic in kernels."""
+"""Third choice of the server: from similarities to mixing weights. Settings only; arithmetic in kernels."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from jax import Array
 
+    from fedpl.server.evidence import Evidence
+
+Memory: TypeAlias = "dict[str, Array]"
+
 
 class Weighting(ABC):
-    """A pure function from similarities [blocks, n, n] to weights of the same shape.
+    """A pure function from similarities [groups, n, n] to weights of the same shape.
 
     Row i holds what client i takes of every client's task vector. Rows and columns of clients that are
-    masked out are those of the identity.
+    masked out are those of the identity. A rule that looks at more than similarities, or remembers
+    something between rounds, overrides `weigh`; the others are functions of three arrays.
     """
+
+    one_for_all: ClassVar[bool] = False
+    """Whether all clients get the same row."""
 
     @abstractmethod
     def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array": ...
+
+    def weigh(self, evidence: "Evidence", memory: "Memory") -> "tuple[Array, Memory]":
+        """Weights, and new entries of the aggregator's memory.
+
+        Args:
+            evidence: What is known about the round.
+            memory: What the aggregator remembers.
+        """
+        return self(evidence.similarity, evidence.mask, evidence.num_examples), {}
 
     def problems(self) -> Sequence[str]:
         """What is wrong with the settings, one line each."""
@@ -70,6 +87,8 @@ class Local(Weighting):
 class Uniform(Weighting):
     """The same share of every participating client (FedAvg with equal weights)."""
 
+    one_for_all: ClassVar[bool] = True
+
     def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
         import jax.numpy as jnp
         from fedpl_kernels import weights
@@ -81,8 +100,31 @@ class Uniform(Weighting):
 class BySize(Weighting):
     """Shares in proportion to the number of training examples (FedAvg, FedIT)."""
 
+    one_for_all: ClassVar[bool] = True
+
     def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
         import jax.numpy as jnp
         from fedpl_kernels import weights
 
         return jnp.broadcast_to(weights.by_size(num_examples, mask), similarity.shape)
+
+
+@dataclass(frozen=True)
+class TrueGroups(Weighting):
+    """The plain average inside the clients' true groups: no method is told; an upper bound for studies."""
+
+    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
+        raise TypeError("TrueGroups needs the groups' names: call weigh")
+
+    def weigh(self, evidence: "Evidence", memory: "Memory") -> "tuple[Array, Memory]":
+        import jax.numpy as jnp
+        from fedpl_kernels import weights
+
+        from fedpl.errors import UserError
+
+        names = evidence.true_groups
+        if names is None or not all(names):
+            raise UserError("aggregator.weighting: TrueGroups needs data whose clients name their group")
+        order = sorted(set(names))
+        labels = jnp.array([order.index(name) for name in names])
+        return jnp.broadcast_to(weights.clusters(labels, evidence.mask), evidence.similarity.shape), {}

@@ -7,7 +7,9 @@ A window may reach beyond its range (at the end of X, or when a range is narrowe
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jaxtyping import Bool, Int
 
 Boundaries = tuple[tuple[int, int], ...]
@@ -17,6 +19,18 @@ Boundaries = tuple[tuple[int, int], ...]
 _STEP_ELEMENTS = {"cpu": 1 << 20, "gpu": 1 << 28}
 _NARROWEST = {"cpu": 1024, "gpu": 8192}
 _WIDEST = {"cpu": 1 << 16, "gpu": 1 << 22}
+
+
+class Walk(NamedTuple):
+    """Windows as a traced loop takes them: the first `steps`; `cut` when not all of them are full."""
+
+    width: int
+    cut: bool
+    steps: int | Int[Array, ""]
+    start: Int[Array, " windows"]
+    low: Int[Array, " windows"]
+    high: Int[Array, " windows"]
+    owner: Int[Array, " windows"]
 
 
 class Windows(NamedTuple):
@@ -37,6 +51,11 @@ class Windows(NamedTuple):
         """The chosen windows."""
         return Windows(self.width, *(part[chosen] for part in self[1:]))
 
+    def walk(self) -> Walk:
+        """The loop over all of them."""
+        arrays = (jnp.asarray(part) for part in self[1:])
+        return Walk(self.width, not self.full.all(), len(self.start), *arrays)
+
 
 def platform_of(x: object) -> str:
     """ "cpu" or "gpu": where an array lives; inside a trace or for host memory, where JAX would put it."""
@@ -54,14 +73,34 @@ def default_block(n: int, platform: str) -> int:
 
 
 def windows(boundaries: Boundaries, width: int, block: int) -> Windows:
-    """Covers every range [start, stop) of a matrix of `width` columns by windows of min(block, width)."""
+    """Covers every range [start, stop) of a matrix of `width` columns by windows of min(block, width).
+
+    A range without columns has no window.
+    """
     block = min(block, width)
     rows = [
         (min(low, width - block), low, min(low + block, stop), owner)
         for owner, (start, stop) in enumerate(boundaries)
         for low in range(start, stop, block)
     ]
-    return Windows(block, *np.array(rows, np.int32).T)
+    return Windows(block, *np.array(rows, np.int32).reshape(-1, 4).T)
+
+
+def shares(boundaries: Boundaries, width: int, devices: int, block: int) -> list[Windows]:
+    """`windows` of each device, counted in its own columns: `width` a device, from left to right."""
+    ranges = np.array(boundaries)
+    cut = [np.clip(ranges - width * device, 0, width).tolist() for device in range(devices)]
+    return [windows(tuple(map(tuple, own)), width, block) for own in cut]
+
+
+def walk_of(device: Int[Array, ""], plans: list[Windows]) -> Walk:
+    """The walk of one device, in a program that all of them run."""
+    counts = [len(plan.start) for plan in plans]
+    table = np.zeros((len(plans), 4, max(*counts, 1)), np.int32)
+    for row, plan, count in zip(table, plans, counts, strict=True):
+        row[:, :count] = plan[1:]
+    cut = not all(plan.full.all() for plan in plans)
+    return Walk(plans[0].width, cut, jnp.asarray(counts)[device], *jnp.asarray(table)[device])
 
 
 def check_block(block: int | None) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
-from ._columns import Boundaries, check_block, check_boundaries, default_block, platform_of, windows
+from ._columns import Boundaries, Walk, check_block, check_boundaries, default_block, platform_of, windows
 from ._precision import Precision, check_precision, contract
 
 
@@ -75,7 +75,7 @@ def mix_blocks(
     check_precision(precision)
     check_block(block)
     check_boundaries(boundaries, x.shape[1])
-    _check_targets(weights.shape, x, boundaries, base, out, donate)
+    check_targets(weights.shape, x, boundaries, base, out, donate)
     block = block or default_block(max(weights.shape[1:]), platform_of(x))
     p = jnp.asarray(weights, jnp.float32)
     if mask is not None:
@@ -90,7 +90,7 @@ def mix_blocks(
     return _fresh(p, x, precision, boundaries, block)
 
 
-def _check_targets(
+def check_targets(
     shape: tuple[int, ...],
     x: Array | np.ndarray,
     boundaries: Boundaries,
@@ -142,37 +142,41 @@ def _fill(
     p: Array,
     x: Array | None,
     precision: Precision,
-    boundaries: Boundaries,
-    block: int,
+    walk: Walk,
     add: bool,
 ) -> Array:
     """Writes the products into `target`, window by window; reads from `target` itself when `x` is None."""
-    plan = windows(boundaries, target.shape[1], block)
-    start, low, high, owner = (jnp.asarray(part) for part in plan[1:])
-    ragged = not plan.full.all()
+    width, cut, steps, start, low, high, owner = walk
 
     def step(k: Array, target: Array) -> Array:
         source, at = (target if x is None else x), (0, start[k])
-        new = product(p[owner[k]], lax.dynamic_slice(source, at, (p.shape[2], plan.width)), precision)
-        if add or ragged:
-            old = lax.dynamic_slice(target, at, (p.shape[1], plan.width))
-            column = start[k] + jnp.arange(plan.width)
+        new = product(p[owner[k]], lax.dynamic_slice(source, at, (p.shape[2], width)), precision)
+        if add or cut:
+            old = lax.dynamic_slice(target, at, (p.shape[1], width))
+            column = start[k] + jnp.arange(width)
             new = old + new if add else new
-            new = jnp.where((low[k] <= column) & (column < high[k]), new, old) if ragged else new
+            new = jnp.where((low[k] <= column) & (column < high[k]), new, old) if cut else new
         return lax.dynamic_update_slice(target, new, at)
 
-    return lax.fori_loop(0, len(plan.start), step, target)
+    return lax.fori_loop(0, steps, step, target)
 
 
 def local_mix(
     base: Array | None, p: Array, x: Array, precision: Precision, boundaries: Boundaries, block: int
 ) -> Array:
     """The traced body of a mix onto `base`, or into a new array."""
-    if base is not None:
-        return _fill(base, p, x, precision, boundaries, block, add=True)
     covered = sum(stop - start for start, stop in boundaries) == x.shape[1]
+    return walked_mix(base, p, x, precision, windows(boundaries, x.shape[1], block).walk(), covered)
+
+
+def walked_mix(
+    base: Array | None, p: Array, x: Array, precision: Precision, walk: Walk, covered: bool
+) -> Array:
+    """`local_mix` for windows that may be known to the device only; `covered` when they leave no column."""
+    if base is not None:
+        return _fill(base, p, x, precision, walk, add=True)
     new = (lax.empty if covered else jnp.zeros)((p.shape[1], x.shape[1]), jnp.float32)
-    return _fill(new, p, x, precision, boundaries, block, add=False)
+    return _fill(new, p, x, precision, walk, add=False)
 
 
 _STATIC = ("precision", "boundaries", "block")
@@ -185,7 +189,7 @@ def _onto(base: Array, p: Array, x: Array, precision: Precision, boundaries: Bou
 
 @partial(jax.jit, static_argnames=_STATIC, donate_argnums=0)
 def _reuse(x: Array, p: Array, precision: Precision, boundaries: Boundaries, block: int) -> Array:
-    return _fill(x, p, None, precision, boundaries, block, add=False)
+    return _fill(x, p, None, precision, windows(boundaries, x.shape[1], block).walk(), add=False)
 
 
 @partial(jax.jit, static_argnames=_STATIC)

@@ -18,6 +18,13 @@ from .store import VectorStore
 _SLACK_BYTES = 48 << 20
 _SQUARES = 6
 _ALIGN = 64
+# What is read at once, where the budget allows more: the machine's caches still help, little fresh memory has
+# to be mapped, and opening a row's file costs little against reading its piece.
+_PANEL_BYTES = 128 << 20
+_LEAST_PIECE = 8192
+# One reader slows one of the cores that multiply, and the others wait for it. The Gram matrix of
+# 1,000 x 1,000,000 float32 in the page cache, 2 cores: 5.6 s with one, 4.9 s with two.
+_READERS = 2
 
 
 class Panel(NamedTuple):
@@ -46,6 +53,21 @@ def panel_width(store: VectorStore, memory_budget: int, panels_held: int = 2) ->
     return width
 
 
+def reading_width(store: VectorStore, memory_budget: int, panels_held: int = 2) -> int:
+    """Columns to read at once when any number will do: a power of two, or whole rows.
+
+    Measured, the Gram matrix of 1,000 x 1,000,000 float32 in the page cache with one reader: 5.7 s with
+    32,768 columns, 6.2 s with the 74,594 that filled 640 MiB.
+
+    Raises:
+        ValueError: as `panel_width`.
+    """
+    fit = panel_width(store, memory_budget, panels_held)
+    enough = _PANEL_BYTES // (store.n * TYPES[store.dtype].itemsize)
+    width = min(fit, max(enough, _LEAST_PIECE))
+    return store.d if width >= store.d else 1 << (width.bit_length() - 1)
+
+
 def cut(boundaries: Boundaries, d: int, width: int) -> list[Panel]:
     """All columns from left to right in panels of at most `width`, none across the edge of a range."""
     panels, at = [], 0
@@ -67,9 +89,16 @@ class RowReader:
 
     def read(self, start: int, target: np.ndarray) -> np.ndarray:
         """Fills the rows of `target` [n, columns] that are read; the others stay as they are."""
-        for row, total in self._found.items():
-            self._store.read_into(row, start, target[row])
-            self._found[row] = zlib.crc32(target[row].view(np.uint8).data, total)
+
+        def fill(rows: list[int]) -> None:
+            for row in rows:
+                self._store.read_into(row, start, target[row])
+                self._found[row] = zlib.crc32(target[row].view(np.uint8).data, self._found[row])
+
+        rows = list(self._found)
+        with ThreadPoolExecutor(_READERS) as threads:
+            for done in [threads.submit(fill, rows[k::_READERS]) for k in range(_READERS)]:
+                done.result()
         return target
 
     def torn(self) -> tuple[int, ...]:

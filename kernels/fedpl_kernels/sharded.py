@@ -14,9 +14,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as Spec
 from jaxtyping import Bool, Float
 
-from ._columns import default_block
-from ._gram import TILE, exclude, raw_gram
-from ._mix import local_mix
+from ._columns import Boundaries, check_boundaries, default_block, shares, walk_of
+from ._gram import TILE, exclude, tiled_gram
+from ._mix import check_targets, walked_mix
 from ._precision import Precision, check_precision
 
 
@@ -72,21 +72,42 @@ def gram(
     precision: Precision = "highest",
 ) -> Float[Array, "n n"]:
     """`fedpl_kernels.gram` of an `x` sharded by columns (see `by_columns`); every device has the result."""
+    return gram_blocks(x, mesh, ((0, x.shape[1]),), mask, precision=precision)[0]
+
+
+def gram_blocks(
+    x: Float[Array, "n d"],
+    mesh: Mesh,
+    boundaries: Boundaries,
+    mask: Bool[Array | np.ndarray, " n"] | None = None,
+    *,
+    precision: Precision = "highest",
+) -> Float[Array, "blocks n n"]:
+    """`fedpl_kernels.gram_blocks` of an `x` sharded by columns: one pass and one all-reduce for all ranges.
+
+    A range may lie on one device or on several; the devices' work is even when the ranges cover the columns.
+
+    Raises:
+        ValueError: as `fedpl_kernels.gram_blocks`.
+    """
     check_precision(precision)
+    check_boundaries(boundaries, x.shape[1])
     present = np.ones(x.shape[0], bool) if mask is None else mask
-    return _gram(mesh, mesh.axis_names[0], precision)(x, present)
+    return _gram(mesh, mesh.axis_names[0], precision, boundaries)(x, present)
 
 
 @lru_cache
-def _gram(mesh: Mesh, axis: str, precision: Precision):  # type: ignore[no-untyped-def]
+def _gram(mesh: Mesh, axis: str, precision: Precision, boundaries: Boundaries):  # type: ignore[no-untyped-def]
     platform = "cpu" if mesh.devices.flat[0].platform == "cpu" else "gpu"
 
     @jax.jit
     @partial(jax.shard_map, mesh=mesh, in_specs=(Spec(None, axis), Spec()), out_specs=Spec(), check_vma=False)
     def run(x: Array, mask: Array) -> Array:
-        block = default_block(x.shape[0], platform)
-        local = raw_gram(x, precision, ((0, x.shape[1]),), block, TILE[platform])
-        return exclude(lax.psum(local, axis), mask)[0]
+        plans = shares(boundaries, x.shape[1], mesh.size, default_block(x.shape[0], platform))
+        parts = [plan.only(plan.full) for plan in plans], [plan.only(~plan.full) for plan in plans]
+        walks = [walk_of(lax.axis_index(axis), part) for part in parts if any(len(own.start) for own in part)]
+        local = tiled_gram(x, walks, len(boundaries), precision, TILE[platform])
+        return exclude(lax.psum(local, axis), mask)
 
     return run
 
@@ -101,15 +122,36 @@ def mix(
     precision: Precision = "highest",
 ) -> Float[Array, "m d"]:
     """`fedpl_kernels.mix` of an `x` sharded by columns; the result, and a donated `base`, are too."""
+    p = jnp.asarray(weights)[None]
+    return mix_blocks(p, x, mesh, ((0, x.shape[1]),), mask, base=base, precision=precision)
+
+
+def mix_blocks(
+    weights: Float[Array | np.ndarray, "blocks m n"],
+    x: Float[Array, "n d"],
+    mesh: Mesh,
+    boundaries: Boundaries,
+    mask: Bool[Array | np.ndarray, " n"] | None = None,
+    *,
+    base: Float[Array, "m d"] | None = None,
+    precision: Precision = "highest",
+) -> Float[Array, "m d"]:
+    """`fedpl_kernels.mix_blocks` of an `x` sharded by columns; the result, and a donated `base`, are too.
+
+    Raises:
+        ValueError: as `fedpl_kernels.mix_blocks`.
+    """
     check_precision(precision)
+    check_boundaries(boundaries, x.shape[1])
+    check_targets(weights.shape, x, boundaries, base, None, False)
     p = jnp.asarray(weights, jnp.float32)
     if mask is not None:
         p = jnp.where(jnp.asarray(mask), p, 0.0)
-    return _mix(mesh, mesh.axis_names[0], precision, base is not None)(base, p, x)
+    return _mix(mesh, mesh.axis_names[0], precision, boundaries, base is not None)(base, p, x)
 
 
 @lru_cache
-def _mix(mesh: Mesh, axis: str, precision: Precision, add: bool):  # type: ignore[no-untyped-def]
+def _mix(mesh: Mesh, axis: str, precision: Precision, boundaries: Boundaries, add: bool):  # type: ignore[no-untyped-def]
     platform = "cpu" if mesh.devices.flat[0].platform == "cpu" else "gpu"
     columns = Spec(None, axis)
 
@@ -122,8 +164,8 @@ def _mix(mesh: Mesh, axis: str, precision: Precision, add: bool):  # type: ignor
         check_vma=False,
     )
     def run(base: Array | None, p: Array, x: Array) -> Array:
-        return local_mix(
-            base, p[None], x, precision, ((0, x.shape[1]),), default_block(max(p.shape), platform)
-        )
+        plans = shares(boundaries, x.shape[1], mesh.size, default_block(max(p.shape[1:]), platform))
+        covered = sum(stop - start for start, stop in boundaries) == x.shape[1] * mesh.size
+        return walked_mix(base, p, x, precision, walk_of(lax.axis_index(axis), plans), covered)
 
     return run

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from ._columns import Boundaries, check_boundaries, default_block, platform_of
 from ._gram import TILE, exclude, raw_gram, usable_rows
 from ._mix import local_mix
-from ._panels import Panel, PanelReader, RowReader, cut, numbers, panel_width
+from ._panels import Panel, PanelReader, RowReader, cut, numbers, panel_width, reading_width
 from ._precision import Precision, check_precision
 from ._rowfile import TYPES
 from .store import VectorStore
@@ -54,7 +54,7 @@ def gram(
     check_precision(precision)
     ranges = boundaries or ((0, store.d),)
     check_boundaries(ranges, store.d)
-    width = min(panel_width(store, memory_budget), max(stop - start for start, stop in ranges))
+    width = min(reading_width(store, memory_budget), max(stop - start for start, stop in ranges))
     rows = np.ones(store.n, bool) if mask is None else np.asarray(mask)
     panels = cut(ranges, store.d, width)
     reader = PanelReader(store, rows, panels, width)
@@ -95,7 +95,7 @@ def mix(
     ranges = boundaries or ((0, store.d),)
     p = np.asarray(weights, np.float32).reshape(len(ranges), store.n, store.n)
     used = (p != 0).any((0, 1)) & (True if mask is None else np.asarray(mask))
-    width = _check(store, out, base, ranges, precision, memory_budget)
+    width = _check(store, out, base, ranges, precision, memory_budget, reading_width)
     _write(lambda owner, x: jnp.asarray(p[owner] * used), store, out, used, base, ranges, precision, width)
 
 
@@ -122,7 +122,7 @@ def mix_per_block(
         ValueError: as `mix`; also a range too wide for the budget (use `gram`, then `mix`).
         TornRowError: as `mix`, for any row within `mask`.
     """
-    width = _check(store, out, base, boundaries, precision, memory_budget)
+    width = _check(store, out, base, boundaries, precision, memory_budget, panel_width)
     widest = max(stop - start for start, stop in boundaries)
     if widest > width:
         raise ValueError(
@@ -145,6 +145,7 @@ def _check(
     boundaries: Boundaries,
     precision: Precision,
     memory_budget: int,
+    widest: Callable[[VectorStore, int, int], int],
 ) -> int:
     """The panel width for a mix, or a ValueError."""
     check_precision(precision)
@@ -154,7 +155,7 @@ def _check(
             raise ValueError(f"expected stores of {store.n} x {store.d}, got {other.n} x {other.d}")
     # Held at once: two panels read, and in float32 the product and its target.
     held = 2 + 2 * 4 // TYPES[store.dtype].itemsize
-    return min(panel_width(store, memory_budget, held), max(stop - start for start, stop in boundaries))
+    return min(widest(store, memory_budget, held), max(stop - start for start, stop in boundaries))
 
 
 def _write(

@@ -16,7 +16,7 @@ from fedpl_kernels import (
     streaming,
     weights,
 )
-from fedpl_kernels._panels import cut, panel_width
+from fedpl_kernels._panels import RowReader, cut, panel_width, reading_width
 from fedpl_kernels._rowfile import HEADER_BYTES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -177,6 +177,38 @@ def test_a_budget_is_kept_or_refused(tmp_path: Path) -> None:
     assert 2 * 4 * 1000 * width < 1 << 29
     with pytest.raises(ValueError, match="memory_budget: expected at least"):
         panel_width(store, 1 << 25)
+
+
+def test_reading_takes_no_more_than_helps(tmp_path: Path) -> None:
+    store = VectorStore.create(tmp_path / "many", 1000, 1_000_000)
+    assert reading_width(store, 4 << 30) == 32_768 < panel_width(store, 4 << 30)
+    tight = (48 << 20) + 24_000_000 + 2 * 4000 * 3000  # bytes: panels of 3,000 columns
+    assert reading_width(store, tight) == 2048 <= panel_width(store, tight) == 3000
+    assert reading_width(store, tight, 4) == 1024
+    crowd = VectorStore.create(tmp_path / "crowd", 20_000, 1_000_000)
+    assert reading_width(crowd, 32 << 30) == 8192 < panel_width(crowd, 32 << 30)
+    few = VectorStore.create(tmp_path / "few", 3, 50_001)
+    assert reading_width(few, 1 << 30) == 50_001
+    with pytest.raises(ValueError, match="memory_budget: expected at least"):
+        reading_width(store, 1 << 25)
+
+
+@pytest.mark.parametrize("rows", [[0], [1, 3, 4], [0, 1, 2, 3, 4]])
+def test_readers_share_the_rows_and_fail_together(tmp_path: Path, rows: list[int]) -> None:
+    x = vectors(5, 900)
+    store = filled(tmp_path / "x", x)
+    reader = RowReader(store, np.isin(np.arange(5), rows))
+    found = np.full((5, 900), 7, np.float32)
+    for start, stop in ((0, 301), (301, 900)):
+        reader.read(start, found[:, start:stop])
+    np.testing.assert_array_equal(found[rows], x[rows])
+    others = np.setdiff1d(np.arange(5), rows)
+    assert (found[others] == 7).all()
+    assert reader.torn() == ()
+    with store.row_path(rows[-1]).open("r+b") as file:
+        file.truncate(HEADER_BYTES + 3000)
+    with pytest.raises(OSError, match="the file ends at"):
+        reader.read(0, found)
 
 
 def test_wide_ranges_need_two_passes(tmp_path: Path) -> None:

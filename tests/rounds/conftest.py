@@ -14,7 +14,8 @@ from fedpl.scores import Scores
 from fedpl.server import Aggregator
 
 LAYOUT = AdapterLayout.of(
-    {"layers.0.lora_A": (2, 4), "layers.0.lora_B": (4, 2), "layers.1.lora_A": (2, 4), "head.weight": (3, 5)}
+    {f"layers.{i}.lora_{kind}": (2, 4) if kind == "A" else (4, 2) for i in range(2) for kind in "AB"}
+    | {"head.weight": (3, 5)}
 )
 CLIENTS = ("ada", "bob", "cleo", "dan", "eve", "fay", "gus")
 
@@ -25,6 +26,7 @@ class ToyExecutor:
     Attributes:
         size: Clients that train together.
         trained: Clients in the order in which they were trained.
+        shifts: What the frozen weights were moved by, in order.
         states: What clients remember: how often they have trained.
         sabotage: Called with a job and the client's row after training, for tests of what may go wrong.
     """
@@ -33,6 +35,7 @@ class ToyExecutor:
         self.size = size
         self.trained: list[tuple[int, str]] = []
         self.states: dict[str, dict[str, torch.Tensor]] = {}
+        self.shifts: list[torch.Tensor | None] = []
         self.sabotage: Callable[[Job, torch.Tensor], None] = lambda job, row: None
 
     def groups(self, jobs: Sequence[Job]) -> list[list[Job]]:
@@ -43,6 +46,13 @@ class ToyExecutor:
 
     def set_capacity(self, capacity: dict[str, int]) -> None:
         self.size = capacity["size"]
+
+    def shift(self, residual: torch.Tensor | None) -> None:
+        self.shifts.append(None if residual is None else residual.clone())
+
+    def losses(self, clients: Sequence[str], vectors: torch.Tensor) -> torch.Tensor:
+        goals = [torch.full_like(vectors[0], len(client) - 3.5) for client in clients]
+        return torch.stack([(vectors - goal).square().mean(1) for goal in goals])
 
     def client_state(self, client: str) -> dict[str, torch.Tensor]:
         return self.states.get(client, {})

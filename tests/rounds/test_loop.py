@@ -17,7 +17,7 @@ from fedpl.data import Columns, FederatedData, TextFiles
 from fedpl.rounds.executor import ClientUpdate, Job, LocalExecutor
 from fedpl.rounds.first_round import FirstRoundMemo
 from fedpl.rounds.loop import Federation, RoundResult, run_rounds
-from fedpl.server import Aggregator, FedBip, Local, Uniform
+from fedpl.server import Aggregator, FactorWise, FedBip, Ifca, Local, Residual, Uniform
 from fedpl.server.state import TaskVectors
 
 FEDBIP = Aggregator(weighting=FedBip())
@@ -178,7 +178,6 @@ PARTIAL = ParticipationConfig(fraction=0.4, min_clients=2)
 RULES = {
     "fedbip": Aggregator(),
     "fedbip-l": Aggregator(granularity="block"),
-    "average": Aggregator(weighting=Uniform()),
     "local": Aggregator(weighting=Local()),
 }
 
@@ -198,6 +197,43 @@ def test_absent_clients_keep_their_aggregate_bit_for_bit(rule: str, toy: Callabl
         everybody |= set(present)
         before = after
     assert everybody == set(range(7))
+
+
+def test_the_one_model_of_federated_averaging_is_everybodys(toy: Callable[..., Federation]) -> None:
+    """Whoever was away receives what the others have made of it."""
+    for result in run_rounds(toy(participation=PARTIAL, aggregator=Aggregator(weighting=Uniform())), 3):
+        personal = np.asarray(result.state.personal)
+        assert np.abs(personal - personal[0]).max() < 1e-6
+
+
+def test_clients_that_take_part_choose_their_model(toy: Callable[..., Federation]) -> None:
+    """IFCA: whoever takes part receives the model of its choice; the traffic counts all models."""
+    settings = Ifca(models=2, spread=0.5)
+    run = toy(participation=PARTIAL, aggregator=Aggregator(weighting=settings, combine=FactorWise("models")))
+    chosen: dict[str, int] = {}
+    personal = np.tile(run.initial.numpy(), (7, 1))
+    for result in run_rounds(run, 6):
+        labels = np.asarray(result.state.memory["ifca.labels"])
+        models = np.asarray(result.state.memory["ifca.models"])
+        rows = [update.row for update in result.updates]
+        after = np.array(result.state.personal)
+        absent = sorted(set(range(7)) - set(rows))
+        assert np.array_equal(after[absent], personal[absent])
+        for row in rows:
+            chosen[run.clients[row]] = int(labels[row])
+            np.testing.assert_allclose(after[row], models[labels[row]], rtol=1e-5, atol=1e-6)
+        assert result.bytes_down == 2 * result.bytes_up
+        personal = after
+    assert set(chosen) == set(run.clients)
+
+
+def test_the_frozen_weights_are_moved_by_the_server_s_residual(toy: Callable[..., Federation]) -> None:
+    run = toy(aggregator=Aggregator(weighting=Uniform(), combine=Residual()))
+    residuals = [np.array(result.state.memory["residual"]) for result in run_rounds(run, 3)]
+    first, *moved = run.executor.shifts
+    assert first is None, "what another method left is taken away"
+    assert np.abs(residuals[0]).max() > 0
+    assert [shift.numpy().tolist() for shift in moved] == [values.tolist() for values in residuals[:2]]
 
 
 def test_participants_are_aggregated_as_if_the_others_did_not_exist(toy: Callable[..., Federation]) -> None:

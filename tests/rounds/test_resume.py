@@ -33,17 +33,13 @@ def standing(federation: Federation, folder: Path, rounds: int = 4) -> Standing:
     return Standing(federation, rounds, MethodFolder(folder), "origin", Clock())
 
 
-class Stale(Aggregator):
-    """Uses what absent clients sent last."""
-
-    def update(self, state, vectors, layout):  # type: ignore[no-untyped-def]
-        return super().update(state, vectors._replace(mask=vectors.age >= 0), layout)
-
-
 CONDITIONS = {
     "everybody": {},
     "partial": {"participation": ParticipationConfig(fraction=0.5)},
-    "stale": {"participation": ParticipationConfig(fraction=0.5), "aggregator": Stale()},
+    "stale": {
+        "participation": ParticipationConfig(fraction=0.5),
+        "aggregator": Aggregator(stale_discount=0.5),
+    },
     "faulty": {"faults": FaultsConfig(lost=0.2, late=0.2, hostile=0.3, attack="gaussian"), "seed": 1},
     "private": {"privacy": PrivacyConfig(clip=1.0)},
 }

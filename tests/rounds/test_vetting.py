@@ -84,6 +84,7 @@ def spoil(client: str, change: Callable[[torch.Tensor], object], round: int = 2)
     return sabotage
 
 
+RULES = [Aggregator(), Aggregator(weighting=Uniform()), Aggregator(granularity="block")]
 BAD = {
     "nan": (lambda row: row.fill_(math.nan), "its task vector is not finite"),
     "one infinity": (lambda row: row[:1].fill_(math.inf), "its task vector is not finite"),
@@ -92,7 +93,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-@pytest.mark.parametrize("rule", [Aggregator(), Aggregator(weighting=Uniform()), Aggregator("block")])
+@pytest.mark.parametrize(
+    "rule", [Aggregator(), Aggregator(weighting=Uniform()), Aggregator(granularity="block")]
+)
 def test_a_bad_vector_moves_nobody_and_the_round_goes_on(
     kind: str, rule: Aggregator, toy: Callable[..., Federation], monkeypatch: pytest.MonkeyPatch
 ) -> None:

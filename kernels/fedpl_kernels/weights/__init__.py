@@ -11,7 +11,9 @@ Conventions shared by all of them:
 from ._diagnostics import WeightDiagnostics, diagnostics
 from ._fedbip import fedbip
 from ._prior import blend_prior, by_size, clusters, fixed_self, identity, uniform
+from ._published import fedamp, fedawa_logits
 from ._selection import relu, softmax, threshold, top_k
+from ._similarity import centre, corrected, median_distance, rbf, subspace_overlap
 from ._simplex import project_simplex, simplex_qp
 from ._wiener import fill_diagonal, wiener
 
@@ -19,16 +21,23 @@ __all__ = [
     "WeightDiagnostics",
     "blend_prior",
     "by_size",
+    "centre",
     "clusters",
+    "corrected",
     "diagnostics",
+    "fedamp",
+    "fedawa_logits",
     "fedbip",
     "fill_diagonal",
     "fixed_self",
     "identity",
+    "median_distance",
     "project_simplex",
+    "rbf",
     "relu",
     "simplex_qp",
     "softmax",
+    "subspace_overlap",
     "threshold",
     "top_k",
     "uniform",

@@ -1,0 +1,1 @@
+"""Which server rule finds the clients that belong together, on validation data?"""

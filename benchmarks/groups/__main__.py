@@ -1,0 +1,85 @@
+"""``python -m benchmarks.groups``: which rule recovers what averaging inside the true groups would gain?
+
+Every rule on the same clients, seeds and steps; θ̄ᵢ and θᵢ on validation (where rules are chosen) and test.
+Finished runs are kept, so an interrupted benchmark goes on where it stopped.
+"""
+
+import argparse
+import json
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.groups.populations import POPULATIONS
+from benchmarks.groups.rules import RULES
+from benchmarks.groups.tables import tables
+from benchmarks.machine import describe
+from benchmarks.main_job import line, scores
+from fedpl.clients.hardware import choose_hardware
+from fedpl.clients.trainer import ClientTrainer
+from fedpl.config import Config
+from fedpl.files import write_json
+from fedpl.interop import server_device
+from fedpl.rounds.executor import local_executor
+from fedpl.rounds.first_round import FirstRoundMemo
+from fedpl.rounds.loop import Federation, run_rounds
+
+RESULTS = Path(__file__).parents[1] / "results" / "groups.json"
+
+
+def run(
+    population: str, seed: int, rules: Sequence[str], precision: str, found: dict[str, Any], save: Any
+) -> None:
+    """The rules that are missing in `found`, on one population and seed."""
+    missing = [rule for rule in rules if rule not in found]
+    if not missing:
+        return
+    config = replace(Config(), seed=seed, precision=precision)
+    data = POPULATIONS[population](seed)
+    hardware = choose_hardware(config.accelerator, config.precision)
+    trainer = ClientTrainer(config, data, hardware)
+    initial = trainer.initial().to(server_device(hardware.device))
+    executor = FirstRoundMemo(local_executor(trainer))
+    groups = tuple(client.group for client in data.clients)
+    for rule in missing:
+        federation = Federation(
+            data.ids, trainer.layout, RULES[rule], executor, initial, config.rounds, true_groups=groups
+        )
+        last = deque(run_rounds(federation, config.rounds), maxlen=1).pop()
+        same = [[a == b for b in groups] for a in groups]
+        inside = float((last.weights.mean(0) * same).sum() / len(groups))
+        found[rule] = {**scores(last), "weight_inside_groups": inside}
+        save()
+        print(f"{population}  seed {seed}  {rule:40s} {line(found[rule])}  inside {inside:.2f}", flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run what is missing, write the JSON, print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.groups", description=__doc__)
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--populations", nargs="*", choices=list(POPULATIONS), default=list(POPULATIONS))
+    parser.add_argument("--rules", nargs="*", choices=list(RULES), default=list(RULES))
+    parser.add_argument("--precision", default="auto", help="auto, 32-true or bf16-mixed")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args(argv)
+    results: dict[str, Any] = {**describe(), "precision": arguments.precision, "populations": {}}
+    if arguments.out.is_file():
+        results["populations"] = json.loads(arguments.out.read_text())["populations"]
+    for seed in arguments.seeds:
+        for population in arguments.populations:
+            found = results["populations"].setdefault(population, {}).setdefault(str(seed), {})
+            run(
+                population,
+                seed,
+                arguments.rules,
+                arguments.precision,
+                found,
+                lambda: write_json(arguments.out, results),
+            )
+    print(tables(results))
+
+
+if __name__ == "__main__":
+    main()

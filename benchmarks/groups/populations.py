@@ -1,0 +1,110 @@
+"""Client populations with and without groups, from real texts."""
+
+import gzip
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from fedpl.data import ClientData, FederatedData, Split, Tweets
+from fedpl.data.duplicates import without_near_duplicates
+from fedpl.errors import UserError
+from fedpl.randomness import derive_seed
+
+TRAIN, VALIDATION, TEST = 32, 40, 120
+_NATURAL_TOPICS = ("coachella", "deflategate", "apple", "selfdriving")
+_DOMAINS = ("tweets", "products", "movies", "news")
+_TASKS = ("MR", "SUBJ", "CR", "MPQA", "TREC", "SST2")
+
+
+def _rows(name: str) -> list[dict]:
+    folder = Path(os.environ.get("FEDPL_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    path = folder / f"{name}.jsonl.gz"
+    if not path.is_file():
+        raise UserError(f"{path} is absent: set FEDPL_DATA to the folder of the benchmarks' data")
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def _deal(pools: dict[str, list[tuple[str, int]]], per_pool: int, flip: bool, seed: int, stage: str) -> tuple:
+    """Clients from pools of labelled texts, by label; with `flip` every second names classes anew."""
+    clients = []
+    for pool, rows in pools.items():
+        kept = without_near_duplicates([text for text, _ in rows])
+        rows = [rows[i] for i in kept]
+        rng = np.random.default_rng(derive_seed(seed, stage, 0, pool))
+        order = [rows[i] for i in rng.permutation(len(rows))]
+        classes = sorted({label for _, label in order})
+        queues = {c: [row for row in order if row[1] == c] for c in classes}
+        shares = {c: len(queues[c]) / len(order) for c in classes}
+        for number in range(per_pool):
+            splits = {}
+            for name, size in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST)):
+                taken: list[tuple[str, int]] = []
+                for c in classes:
+                    want = max(round(size * shares[c]), 1)
+                    taken += queues[c][:want]
+                    queues[c] = queues[c][want:]
+                taken = [taken[i] for i in rng.permutation(len(taken))]
+                labels = [1 - label if flip and number % 2 else label for _, label in taken]
+                splits[name] = Split(tuple(text for text, _ in taken), tuple(labels))
+            group = "ab"[number % 2] if flip else pool
+            clients.append(ClientData(f"{pool}-{'abcd'[number]}", **splits, group=group))
+    return tuple(clients)
+
+
+def _balanced(rows: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    counts = [sum(label == c for _, label in rows) for c in (0, 1)]
+    seen = [0, 0]
+    kept = []
+    for text, label in rows:
+        seen[label] += 1
+        if seen[label] <= min(counts):
+            kept.append((text, label))
+    return kept
+
+
+def vader(flip: bool) -> Callable[[int], FederatedData]:
+    """Four domains of sentences with human sentiment; two clients each, of two conventions or of one."""
+
+    def load(seed: int) -> FederatedData:
+        pools: dict[str, list[tuple[str, int]]] = {domain: [] for domain in _DOMAINS}
+        for row in _rows("vader_hutto2014"):
+            if abs(row["rating"]) > 0.5:
+                pools[row["domain"]].append((row["text"], int(row["rating"] > 0)))
+        balanced = {domain: _balanced(rows)[:3000] for domain, rows in pools.items()}
+        return FederatedData(_deal(balanced, 2, flip, seed, "vader"), ("negative", "positive"))
+
+    return load
+
+
+def tasks(seed: int) -> FederatedData:
+    """Six sentence tasks with label sets of their own, two clients each: groups are tasks."""
+    pools: dict[str, list[tuple[str, int]]] = {task: [] for task in _TASKS}
+    for row in _rows("sentconv_tasks"):
+        if row["task"] in pools:
+            pools[row["task"]].append((row["text"], row["label"]))
+    rng = np.random.default_rng(0)
+    some = {task: [rows[i] for i in rng.permutation(len(rows))[:3000]] for task, rows in pools.items()}
+    return FederatedData(_deal(some, 2, False, seed, "tasks"), tuple("012345"))
+
+
+def tweets(seed: int) -> FederatedData:
+    """The default job: six airlines, two conventions."""
+    return Tweets().load(seed)
+
+
+def topics(seed: int) -> FederatedData:
+    """Four unrelated topics of tweets, one convention: no groups."""
+    return Tweets(topics=_NATURAL_TOPICS, conventions=1).load(seed)
+
+
+POPULATIONS: dict[str, Callable[[int], FederatedData]] = {
+    "airlines, two conventions": tweets,
+    "domains, two conventions": vader(True),
+    "six sentence tasks": tasks,
+    "domains, one convention": vader(False),
+    "unrelated topics": topics,
+}

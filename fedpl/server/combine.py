@@ -1,0 +1,117 @@
+"""Fourth choice of the server: how weighted task vectors become new aggregates. Settings; see `products`."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from jax import Array
+
+    from fedpl.layout import AdapterLayout, Entry
+
+
+class Round(NamedTuple):
+    """What there is to combine.
+
+    Attributes:
+        personal: θ̄ᵢ before the round, [clients, params].
+        vectors: τᵢ, [clients, params].
+        weights: pᵢₖ of every group, [groups, clients, clients]; zero rows and columns for the absent.
+        groups: The tensors of every group.
+        mask: Whose task vectors count, [clients].
+        layout: All tensors.
+        reference: θ₀, [params].
+    """
+
+    personal: "Array"
+    vectors: "Array"
+    weights: "Array"
+    groups: "tuple[tuple[Entry, ...], ...]"
+    mask: "Array"
+    layout: "AdapterLayout"
+    reference: "Array"
+
+
+class Combine(ABC):
+    """A pure function from weighted task vectors to the steps θ̄ᵢ' − θ̄ᵢ of the shared columns."""
+
+    shifts_base: ClassVar[bool] = False
+    """Whether a part of the result goes into the frozen weights, the same for all clients."""
+
+    @abstractmethod
+    def __call__(self, round: Round) -> "tuple[Array, Array | None]":
+        """Steps [clients, params], zero in columns of no group, and what is added to the residual."""
+
+
+@dataclass(frozen=True)
+class FactorWise(Combine):
+    """Σₖ pᵢₖ τₖ, tensor by tensor (FedBip; the FedIT way for LoRA's factors).
+
+    Attributes:
+        mixes: updates: task vectors onto the client's own aggregate (FedBip); models: Σₖ pᵢₖ θₖ takes the
+            place of the aggregate (FedAMP, pFedGraph, clusters). Equal when all start from one model.
+        match_norm: Scale a client's step, group by group, to the length of its own task vector, which
+            averaging of nearly orthogonal vectors would shorten.
+    """
+
+    mixes: Literal["updates", "models"] = "updates"
+    match_norm: bool = False
+
+    def __call__(self, round: Round) -> "tuple[Array, Array | None]":
+        from fedpl.server.products import mix_groups, scale_to_own
+
+        if self.mixes == "models":
+            models = round.personal + round.vectors
+            step = mix_groups(round._replace(vectors=models), minus=round.personal)
+        else:
+            step = mix_groups(round)
+        return (scale_to_own(round, step) if self.match_norm else step), None
+
+
+@dataclass(frozen=True)
+class ProductSpace(Combine):
+    """The best rank-r factors of ΔW̄ᵢ + Σₖ pᵢₖ (ΔWₖ − ΔW̄ₖ), module by module; the head factor-wise.
+
+    The mean of A times the mean of B is not the mean of BA; with weights that may be negative the error
+    grows. By QR of the stacked factors and an SVD of the small rest (FlexLoRA, NeurIPS 2024, personalised).
+
+    Attributes:
+        mixes: As in `FactorWise`.
+        balance: Singular values shared evenly between A and B; else all on B, as FlexLoRA does.
+    """
+
+    mixes: Literal["updates", "models"] = "updates"
+    balance: bool = True
+
+    def __call__(self, round: Round) -> "tuple[Array, Array | None]":
+        from fedpl.server.products import mix_products
+
+        return mix_products(round, models=self.mixes == "models", balance=self.balance), None
+
+
+@dataclass(frozen=True)
+class Residual(Combine):
+    """Factors are averaged, and what their product misses of the mean of products, s (Σ p BA − B̄Ā), is added
+    to the frozen weights of all clients: exact (FedEx-LoRA, ACL 2025). Needs the same weights for all."""
+
+    shifts_base: ClassVar[bool] = True
+
+    def __call__(self, round: Round) -> "tuple[Array, Array | None]":
+        from fedpl.server.products import mean_product, mix_groups, own_product
+
+        step = mix_groups(round._replace(vectors=round.personal + round.vectors), minus=round.personal)
+        return step, mean_product(round) - own_product(round.personal + step, round.layout)
+
+
+@dataclass(frozen=True)
+class Stacking(Combine):
+    """Σₖ pₖ s BₖAₖ, exact, goes into the frozen weights of all clients, who start with fresh factors (FLoRA,
+    NeurIPS 2024, whose stacked factors have this product). Needs the same weights for all."""
+
+    shifts_base: ClassVar[bool] = True
+
+    def __call__(self, round: Round) -> "tuple[Array, Array | None]":
+        from fedpl.server.products import fresh_factors, mean_product, mix_groups
+
+        step = mix_groups(round._replace(vectors=round.personal + round.vectors), minus=round.personal)
+        return fresh_factors(round, step), mean_product(round)

@@ -1,0 +1,164 @@
+"""Arithmetic of combining: weighted sums of tensors by group, and weighted sums of LoRA products."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from fedpl_kernels import mix_blocks
+from jax import Array
+from jaxtyping import Float
+
+from fedpl.layout import AdapterLayout, Entry, merge_ranges
+from fedpl.server.combine import Round
+
+_TINY = 1e-30
+
+
+def mix_groups(
+    round: Round,
+    minus: Float[Array, "clients params"] | None = None,
+    base: Float[Array, "clients params"] | None = None,
+) -> Float[Array, "clients params"]:
+    """Σₖ pᵢₖ vₖ in the columns of every group, zero elsewhere.
+
+    Args:
+        round: Weights, groups and vectors v.
+        minus: Subtracted in these columns, for clients whose weights are not all zero.
+        base: The sums are added to it in place.
+    """
+    ranges = [(i, part) for i, group in enumerate(round.groups) for part in merge_ranges(group)]
+    p = (
+        round.weights
+        if len(ranges) == len(round.groups)
+        else round.weights[jnp.array([i for i, _ in ranges])]
+    )
+    mixed = mix_blocks(p, round.vectors, tuple(part for _, part in ranges), round.mask, base=base)
+    if minus is None:
+        return mixed
+    active = (round.weights != 0).any(-1).any(0)[:, None] & _columns(round)
+    return jnp.where(active, mixed - minus, 0.0)
+
+
+def _columns(round: Round) -> Array:
+    """Which columns belong to a group."""
+    inside = jnp.zeros(round.layout.size, bool)
+    for group in round.groups:
+        for start, stop in merge_ranges(group):
+            inside = inside.at[start:stop].set(True)
+    return inside
+
+
+def scale_to_own(round: Round, step: Float[Array, "clients params"]) -> Float[Array, "clients params"]:
+    """Steps as long as the clients' own task vectors, group by group."""
+    for group in round.groups:
+        ranges = merge_ranges(group)
+        own, new = (
+            jnp.sqrt(sum(jnp.square(x[:, a:b]).sum(1) for a, b in ranges)) for x in (round.vectors, step)
+        )
+        factor = jnp.where(new > _TINY, own / jnp.maximum(new, _TINY), 1.0)[:, None]
+        for start, stop in ranges:
+            step = step.at[:, start:stop].multiply(factor)
+    return step
+
+
+def _factors(matrix: Array, a: Entry, b: Entry) -> tuple[Array, Array]:
+    return (
+        matrix[:, a.start : a.stop].reshape(-1, *a.shape),
+        matrix[:, b.start : b.stop].reshape(-1, *b.shape),
+    )
+
+
+def mix_products(round: Round, *, models: bool, balance: bool) -> Float[Array, "clients params"]:
+    """Steps to the best rank-r factors of the mixed products; the head's steps are factor-wise.
+
+    Args:
+        round: Weights, groups and vectors.
+        models: Mix the models' products, rather than their changes onto the client's own.
+        balance: Share singular values evenly between A and B.
+    """
+    step = _mix_models(round) if models else mix_groups(round)
+    place = {entry.name: i for i, group in enumerate(round.groups) for entry in group}
+    after = round.personal + jnp.where(round.mask[:, None], round.vectors, 0.0)
+    active = (round.weights != 0).any(-1).any(0)
+    for a, b in round.layout.pairs:
+        if a.name not in place or b.name not in place:
+            continue
+        p = round.weights[place[b.name]]
+        old, new = _factors(round.personal, a, b), _factors(after, a, b)
+        found_a, found_b = _truncated(p, *old, *new, models, balance)
+        for entry, found, before in ((a, found_a, old[0]), (b, found_b, old[1])):
+            change = jnp.where(active[:, None, None], found - before, 0.0).reshape(len(found), -1)
+            step = step.at[:, entry.start : entry.stop].set(change)
+    return step
+
+
+def _mix_models(round: Round) -> Float[Array, "clients params"]:
+    return mix_groups(round._replace(vectors=round.personal + round.vectors), minus=round.personal)
+
+
+@partial(jax.jit, static_argnames=("models", "balance"))
+def _truncated(
+    p: Float[Array, "n n"],
+    a_old: Float[Array, "n r d_in"],
+    b_old: Float[Array, "n d_out r"],
+    a_new: Float[Array, "n r d_in"],
+    b_new: Float[Array, "n d_out r"],
+    models: bool,
+    balance: bool,
+) -> tuple[Float[Array, "n r d_in"], Float[Array, "n d_out r"]]:
+    n, r, d_in = a_old.shape
+    d_out = b_old.shape[1]
+
+    def one(i: Array) -> tuple[Array, Array]:
+        row = p[i]
+        if models:
+            coefficients, a, b = row, a_new, b_new
+        else:
+            # ΔW̄ᵢ + Σₖ pₖ B'ₖA'ₖ − Σₖ pₖ BₖAₖ as one sum of 2n + 1 products.
+            coefficients = jnp.concatenate([row, -row, jnp.ones(1)])
+            a = jnp.concatenate([a_new, a_old, a_old[i][None]])
+            b = jnp.concatenate([b_new, b_old, b_old[i][None]])
+        left = (b * coefficients[:, None, None]).transpose(1, 0, 2).reshape(d_out, -1)
+        right = a.reshape(-1, d_in)
+        if left.shape[1] < min(d_out, d_in):
+            q_left, r_left = jnp.linalg.qr(left)
+            q_right, r_right = jnp.linalg.qr(right.T)
+            u, values, vt = jnp.linalg.svd(r_left @ r_right.T, full_matrices=False)
+            u, vt = q_left @ u, vt @ q_right.T
+        else:
+            u, values, vt = jnp.linalg.svd(left @ right, full_matrices=False)
+        root = jnp.sqrt(values[:r]) if balance else jnp.ones(r)
+        share = root if balance else values[:r]
+        return vt[:r] * root[:, None], u[:, :r] * share
+
+    return jax.lax.map(one, jnp.arange(n))
+
+
+def mean_product(round: Round) -> Float[Array, "residual"]:
+    """Σₖ pₖ s BₖAₖ of every module with the first present client's weights, which are everyone's."""
+    after = round.personal + jnp.where(round.mask[:, None], round.vectors, 0.0)
+    row = round.weights.mean(0)[jnp.argmax(round.mask)]
+    parts = []
+    for a, b in round.layout.pairs:
+        factors_a, factors_b = _factors(after, a, b)
+        parts.append(jnp.einsum("k,kor,kri->oi", row, factors_b, factors_a, precision="highest").reshape(-1))
+    return round.layout.scale * jnp.concatenate(parts)
+
+
+def own_product(matrix: Float[Array, "clients params"], layout: AdapterLayout) -> Float[Array, "residual"]:
+    """s B A of every module in the mean of the rows, which are all the same."""
+    mean = matrix.mean(0, keepdims=True)
+    parts = []
+    for a, b in layout.pairs:
+        factors_a, factors_b = _factors(mean, a, b)
+        parts.append(jnp.matmul(factors_b[0], factors_a[0], precision="highest").reshape(-1))
+    return layout.scale * jnp.concatenate(parts)
+
+
+def fresh_factors(round: Round, step: Float[Array, "clients params"]) -> Float[Array, "clients params"]:
+    """Steps that put LoRA's factors back to θ₀, and the head's steps as they are."""
+    for entry in round.layout.entries:
+        if entry.kind != "head":
+            part = slice(entry.start, entry.stop)
+            step = step.at[:, part].set(round.reference[part] - round.personal[:, part])
+    return step

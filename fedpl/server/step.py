@@ -1,0 +1,141 @@
+"""One round of the server, with the choices of an `Aggregator`: compare, weigh, combine."""
+
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float
+
+from fedpl.layout import AdapterLayout
+from fedpl.server.candidates import remember
+from fedpl.server.combine import FactorWise, Round
+from fedpl.server.evidence import Evidence, View, averaged, compared_vectors, shared_groups
+from fedpl.server.products import mix_groups
+from fedpl.server.published import FedAwa
+from fedpl.server.state import Aggregation, ServerState, TaskVectors
+
+if TYPE_CHECKING:
+    from fedpl.server.aggregator import Aggregator
+
+
+def step(
+    rule: "Aggregator", state: ServerState, vectors: TaskVectors, layout: AdapterLayout
+) -> tuple[ServerState, Aggregation]:
+    """See `Aggregator.update`."""
+    # A vector that is not finite counts as absent: it moves nobody, and its client stays where it is.
+    finite = jnp.isfinite(vectors.matrix.sum(1))
+    present = vectors.mask & finite
+    age = jnp.zeros(len(present), jnp.int32) if vectors.age is None else vectors.age
+    stale = finite & ~vectors.mask & (age > 0) & rule.uses_stale
+    groups = shared_groups(layout, rule.granularity, rule.shared(layout))
+
+    similarity, weights, memory = _weigh(rule, state, vectors, layout, groups, present, present | stale)
+    taken = jnp.where(stale, rule.stale_discount**age, present.astype(jnp.float32))
+    rows = present
+    if rule.weighting.one_for_all:  # the absent too: the one model is what they receive next
+        rows = jnp.broadcast_to(present.any(), present.shape)
+        weights = jnp.broadcast_to(weights[:, jnp.argmax(present), None], weights.shape)
+    p = _take(weights, taken, rows)
+
+    round = Round(state.personal, vectors.matrix, p, groups, present | stale, layout, state.reference)
+    personal, new = _combine(rule, round, present, state.memory)
+    memory = {**state.memory, **memory, **new}
+    memory |= remember(memory, personal, present)
+    next_state = state._replace(round=state.round + 1, personal=personal, memory=memory)
+    return next_state, Aggregation(similarity, weights)
+
+
+def _weigh(
+    rule: "Aggregator",
+    state: ServerState,
+    vectors: TaskVectors,
+    layout: AdapterLayout,
+    groups: tuple,
+    present: Bool[Array, "clients"],
+    usable: Bool[Array, "clients"],
+) -> tuple[Array, Array, dict[str, Array]]:
+    """Similarities and weights of every group, and what is remembered of them."""
+    subject = rule.subject
+    compared, before, memory = compared_vectors(subject, state, vectors, present)
+    compared = jnp.where(usable[:, None], compared, 0.0) if subject.space == "product" else compared
+    view = View(before, compared, usable, layout, groups, subject)
+    products, own = rule.similarity.products(view), view.compared
+    if rule.shrink:
+        whole = products[jnp.array(own)].sum(0, keepdims=True)
+        products, own = jnp.concatenate([products, whole]), (*own, False)
+    if subject.average == "products":
+        products, new = averaged("products", subject.decay, state.memory, products, present)
+        memory |= new
+    similarity = rule.similarity(products, usable)
+    if subject.average == "similarity":
+        known = present & (jnp.diagonal(similarity, axis1=-2, axis2=-1) > 0)
+        similarity, new = averaged("similarity", subject.decay, state.memory, similarity, known)
+        memory |= new
+    evidence = Evidence(
+        similarity,
+        products,
+        own,
+        usable,
+        vectors.num_examples,
+        state.round,
+        true_groups=vectors.true_groups,
+    )
+    if isinstance(rule.weighting, FedAwa):
+        evidence = evidence._replace(alignment=_alignment(state.personal, vectors.matrix))
+    weights, new = rule.weighting.weigh(evidence, state.memory)
+    if rule.shrink:
+        similarity, weights = similarity[:-1], (1 - rule.shrink) * weights[:-1] + rule.shrink * weights[-1:]
+    return similarity, weights, memory | new
+
+
+def _alignment(
+    personal: Float[Array, "clients params"], vectors: Float[Array, "clients params"]
+) -> Float[Array, "clients"]:
+    """cos(θ̄ᵢ + τᵢ, θ̄ᵢ)."""
+    tuned = personal + vectors
+    lengths = jnp.sqrt((tuned * tuned).sum(1) * (personal * personal).sum(1))
+    return (tuned * personal).sum(1) / jnp.maximum(lengths, jnp.finfo(jnp.float32).tiny)
+
+
+def _take(
+    weights: Float[Array, "groups clients clients"],
+    taken: Float[Array, "clients"],
+    rows: Bool[Array, "clients"],
+) -> Float[Array, "groups clients clients"]:
+    """Weights of what counts in full or in part, rows scaled back to their sums; other rows are zero."""
+    whole = weights.sum(-1, keepdims=True)
+    part = weights * taken
+    total = part.sum(-1, keepdims=True)
+    usual = jnp.abs(total) > 1e-6
+    scaled = jnp.where(usual, part * (whole / jnp.where(usual, total, 1.0)), part)
+    partly = (taken > 0) & (taken < 1)
+    return jnp.where(rows[:, None], jnp.where(partly.any(), scaled, part), 0.0)
+
+
+def _combine(
+    rule: "Aggregator", round: Round, present: Bool[Array, "clients"], memory: dict[str, Array]
+) -> tuple[Array, dict[str, Array]]:
+    """New aggregates, and what is remembered."""
+    everything = sum(entry.size for group in round.groups for entry in group) == round.layout.size
+    plain = rule.combine == FactorWise() and not rule.server_momentum
+    everyone = bool(present.all())
+    if plain and everything and (everyone or rule.weighting.one_for_all):
+        steps = round._replace(weights=rule.server_lr * round.weights)
+        return mix_groups(steps, base=round.personal), {}
+    step, residual = rule.combine(round)
+    new = {}
+    if rule.server_momentum:
+        step = step + rule.server_momentum * memory.get("velocity", jnp.zeros_like(step))
+        new["velocity"] = step
+    if residual is not None:
+        new["residual"] = memory.get("residual", jnp.zeros_like(residual)) + residual
+    step = rule.server_lr * step
+    if not everything:
+        own = jnp.ones(round.layout.size, bool)
+        for group in round.groups:
+            for entry in group:
+                own = own.at[entry.start : entry.stop].set(False)
+        step = jnp.where(own, jnp.where(present[:, None], round.vectors, 0.0), step)
+    # Not merely + 0: an absent client's aggregate stays bit for bit.
+    moved = (round.weights != 0).any((0, 2)) | present
+    return jnp.where(moved[:, None], round.personal + step, round.personal), new

@@ -1,0 +1,43 @@
+"""First choice of the server: what of the clients is compared. Settings only; arithmetic in `evidence`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is compared: which vectors, in which space, over how many rounds.
+
+    Attributes:
+        vectors: round: this round's task vectors (FedBip); cumulative: θᵢ − θ₀, all that happened since the
+            start (pFedGraph); averaged: the running mean of a client's task vectors.
+        average: What else is averaged over the rounds so far, pair by pair, over the rounds in which both
+            took part: none; products: the inner products; similarity: the similarities.
+        decay: Weight of the past in all averages, per round: 1 is the plain mean, less forgets.
+        space: factors: LoRA's A and B as they are; lora_A or lora_B: one of them; product: the change of
+            ΔW = s·BA itself, exact, the same for any factors with the same product; head: none of them.
+        head: Whether the classification head is compared too.
+        precision: Arithmetic of inner products: highest (float32), tf32 or bf16 (float32 accumulation).
+    """
+
+    vectors: Literal["round", "cumulative", "averaged"] = "round"
+    average: Literal["none", "products", "similarity"] = "none"
+    decay: float = 1.0
+    space: Literal["factors", "lora_A", "lora_B", "product", "head"] = "factors"
+    head: bool = True
+    precision: Literal["highest", "tf32", "bf16"] = "highest"
+
+    def problems(self) -> Sequence[str]:
+        """What is wrong with the settings, one line each."""
+        found = []
+        if not 0 < self.decay <= 1:
+            found.append(f"aggregator.subject.decay: must lie in (0, 1], got {self.decay}")
+        if self.space == "product" and self.vectors == "averaged":
+            found.append(
+                "aggregator.subject.space: the product of averaged factors is no average of products; use "
+                "average: products with space: product"
+            )
+        if self.space == "head" and not self.head:
+            found.append("aggregator.subject.head: must be true with space: head, or nothing is compared")
+        return found

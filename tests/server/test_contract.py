@@ -1,0 +1,148 @@
+"""What holds for every preset in ``configs/method``: one suite over all of them."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fedpl.cli import make_parser, parse
+from fedpl.server import Aggregator
+from fedpl.server.state import ServerState, load_state, save_state
+from tests.server.conftest import LORA, reference, task_vectors, vectors
+
+ROOT = Path(__file__).parents[2]
+METHODS = sorted((ROOT / "configs" / "method").glob("*.yaml"))
+N = 6
+SAME_ORDER = np.arange(N)
+GROUPS = ("a", "b") * 3
+
+
+def rule_of(path: Path) -> Aggregator:
+    return parse(make_parser("fit", ""), [f"--config={path}"])[0].aggregator
+
+
+@pytest.fixture(params=METHODS, ids=lambda path: path.stem)
+def rule(request: pytest.FixtureRequest) -> Aggregator:
+    return rule_of(request.param)
+
+
+def begin(rule: Aggregator, order: np.ndarray = SAME_ORDER) -> ServerState:
+    state = rule.init(jnp.asarray(reference()), len(order))
+    if rule.candidates(state) is None:
+        return state
+    losses = np.tile([[1.0, 2.0], [2.0, 1.0]], (N // 2, 1))
+    return rule.assign(state, jnp.asarray(losses[order % N]))
+
+
+def run(rule: Aggregator, rounds: list[np.ndarray], order: np.ndarray = SAME_ORDER, **given) -> ServerState:
+    state = begin(rule, order)
+    groups = tuple(GROUPS[i] for i in order)
+    for tau in rounds:
+        state, found = rule.update(state, vectors(tau[order], groups=groups, **given), LORA)
+        assert np.isfinite(np.asarray(found.weights)).all()
+    return state
+
+
+ROUNDS = [task_vectors(0), task_vectors(1)]
+
+
+def test_the_order_of_clients_does_not_matter(rule: Aggregator) -> None:
+    order = np.array([4, 2, 0, 5, 1, 3])
+    plain, turned = run(rule, ROUNDS), run(rule, ROUNDS, order)
+    np.testing.assert_allclose(turned.personal, np.asarray(plain.personal)[order], rtol=1e-3, atol=1e-4)
+
+
+def test_rows_sum_to_one(rule: Aggregator) -> None:
+    _, found = rule.update(begin(rule), vectors(ROUNDS[0], groups=GROUPS), LORA)
+    np.testing.assert_allclose(np.asarray(found.weights).sum(-1), 1, atol=1e-4)
+
+
+def test_masked_clients_move_nobody(rule: Aggregator) -> None:
+    mask = [True, True, True, True, False, True]
+    changed = [tau.copy() for tau in ROUNDS]
+    for tau in changed:
+        tau[4] = 1e6
+    plain, other = run(rule, ROUNDS, mask=mask), run(rule, changed, mask=mask)
+    assert np.array_equal(plain.personal, other.personal)
+    if not rule.weighting.one_for_all and rule.candidates(plain) is None:
+        assert np.array_equal(plain.personal[4], reference())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_vector_that_is_not_finite_moves_nobody(rule: Aggregator, value: float) -> None:
+    broken = [tau.copy() for tau in ROUNDS]
+    for tau in broken:
+        tau[4, 5] = value
+    mask = [True, True, True, True, False, True]
+    found = run(rule, broken)
+    assert np.isfinite(np.asarray(found.personal)).all()
+    assert np.array_equal(found.personal, run(rule, broken, mask=mask).personal)
+
+
+def test_zero_vectors_are_no_trouble(rule: Aggregator) -> None:
+    some = ROUNDS[0].copy()
+    some[[1, 2]] = 0
+    for tau in (some, np.zeros_like(some)):
+        found = run(rule, [tau])
+        assert np.isfinite(np.asarray(found.personal)).all()
+
+
+def test_one_client_alone(rule: Aggregator) -> None:
+    state = rule.init(jnp.asarray(reference()), 1)
+    if rule.candidates(state) is not None:
+        state = rule.assign(state, jnp.asarray([[1.0, 2.0]]))
+    start = np.asarray(state.personal).copy()
+    state, _ = rule.update(state, vectors(ROUNDS[0][:1], groups=("a",)), LORA)
+    if not rule.combine.shifts_base and type(rule.combine).__name__ == "FactorWise":
+        np.testing.assert_allclose(state.personal, start + ROUNDS[0][:1], rtol=1e-4, atol=1e-5)
+    assert np.isfinite(np.asarray(state.personal)).all()
+
+
+def test_duplicates_are_treated_alike(rule: Aggregator) -> None:
+    tau = ROUNDS[0].copy()
+    tau[2] = tau[0]
+    found = np.asarray(run(rule, [tau]).personal)
+    np.testing.assert_allclose(found[2], found[0], rtol=1e-3, atol=1e-4)
+
+
+def test_identical_clients_are_averaged_or_keep_their_own_which_is_the_same(rule: Aggregator) -> None:
+    if rule.candidates(rule.init(jnp.asarray(reference()), 1)) is not None:
+        pytest.skip("clients that choose among several models do not start alike")
+    tau = np.tile(ROUNDS[0][:1], (N, 1))
+    state = run(rule, [tau])
+    if rule.combine.shifts_base or type(rule.combine).__name__ == "ProductSpace":
+        return
+    np.testing.assert_allclose(state.personal, reference() + tau, rtol=1e-3, atol=1e-4)
+
+
+def test_the_state_survives_its_file_between_rounds(rule: Aggregator, tmp_path: Path) -> None:
+    through = run(rule, ROUNDS)
+    half = run(rule, ROUNDS[:1])
+    save_state(half, tmp_path / "state.safetensors")
+    loaded = load_state(tmp_path / "state.safetensors")
+    assert loaded.memory.keys() == half.memory.keys()
+    again, _ = rule.update(loaded, vectors(ROUNDS[1], groups=GROUPS), LORA)
+    for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(through), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_changing_participation_does_not_compile_again(rule: Aggregator) -> None:
+    masks = np.random.default_rng(0).random((6, N)) < 0.6
+    masks[:, :2] = True
+    masks[:2, 5] = False
+    state = begin(rule)
+    compiled: list[str] = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: compiled.append(name) if name.endswith("backend_compile_duration") else None
+    )
+    try:
+        for i, mask in enumerate(masks):
+            if i == 2:
+                compiled.clear()
+            present = vectors(ROUNDS[i % 2], mask=mask.tolist(), groups=GROUPS)
+            state, _ = rule.update(state, present, LORA)
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert not compiled
