@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from fedpl.conditions import FaultsConfig, ParticipationConfig, PrivacyConfig
 from fedpl.data import Source, Tweets
 from fedpl.objectives import Objective, Plain
 from fedpl.server import Aggregator
@@ -179,6 +180,9 @@ class Config:
         lora: The adapter.
         client: How a client fine-tunes.
         aggregator: The server rule.
+        participation: Who takes part in a round, and whose task vector counts.
+        faults: Simulated faults and attacks.
+        privacy: Differential privacy of what clients send.
         baselines: Methods that are also run on the same clients, seeds and steps, for the closing table.
         evaluation: When and how clients are scored.
         tracking: What is recorded and shown.
@@ -197,6 +201,9 @@ class Config:
     lora: LoraSettings = LoraSettings()
     client: ClientConfig = ClientConfig()
     aggregator: Aggregator = Aggregator()
+    participation: ParticipationConfig = ParticipationConfig()
+    faults: FaultsConfig = FaultsConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     baselines: tuple[Baseline, ...] = ("local", "fedavg")
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
@@ -241,6 +248,8 @@ def problems(config: Config) -> list[str]:
         f"baselines: '{config.method}' is the method itself; take it out of the baselines",
     )
     found += config.aggregator.problems()
+    for section in (config.participation, config.faults, config.privacy):
+        found += section.problems()
     found += config.data.problems()
     found += _run_dir_problems(config.run_dir)
     return found

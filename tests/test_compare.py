@@ -10,6 +10,7 @@ import pytest
 import fedpl.rounds.prepared as prepared
 from fedpl.clients.cohorts import CohortTrainer
 from fedpl.compare import main
+from fedpl.comparison.execute import RoundLines
 from fedpl.comparison.statistics import Spread, compare, harmed
 from fedpl.comparison.tables import as_csv, as_latex, caption, rich_table
 from fedpl.errors import UserError
@@ -50,9 +51,9 @@ def finished(arguments: list[str], counts: dict[str, int], tmp_path_factory: pyt
         counts["models"] += 1
         return load(*args)
 
-    def counting_train(self: CohortTrainer, work: object, round: int) -> object:
-        counts["first rounds"] += round == 1 and len(list(work)) > 0
-        return train(self, work, round)
+    def counting_train(self: CohortTrainer, work: list, round: int, *rest: object) -> object:
+        counts["first rounds"] += round == 1 and len(work) > 0
+        return train(self, work, round, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prepared, "load_base", counting_load)
@@ -119,13 +120,33 @@ def test_the_same_command_runs_nothing_again_but_what_is_unfinished(
     shutil.copytree(finished, out)
     before = summary(out / "fedbip-s0")
     (out / "fedbip-s0" / "summary.json").unlink()
-    (out / "fedbip-s0" / "leftover").write_text("of a run that was killed")
     kept = (out / "fedavg-s1" / "metrics.jsonl").stat().st_mtime_ns
     main([f"--methods={','.join(METHODS)}", "--seeds=0,1", f"--out={out}", *arguments])
     assert (out / "fedavg-s1" / "metrics.jsonl").stat().st_mtime_ns == kept
     assert summary(out / "fedbip-s0") == before
-    assert not (out / "fedbip-s0" / "leftover").exists()
     assert capsys.readouterr().out.count("finished before") == 5
+
+
+def test_a_comparison_that_was_cut_off_goes_on_in_the_middle_of_a_run(
+    finished: Path, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / finished.name
+    call = ["--methods=local,fedavg", "--seeds=1", f"--out={out}", *arguments]
+    heard: list[tuple[str, int]] = []
+
+    def listen(self: RoundLines, record: dict, result: object) -> None:
+        heard.append((record["method"], record["round"]))
+        if heard[-1] == ("fedavg", 2) and len(heard) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RoundLines, "round", listen)
+    with pytest.raises(KeyboardInterrupt):
+        main(call)
+    assert not (out / "fedavg-s1" / "summary.json").exists()
+    main(call)
+    assert heard[4:] == [("fedavg", 2)]
+    for run in ("local-s1", "fedavg-s1"):
+        assert summary(out / run) == summary(finished / run)
 
 
 def test_a_directory_of_other_runs_is_left_alone(finished: Path, arguments: list[str]) -> None:

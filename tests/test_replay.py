@@ -16,9 +16,9 @@ from fedpl.replay import main
 from fedpl.replays.plan import rules
 from fedpl.replays.readings import Replayer
 from fedpl.replays.recording import read_recording
+from fedpl.rounds.folder import RunFolder
 from fedpl.rounds.prepared import prepare
 from fedpl.server import Aggregator, FedBip, Uniform
-from fedpl.server.state import load_state
 from fedpl.sweep import main as sweep
 from fedpl.tracking.vectors import read_vectors, store_vectors, stored_rounds
 
@@ -60,7 +60,9 @@ def replayer(recorded: Path) -> Replayer:
 
 
 def personal(folder: Path) -> np.ndarray:
-    return np.asarray(load_state(folder / "state" / "server.safetensors").personal)
+    checkpoint = RunFolder(folder).method().checkpoints.latest()
+    assert checkpoint is not None
+    return np.asarray(checkpoint.state.personal)
 
 
 def test_the_recorded_rule_gives_the_recorded_state(replayer: Replayer) -> None:
@@ -79,7 +81,7 @@ def test_round_one_under_another_rule_is_what_training_under_it_gives(
 def test_one_step_starts_from_the_recorded_aggregates(replayer: Replayer) -> None:
     """θ̄ of round 3 is the recorded θ̄ of round 2 plus what the new rule makes of the recorded τ."""
     before = list(np.array(s.personal) for s in replayer.chain(replayer.recording.config.aggregator))
-    tau = read_vectors(replayer.recording.rounds[2].vectors).numpy()
+    tau = read_vectors(replayer.recording.rounds[2]).numpy()
     found = np.asarray(replayer.one_step(Aggregator(weighting=Uniform(), server_lr=0.5), 3).personal)
     np.testing.assert_allclose(found, before[1] + 0.5 * tau.mean(0), atol=1e-6)
     own = np.asarray(replayer.one_step(replayer.recording.config.aggregator, 3).personal)
@@ -204,7 +206,7 @@ def test_half_precision_takes_half_the_space_and_is_near(
 
 def test_stored_vectors_come_back_as_they_were(tmp_path: Path) -> None:
     matrix = torch.randn(3, 5)
-    store_vectors(tmp_path, 7, matrix, True)
+    store_vectors(tmp_path, 7, matrix.numpy(), True)
     ((round, path),) = stored_rounds(tmp_path).items()
     assert round == 7
     assert torch.equal(read_vectors(path), matrix)

@@ -1,6 +1,5 @@
 """Runs what a comparison still lacks, one after another on one loaded model."""
 
-import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +35,7 @@ class RoundLines:
 def run_missing(entries: Sequence[Entry], console: Console) -> None:
     """Run every entry without a result.
 
-    An unfinished run directory, left by a comparison that was stopped, is removed and run again.
+    One that was cut off goes on after the last round that is on disk.
 
     Args:
         entries: The plan.
@@ -50,14 +49,14 @@ def run_missing(entries: Sequence[Entry], console: Console) -> None:
         if entry.finished:
             console.print(f"{entry.method}, seed {entry.seed}: finished before", highlight=False)
             continue
-        if entry.folder.exists():
-            shutil.rmtree(entry.folder)
+        resume = entry.folder if (entry.folder / "config.yaml").is_file() else None
         config = entry.run.config
         lines = RoundLines(console, config.rounds, f"seed {entry.seed}  ")
         watchers = [lines] if config.tracking.progress else []
         quiet = Console(quiet=True)
         prepared = workshop.prepare(config)
-        run(config, entry.run.settings, entry.run.resolved, quiet, watchers=watchers, prepared=prepared)
+        _, settings, resolved = entry.run
+        run(config, settings, resolved, quiet, watchers=watchers, resume=resume, prepared=prepared)
 
 
 def _grouped(entries: Sequence[Entry]) -> list[Entry]:

@@ -39,12 +39,13 @@ def scores(summary: dict[str, Any], model: str) -> dict[str, float]:
 
 
 def client_accuracy(summaries: Sequence[dict[str, Any]], model: str) -> dict[str, float]:
-    """Each client's test accuracy, averaged over seeds."""
-    clients = summaries[0]["clients"]
-    return {
-        client: float(np.mean([summary["clients"][client][model]["accuracy"] for summary in summaries]))
-        for client in clients
-    }
+    """Test accuracy, averaged over seeds, of each client that has one in every seed."""
+    found = {}
+    for client in summaries[0]["clients"]:
+        scores = [summary["clients"][client].get(model) for summary in summaries]
+        if all(scores):
+            found[client] = float(np.mean([score["accuracy"] for score in scores]))
+    return found
 
 
 def harmed(
@@ -60,7 +61,7 @@ def harmed(
     """
     alone, found = client_accuracy(local, model), client_accuracy(summaries, model)
     # Means of the same fractions may differ in the last bit.
-    return sorted(client for client in alone if found[client] < alone[client] - margin - 1e-9)
+    return sorted(c for c in found.keys() & alone.keys() if found[c] < alone[c] - margin - 1e-9)
 
 
 def compare(folders: dict[str, dict[int, Path]], margin: float) -> dict[str, Any]:

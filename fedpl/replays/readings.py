@@ -16,11 +16,12 @@ import numpy as np
 
 from fedpl.errors import UserError
 from fedpl.interop import allocate, borrow, lend
-from fedpl.replays.recording import Recorded, Recording
+from fedpl.replays.recording import Recording
+from fedpl.rounds.folder import RunFolder
 from fedpl.rounds.prepared import Prepared
 from fedpl.scores import Scores
 from fedpl.server import Aggregator
-from fedpl.server.state import ServerState, TaskVectors, load_state
+from fedpl.server.state import ServerState, TaskVectors
 from fedpl.tracking.vectors import read_vectors
 
 
@@ -79,12 +80,10 @@ class Replayer:
 
         None where the run saved none of its last stored round.
         """
-        path = self.recording.folder / "state" / "server.safetensors"
-        if not path.is_file():
+        checkpoint = RunFolder(self.recording.folder).method().checkpoints.latest()
+        if checkpoint is None or checkpoint.state.round != len(self.recording.rounds):
             return None
-        saved = load_state(path)
-        if saved.round != len(self.recording.rounds):
-            return None
+        saved = checkpoint.state
         last = self.final(self.recording.config.aggregator)
         return float(np.abs(np.asarray(last.personal) - np.asarray(saved.personal)).max())
 
@@ -100,16 +99,17 @@ class Replayer:
     def _rounds(self) -> Iterator[TaskVectors]:
         """The recorded task vectors, all in the same memory, which the next round overwrites."""
         age = np.full(len(self._clients), -1)
+        self._matrix.zero_()
         for recorded in self.recording.rounds:
-            self._matrix.copy_(read_vectors(recorded.vectors))
-            mask = self._mask(recorded)
+            vectors = read_vectors(recorded)
+            took_part = ~vectors.isnan().all(1)
+            mask = took_part.numpy()
+            # Who took no part counts, if at all, with what it last sent.
+            self._matrix[took_part] = vectors[took_part].to(self._matrix.device)
             age = np.where(mask, 0, np.where(age < 0, -1, age + 1))
             yield TaskVectors(
                 lend(self._matrix), jnp.array(mask), self._examples, jnp.array(age), self._groups
             )
-
-    def _mask(self, recorded: Recorded) -> np.ndarray:
-        return np.array([client in recorded.participants for client in self._clients])
 
     def _step(self, rule: Aggregator, state: ServerState, vectors: TaskVectors) -> ServerState:
         state, _ = rule.update(state, vectors, self.prepared.trainer.layout)

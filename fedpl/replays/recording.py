@@ -7,22 +7,7 @@ from fedpl.cli import make_parser, read
 from fedpl.config import Config
 from fedpl.errors import UserError
 from fedpl.rounds.prepared import client_side
-from fedpl.tracking.tracker import read_metrics
 from fedpl.tracking.vectors import stored_rounds
-
-
-class Recorded(NamedTuple):
-    """One round.
-
-    Attributes:
-        round: Its number, from 1.
-        vectors: The file of its task vectors.
-        participants: Clients that trained in it.
-    """
-
-    round: int
-    vectors: Path
-    participants: frozenset[str]
 
 
 class Recording(NamedTuple):
@@ -31,17 +16,12 @@ class Recording(NamedTuple):
     Attributes:
         folder: The run directory.
         config: What was run.
-        rounds: Its rounds, from the first on.
+        rounds: The files of its rounds' task vectors, from the first on.
     """
 
     folder: Path
     config: Config
-    rounds: tuple[Recorded, ...]
-
-    @property
-    def exact(self) -> bool:
-        """Whether task vectors were stored as they were."""
-        return self.config.store_vectors != "bf16"
+    rounds: tuple[Path, ...]
 
 
 def configuration(folder: Path, overrides: list[str]) -> Config:
@@ -64,20 +44,12 @@ def read_recording(folder: Path) -> Recording:
     """
     config = configuration(folder, [])
     files = stored_rounds(folder / "vectors")
-    try:
-        records = {record["round"]: record for record in read_metrics(folder / "metrics.jsonl")}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} holds no run that can be read (metrics.jsonl): {error}") from error
-    rounds = sorted(set(files) & set(records))
+    rounds = sorted(files)
     if not rounds or rounds != list(range(1, len(rounds) + 1)):
         raise UserError(
             f"{folder} has no task vectors of every round: run it again with --store_vectors true"
         )
-    return Recording(
-        folder,
-        config,
-        tuple(Recorded(r, files[r], frozenset(records[r]["clients"]["id"])) for r in rounds),
-    )
+    return Recording(folder, config, tuple(files.values()))
 
 
 def check_same_training(recording: Recording, config: Config) -> None:

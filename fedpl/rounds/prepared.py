@@ -13,6 +13,7 @@ from fedpl.clients.trainer import ClientTrainer
 from fedpl.config import Config, EvaluationConfig, ModelConfig
 from fedpl.data import FederatedData
 from fedpl.interop import server_device
+from fedpl.rounds.attacks import clients_of
 from fedpl.rounds.executor import Executor, local_executor
 from fedpl.rounds.first_round import FirstRoundMemo
 
@@ -49,7 +50,7 @@ def prepare(
         UserError: If data, model or hardware are not as configured.
     """
     hardware = choose_hardware(config.accelerator, config.precision)
-    data = data or config.data.load(config.seed)
+    data = data or clients_of(config)
     trainer = ClientTrainer(config, data, hardware, base)
     initial = trainer.initial().to(server_device(hardware.device))
     return Prepared(hardware, data, trainer, local_executor(trainer), initial)
@@ -73,7 +74,7 @@ class Workshop:
 
     def __init__(self) -> None:
         self._prepared: tuple[Config, Prepared] | None = None
-        self._data: tuple[tuple[object, int], FederatedData] | None = None
+        self._data: tuple[tuple[object, ...], FederatedData] | None = None
         self._base: tuple[tuple[ModelConfig, int], PooledClassifier] | None = None
 
     def prepare(self, config: Config) -> Prepared:
@@ -93,9 +94,9 @@ class Workshop:
         return self._prepared[1]
 
     def _clients(self, config: Config) -> FederatedData:
-        wanted = (config.data, config.seed)
+        wanted = (config.data, config.seed, config.faults)
         if self._data is None or self._data[0] != wanted:
-            self._data = wanted, config.data.load(config.seed)
+            self._data = wanted, clients_of(config)
         return self._data[1]
 
     def _model(self, config: ModelConfig, classes: int) -> PooledClassifier:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedpl.errors import UserError
+from fedpl.files import writing
 
 # NumPy has no bfloat16: such a file holds the 16 bits of each number as an unsigned integer.
 _ENDINGS = {"f32": "npy", "bf16": "bf16.npy"}
@@ -17,7 +18,7 @@ _ENDINGS = {"f32": "npy", "bf16": "bf16.npy"}
 def store_vectors(
     folder: Path,
     round: int,
-    matrix: Float[Tensor, "clients params"],
+    matrix: Float[np.ndarray, "clients params"],
     precision: bool | Literal["bf16", "f32"],
 ) -> None:
     """Write a round's task vectors; the file is whole or absent.
@@ -25,18 +26,19 @@ def store_vectors(
     Args:
         folder: The run's ``vectors/``.
         round: Number of the round, from 1.
-        matrix: The task vectors, one row per client.
+        matrix: The task vectors, one row per client; NaN for clients that took no part.
         precision: bf16 takes half the space of f32, which True means too, and keeps 8 bits of each number.
     """
     if precision == "bf16":
-        values = matrix.to("cpu", torch.bfloat16).view(torch.uint16).numpy()
+        values = torch.from_numpy(matrix).to(torch.bfloat16).view(torch.uint16).numpy()
     else:
-        values = matrix.cpu().numpy()
+        values = matrix
     path = folder / f"round-{round:04d}.{_ENDINGS['bf16' if precision == 'bf16' else 'f32']}"
     part = folder / f".{path.name}.part"
-    with part.open("wb") as file:
-        np.save(file, values)
-    part.replace(path)
+    with writing(path):
+        with part.open("wb") as file:
+            np.save(file, values)
+        part.replace(path)
 
 
 def stored_rounds(folder: Path) -> dict[int, Path]:
