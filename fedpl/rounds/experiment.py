@@ -24,7 +24,7 @@ from fedpl.rounds.executor import local_executor
 from fedpl.rounds.first_round import FirstRoundMemo
 from fedpl.rounds.folder import RunFolder
 from fedpl.rounds.loop import Federation, RoundResult
-from fedpl.rounds.privacy import epsilon, require_accountant
+from fedpl.rounds.privacy import epsilon
 from fedpl.rounds.sampling import hostile_rows, share_of
 from fedpl.rounds.standing import Clock, Standing, fingerprint
 from fedpl.server import Aggregator, Local, Uniform
@@ -60,7 +60,6 @@ def run(
     """
     clock = Clock()
     hardware = choose_hardware(config.accelerator, config.precision)
-    require_accountant(config.privacy)
     data = clients_of(config)
     trainer = ClientTrainer(config, data, hardware)
     executor = local_executor(trainer)
@@ -152,8 +151,9 @@ def _true_groups(data: FederatedData) -> tuple[str, ...] | None:
 
 def _baseline(federation: Federation, name: str) -> Federation:
     """A baseline under the same conditions; where nothing leaves a client, nothing is hidden or forged."""
-    changes = {"aggregator": BASELINES[name], "objective": Plain(), "evaluate_every": 0}
-    federation = dataclasses.replace(federation, **changes)
+    federation = dataclasses.replace(
+        federation, aggregator=BASELINES[name], objective=Plain(), evaluate_every=0
+    )
     if name != "local":
         return federation
     honest = dataclasses.replace(federation.faults, hostile=0.0)
@@ -185,10 +185,10 @@ def _trackers(
     config: Config, folder: RunFolder, settings: dict[str, Any], data: FederatedData
 ) -> list[Tracker]:
     trackers: list[Tracker] = [JsonLines(folder.metrics)]
-    from fedpl.tracking.weights_and_biases import WandbTracker, choose_mode, new_id
+    from fedpl.tracking.weights_and_biases import WandbTracker, choose_mode
 
     if choose_mode(config.tracking.wandb) != "disabled":
-        id = folder.wandb_id(new_id)
+        id = folder.wandb_id()
         trackers.append(WandbTracker(config.tracking.wandb, folder.path, settings, data.ids, id))
     return trackers
 
