@@ -22,7 +22,7 @@ from fedpl.rounds.first_round import FirstRoundMemo
 from fedpl.rounds.folder import RunFolder
 from fedpl.rounds.loop import Federation, RoundResult
 from fedpl.rounds.prepared import Prepared, prepare
-from fedpl.rounds.privacy import epsilon, require_accountant
+from fedpl.rounds.privacy import epsilon
 from fedpl.rounds.sampling import hostile_rows, share_of
 from fedpl.rounds.standing import Clock, Standing, fingerprint
 from fedpl.server import Aggregator, Local, Uniform
@@ -60,7 +60,6 @@ def run(
         UserError: If data, model or run directory are not as configured, or if it cannot be written.
     """
     clock = Clock()
-    require_accountant(config.privacy)
     prepared = prepared or prepare(config)
     hardware, data, trainer, executor, initial = prepared
     origin = fingerprint(data, initial)
@@ -151,8 +150,9 @@ def _true_groups(data: FederatedData) -> tuple[str, ...] | None:
 
 def _baseline(federation: Federation, name: str) -> Federation:
     """A baseline under the same conditions; where nothing leaves a client, nothing is hidden or forged."""
-    changes = {"aggregator": BASELINES[name], "objective": Plain(), "evaluate_every": 0}
-    federation = dataclasses.replace(federation, **changes)
+    federation = dataclasses.replace(
+        federation, aggregator=BASELINES[name], objective=Plain(), evaluate_every=0
+    )
     if name != "local":
         return federation
     honest = dataclasses.replace(federation.faults, hostile=0.0)
@@ -184,10 +184,10 @@ def _trackers(
     config: Config, folder: RunFolder, settings: dict[str, Any], data: FederatedData
 ) -> list[Tracker]:
     trackers: list[Tracker] = [JsonLines(folder.metrics)]
-    from fedpl.tracking.weights_and_biases import WandbTracker, choose_mode, new_id
+    from fedpl.tracking.weights_and_biases import WandbTracker, choose_mode
 
     if choose_mode(config.tracking.wandb) != "disabled":
-        id = folder.wandb_id(new_id)
+        id = folder.wandb_id()
         trackers.append(WandbTracker(config.tracking.wandb, folder.path, settings, data.ids, id))
     return trackers
 

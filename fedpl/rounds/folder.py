@@ -1,7 +1,7 @@
 """The files of a run directory."""
 
 import json
-from collections.abc import Callable
+import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -123,9 +123,9 @@ class RunFolder:
         """All rounds recorded so far."""
         return list(read_metrics(self.metrics))
 
-    def wandb_id(self, make: Callable[[], str]) -> str:
+    def wandb_id(self) -> str:
         """The id of the W&B run, made and kept when it is first asked for."""
         path = self.sub("state") / "wandb-id"
         if not path.exists():
-            write_atomically(path, make().encode())
+            write_atomically(path, secrets.token_hex(4).encode())
         return path.read_text().strip()

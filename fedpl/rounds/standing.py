@@ -109,10 +109,10 @@ class Standing:
                 self.folder.write_result(method_result(result, self.honest))
             self.folder.checkpoints.save(self._checkpoint(result))
             self.folder.journal.close()
-        result = self._result
-        if result is None:
+        found = self._result
+        if found is None:
             raise UserError(f"resume: {self.folder.path} lost what it held about round {self.rounds}")
-        return result
+        return found
 
     @property
     def _result(self) -> dict[str, Any] | None:

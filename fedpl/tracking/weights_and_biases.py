@@ -52,13 +52,6 @@ def logged_in() -> bool:
     return False
 
 
-def new_id() -> str:
-    """An id for a new W&B run."""
-    import wandb
-
-    return wandb.util.generate_id()
-
-
 class WandbTracker:
     """Logs each round, with heat map and weight table, and the summary.
 

@@ -19,7 +19,7 @@ from fedpl.resume import refuse_changes
 from fedpl.rounds.folder import MethodFolder, RunFolder
 from fedpl.rounds.loop import Federation, RoundResult
 from fedpl.rounds.standing import Clock, Standing
-from fedpl.server import Aggregator
+from fedpl.server import Aggregator, FactorWise, Ifca, Residual, Uniform
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,13 +33,13 @@ def standing(federation: Federation, folder: Path, rounds: int = 4) -> Standing:
     return Standing(federation, rounds, MethodFolder(folder), "origin", Clock())
 
 
+HALF = ParticipationConfig(fraction=0.5)
 CONDITIONS = {
     "everybody": {},
-    "partial": {"participation": ParticipationConfig(fraction=0.5)},
-    "stale": {
-        "participation": ParticipationConfig(fraction=0.5),
-        "aggregator": Aggregator(stale_discount=0.5),
-    },
+    "partial": {"participation": HALF},
+    "stale": {"participation": HALF, "aggregator": Aggregator(stale_discount=0.5)},
+    "residual": {"aggregator": Aggregator(weighting=Uniform(), combine=Residual())},
+    "models": {"aggregator": Aggregator(weighting=Ifca(spread=0.5), combine=FactorWise("models"))},
     "faulty": {"faults": FaultsConfig(lost=0.2, late=0.2, hostile=0.3, attack="gaussian"), "seed": 1},
     "private": {"privacy": PrivacyConfig(clip=1.0)},
 }
