@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from fedpl.conditions import FaultsConfig, ParticipationConfig, PrivacyConfig
 from fedpl.data import Source, Tweets
 from fedpl.objectives import Objective, Plain
 from fedpl.server import Aggregator
@@ -179,10 +180,14 @@ class Config:
         lora: The adapter.
         client: How a client fine-tunes.
         aggregator: The server rule.
+        participation: Who takes part in a round, and whose task vector counts.
+        faults: Simulated faults and attacks.
+        privacy: Differential privacy of what clients send.
         baselines: Methods that are also run on the same clients, seeds and steps, for the closing table.
         evaluation: When and how clients are scored.
         tracking: What is recorded and shown.
-        store_vectors: Whether to keep every round's task vectors under ``vectors/``.
+        store_vectors: Whether to keep every round's task vectors under ``vectors/``, for python -m
+            fedpl.replay: true or f32: as they are; bf16: in half the space, and replays are near, not exact.
     """
 
     method: str = "fedbip"
@@ -196,10 +201,13 @@ class Config:
     lora: LoraSettings = LoraSettings()
     client: ClientConfig = ClientConfig()
     aggregator: Aggregator = Aggregator()
+    participation: ParticipationConfig = ParticipationConfig()
+    faults: FaultsConfig = FaultsConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     baselines: tuple[Baseline, ...] = ("local", "fedavg")
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
-    store_vectors: bool = False
+    store_vectors: bool | Literal["bf16", "f32"] = False
 
 
 def problems(config: Config) -> list[str]:
@@ -240,6 +248,8 @@ def problems(config: Config) -> list[str]:
         f"baselines: '{config.method}' is the method itself; take it out of the baselines",
     )
     found += config.aggregator.problems()
+    for section in (config.participation, config.faults, config.privacy):
+        found += section.problems()
     found += config.data.problems()
     found += _run_dir_problems(config.run_dir)
     return found

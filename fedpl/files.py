@@ -1,21 +1,108 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent, and that are known to be whole when they are read."""
 
+import hashlib
 import json
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from fedpl.errors import UserError
+
+_CHECKSUM = "checksum"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line why a file or folder cannot be written: full disk, missing rights, folder gone.
+
+    Raises:
+        UserError: For every OSError inside.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise UserError(
+            f"cannot write {path}: {reason}; what was written before is intact: mend this and go on with "
+            f"--resume"
+        ) from error
+
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write under a temporary name, force it to disk, then rename into place."""
+    """Write under a temporary name, force it to disk, rename into place, force the name to disk.
+
+    Raises:
+        UserError: If it cannot be written; the file is then what it was.
+    """
     temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with writing(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError:
+            _discard(temporary)
+            raise
+        _sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON that any parser reads: no NaN or infinity."""
     write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file whose metadata hold a checksum of everything in it."""
+    checksum = {_CHECKSUM: _digest(tensors, metadata)}
+    write_atomically(path, save(dict(tensors), metadata={**metadata, **checksum}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Tensors and metadata that `write_tensors` wrote.
+
+    Raises:
+        UserError: If the file is absent, was not written by fedpl or is damaged anywhere.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} cannot be read as a file of fedpl: {error}") from error
+    if metadata.pop(_CHECKSUM, None) != _digest(tensors, metadata):
+        raise UserError(f"{path} is damaged: its checksum does not fit its content")
+    return tensors, metadata
+
+
+def _digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    """BLAKE2b over names, types, shapes, numbers and metadata."""
+    digest = hashlib.blake2b(json.dumps(sorted(metadata.items())).encode(), digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, tensor.dtype.str, tensor.shape]).encode())
+        digest.update(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    """A rename is only safe against a power cut once the folder is on disk too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _discard(path: Path) -> None:
+    """Remove what is half written, where that is still possible."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return

@@ -63,6 +63,31 @@ class CohortTrainer:
         per_token = self._bytes_per_token() if self.config.tokens_per_pass == "auto" else 0
         self.limits = pass_limits(self.config.tokens_per_pass, self.device, per_token, free)
 
+    def groups(self, clients: Sequence[str], round: int) -> list[list[int]]:
+        """Places of the clients that make a cohort each; `fit` of one of them makes one cohort again.
+
+        Args:
+            clients: Whom.
+            round: Number of the round, from 1.
+        """
+        effort = [
+            Work(
+                len(self.trainer.order(client, round)),
+                sum(map(len, self.trainer.tokens[client, "train"].ids)),
+            )
+            for client in clients
+        ]
+        return group(effort, self.size)
+
+    def capacity(self) -> dict[str, int]:
+        """What was chosen by the memory that was free, and halved when it ran out."""
+        return {"size": self.size, "tokens": self.limits.tokens}
+
+    def set_capacity(self, capacity: dict[str, int]) -> None:
+        """Use what had been chosen before."""
+        self.size = capacity["size"]
+        self.limits = self.limits._replace(tokens=capacity["tokens"])
+
     def fit(
         self, work: Sequence[Assignment], round: int, objective: Objective | None = None
     ) -> Iterator[tuple[list[int], Float[Tensor, "clients params"], list[Fit]]]:

@@ -63,6 +63,21 @@ class ClientUpdate(NamedTuple):
 class Executor(Protocol):
     """Trains and scores clients."""
 
+    def groups(self, jobs: Sequence[Job]) -> list[list[Job]]:
+        """Jobs of one round that are trained together; `train` is called with one group at a time.
+
+        Rounding depends on the company: whoever repeats a round must repeat its groups.
+        """
+        ...
+
+    def capacity(self) -> dict[str, int]:
+        """What was chosen for this machine as it is now and decides groups and rounding."""
+        ...
+
+    def set_capacity(self, capacity: dict[str, int]) -> None:
+        """Use what had been chosen before, from `capacity`."""
+        ...
+
     def train(self, jobs: Iterable[Job], out: Float[Tensor, "clients params"]) -> Iterator[ClientUpdate]:
         """Fill a row of `out` with τᵢ = θᵢ − θ̄ᵢ for each job, in any order."""
         ...
@@ -102,6 +117,15 @@ class LocalExecutor:
 
     def __init__(self, trainer: ClientTrainer) -> None:
         self.trainer = trainer
+
+    def groups(self, jobs: Sequence[Job]) -> list[list[Job]]:
+        return [[job] for job in jobs]
+
+    def capacity(self) -> dict[str, int]:
+        return {}
+
+    def set_capacity(self, capacity: dict[str, int]) -> None:
+        return
 
     def train(self, jobs: Iterable[Job], out: Float[Tensor, "clients params"]) -> Iterator[ClientUpdate]:
         for job in jobs:
@@ -146,6 +170,16 @@ class CohortExecutor:
 
     def __init__(self, cohorts: CohortTrainer) -> None:
         self.cohorts = cohorts
+
+    def groups(self, jobs: Sequence[Job]) -> list[list[Job]]:
+        places = self.cohorts.groups([job.client for job in jobs], jobs[0].round) if jobs else []
+        return [[jobs[place] for place in members] for members in places]
+
+    def capacity(self) -> dict[str, int]:
+        return self.cohorts.capacity()
+
+    def set_capacity(self, capacity: dict[str, int]) -> None:
+        self.cohorts.set_capacity(capacity)
 
     def train(self, jobs: Iterable[Job], out: Float[Tensor, "clients params"]) -> Iterator[ClientUpdate]:
         # What is received are views of the server's matrix: a list of jobs holds no copies.

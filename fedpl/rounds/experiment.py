@@ -1,148 +1,140 @@
 """One run from configuration to run directory: data, model, method, baselines, records."""
 
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
+from jaxtyping import Float
 from rich.console import Console
 
 from fedpl.clients.adapter import save_adapter
-from fedpl.clients.hardware import choose_hardware
 from fedpl.clients.trainer import ClientTrainer
+from fedpl.conditions import PrivacyConfig
 from fedpl.config import Config
 from fedpl.data import FederatedData
 from fedpl.errors import UserError
-from fedpl.files import write_atomically, write_json
-from fedpl.interop import borrow, server_device
-from fedpl.objectives import Objective, Plain
-from fedpl.rounds.executor import local_executor
+from fedpl.files import write_atomically, write_json, writing
+from fedpl.interop import borrow
+from fedpl.objectives import Plain
 from fedpl.rounds.first_round import FirstRoundMemo
-from fedpl.rounds.loop import Federation, RoundResult, run_rounds
+from fedpl.rounds.folder import RunFolder
+from fedpl.rounds.loop import Federation, RoundResult
+from fedpl.rounds.prepared import Prepared, prepare
+from fedpl.rounds.privacy import epsilon
+from fedpl.rounds.sampling import hostile_rows, share_of
+from fedpl.rounds.standing import Clock, Standing, fingerprint
 from fedpl.server import Aggregator, Local, Uniform
-from fedpl.server.state import save_state
 from fedpl.tracking.progress import Display, closing_table
 from fedpl.tracking.records import round_record, run_summary
 from fedpl.tracking.tracker import JsonLines, Tracker
+from fedpl.tracking.vectors import store_vectors
 
 BASELINES = {"local": Aggregator(weighting=Local()), "fedavg": Aggregator(weighting=Uniform())}
 
 
-@dataclass(frozen=True)
-class RunFolder:
-    """The files of a run directory."""
+def run(
+    config: Config,
+    settings: dict[str, Any],
+    resolved: str,
+    console: Console,
+    watchers: Sequence[Tracker] = (),
+    resume: Path | None = None,
+    prepared: Prepared | None = None,
+) -> Path:
+    """Run an experiment, or go on with one that was cut off, and return its run directory.
 
-    path: Path
-
-    @classmethod
-    def create(cls, config: Config) -> "RunFolder":
-        """Make the directory; without a name, a new one under ``runs/``.
-
-        Raises:
-            UserError: If it cannot be made or already holds something.
-        """
-        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        name = config.run_dir or f"runs/{stamp}-{config.method}-s{config.seed}"
-        path = Path(name)
-        attempt = 1
-        while config.run_dir is None and path.exists():
-            attempt += 1
-            path = Path(f"{name}-{attempt}")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                raise UserError(
-                    f"run_dir: {path} already holds another run or other files; name a new folder"
-                )
-        except OSError as error:
-            raise UserError(f"run_dir: cannot make {path}: {error.strerror}") from error
-        return cls(path)
-
-    def adapter(self, client: str) -> Path:
-        """Where a client's adapter lies; the id is quoted so that it cannot lead elsewhere."""
-        quoted = quote(client, safe=" @+=,")
-        return self.path / "adapters" / (quoted.replace(".", "%2E") if quoted.startswith(".") else quoted)
-
-    def sub(self, name: str) -> Path:
-        folder = self.path / name
-        folder.mkdir(exist_ok=True)
-        return folder
-
-
-def run(config: Config, settings: dict[str, Any], resolved: str, console: Console) -> Path:
-    """Run an experiment and return its run directory.
-
-    Everything a user may have got wrong is found before the directory is made.
+    Everything a user may have got wrong is found before the directory is made or changed.
 
     Args:
         config: What to run.
         settings: The configuration as plain values, for W&B.
         resolved: The configuration as YAML, for ``config.yaml``.
         console: Where to print.
+        watchers: Told of every round after it has been recorded; what they raise ends the run.
+        resume: The directory of the run to go on with; None: a new run.
+        prepared: Clients, model and executor, where another run has left them; they must fit `config`.
 
     Raises:
-        UserError: If data, model or run directory are not as configured.
+        UserError: If data, model or run directory are not as configured, or if it cannot be written.
     """
-    begin = time.perf_counter()
-    hardware = choose_hardware(config.accelerator, config.precision)
-    data = config.data.load(config.seed)
-    trainer = ClientTrainer(config, data, hardware)
-    local = local_executor(trainer)
-    folder = RunFolder.create(config)
-    write_atomically(folder.path / "config.yaml", resolved.encode())
-    trackers = _trackers(config, folder, settings, data)
-    initial = trainer.initial().to(server_device(hardware.device))
-    executor = FirstRoundMemo(local) if config.baselines else local
+    clock = Clock()
+    prepared = prepared or prepare(config)
+    hardware, data, trainer, executor, initial = prepared
+    origin = fingerprint(data, initial)
+    hostile = hostile_rows(data.ids, config.faults, config.seed)
+    honest = frozenset(id for row, id in enumerate(data.ids) if row not in hostile) if hostile else None
+    folder = RunFolder.create(config) if resume is None else RunFolder(resume)
 
     with Display(console, config.tracking.progress) as display:
-        size = f"{len(data.clients)} clients, {trainer.layout.size:,} trainable parameters each"
-        display.line(f"fedpl: {config.method} on {hardware.device}, {hardware.precision}: {size}")
+        federation = Federation(
+            clients=data.ids,
+            layout=trainer.layout,
+            aggregator=config.aggregator,
+            executor=FirstRoundMemo(executor) if config.baselines else executor,
+            initial=initial,
+            evaluate_every=config.evaluation.every,
+            on_update=display.client,
+            seed=config.seed,
+            participation=config.participation,
+            faults=config.faults,
+            privacy=config.privacy,
+            objective=config.client.objective,
+            true_groups=_true_groups(data),
+        )
+        method = Standing(federation, config.rounds, folder.method(), origin, clock, honest)
+        folder.cut_metrics(method.rounds_done)
+        write_atomically(folder.path / "config.yaml", resolved.encode())
+        trackers = [*_trackers(config, folder, settings, data), *watchers]
 
-        def rounds(
-            method: str, aggregator: Aggregator, every: int, objective: Objective
-        ) -> Iterator[RoundResult]:
-            display.begin(method, config.rounds, len(data.clients))
-            federation = Federation(
-                data.ids, trainer.layout, aggregator, executor, initial, every, display.client, objective
-            )
-            return run_rounds(federation, config.rounds)
+        def begin(name: str, standing: Standing) -> None:
+            asked = share_of(data.ids, config.participation)
+            display.begin(name, config.rounds, asked, standing.rounds_done)
 
-        results = []
-        every, objective = config.evaluation.every, config.client.objective
-        for result in rounds(config.method, config.aggregator, every, objective):
-            record = round_record(config.method, data.ids, result)
+        def heard(result: RoundResult) -> None:
+            spent = _epsilon(config.privacy, result)
+            record = round_record(config.method, data.ids, result, spent)
             for tracker in trackers:
                 tracker.round(record, result)
-            save_state(result.state, folder.sub("state") / "server.safetensors")
             if config.store_vectors:
-                _store_vectors(folder, result)
+                target = folder.sub("vectors")
+                store_vectors(target, result.round, _used_vectors(result), config.store_vectors)
             display.round(record, config.rounds)
-            results.append(result)
-        _save_adapters(folder, trainer, data, results[-1])
 
-        baselines: dict[str, RoundResult] = {}
+        size = f"{len(data.clients)} clients, {trainer.layout.size:,} trainable parameters each"
+        display.line(f"fedpl: {config.method} on {hardware.device}, {hardware.precision}: {size}")
+        if resume is not None:
+            display.line(f"fedpl: {folder.path} goes on after round {method.rounds_done}")
+        begin(config.method, method)
+        found = method.finish(heard)
+        _save_adapters(folder, trainer, data, method)
+
+        baselines: dict[str, Any] = {}
         for name in config.baselines:
-            for result in rounds(name, BASELINES[name], 0, Plain()):
-                display.round(round_record(name, data.ids, result), config.rounds)
-            baselines[name] = result
+            federation = _baseline(method.federation, name)
+            baseline = Standing(federation, config.rounds, folder.baseline(name), origin, clock, honest)
+            begin(name, baseline)
+            baselines[name] = baseline.finish(
+                lambda result, name=name: display.round(  # type: ignore[misc]
+                    round_record(name, data.ids, result), config.rounds
+                )
+            )
+            baseline.folder.checkpoints.prune(1)
 
-    parts = {
-        name: sum(getattr(result.seconds, name) for result in results)
-        for name in ("train", "aggregate", "evaluate")
-    }
-    seconds = {**parts, "total": time.perf_counter() - begin}
-    summary = run_summary(config.method, config.seed, data, results, baselines, seconds)
+    records = folder.records()
+    seconds = {part: sum(r["seconds"][part] for r in records) for part in ("train", "aggregate", "evaluate")}
+    seconds["total"] = clock()
+    summary = run_summary(config.method, config.seed, data, found, baselines, records, seconds)
+    summary |= _conditions(config, data, records[-1])
     write_json(folder.path / "summary.json", summary)
     for tracker in trackers:
         tracker.finish(summary)
     if config.tracking.plots:
         from fedpl.tracking.plots import draw_run
 
-        draw_run(folder.path)
+        with writing(folder.path / "plots"):
+            draw_run(folder.path)
     console.print(closing_table(summary))
     for what, where in (("run directory", ""), ("adapters", "adapters"), ("pictures", "plots")):
         if where != "plots" or config.tracking.plots:
@@ -150,29 +142,70 @@ def run(config: Config, settings: dict[str, Any], resolved: str, console: Consol
     return folder.path
 
 
+def _true_groups(data: FederatedData) -> tuple[str, ...] | None:
+    """The clients' groups where the data names all of them."""
+    groups = tuple(client.group for client in data.clients)
+    return groups if all(groups) else None
+
+
+def _baseline(federation: Federation, name: str) -> Federation:
+    """A baseline under the same conditions; where nothing leaves a client, nothing is hidden or forged."""
+    federation = dataclasses.replace(
+        federation, aggregator=BASELINES[name], objective=Plain(), evaluate_every=0
+    )
+    if name != "local":
+        return federation
+    honest = dataclasses.replace(federation.faults, hostile=0.0)
+    return dataclasses.replace(federation, faults=honest, privacy=PrivacyConfig())
+
+
+def _epsilon(privacy: PrivacyConfig, result: RoundResult) -> float | None:
+    """ε of the client that has sent most task vectors; None without privacy."""
+    return None if privacy.clip is None else epsilon(privacy, int(result.ledger.sent.max()))
+
+
+def _conditions(config: Config, data: FederatedData, last: dict[str, Any]) -> dict[str, Any]:
+    """What the summary says about attacks and privacy, where there are any."""
+    found: dict[str, Any] = {}
+    hostile = hostile_rows(data.ids, config.faults, config.seed)
+    if hostile:
+        names = [data.ids[row] for row in sorted(hostile)]
+        found["hostile"] = {
+            "attack": config.faults.attack,
+            "strength": config.faults.strength,
+            "clients": names,
+        }
+    if config.privacy.clip is not None:
+        found["privacy"] = dataclasses.asdict(config.privacy) | {"epsilon": last["epsilon"]}
+    return found
+
+
 def _trackers(
     config: Config, folder: RunFolder, settings: dict[str, Any], data: FederatedData
 ) -> list[Tracker]:
-    trackers: list[Tracker] = [JsonLines(folder.path / "metrics.jsonl")]
+    trackers: list[Tracker] = [JsonLines(folder.metrics)]
     from fedpl.tracking.weights_and_biases import WandbTracker, choose_mode
 
     if choose_mode(config.tracking.wandb) != "disabled":
-        trackers.append(WandbTracker(config.tracking.wandb, folder.path, settings, data.ids))
+        id = folder.wandb_id()
+        trackers.append(WandbTracker(config.tracking.wandb, folder.path, settings, data.ids, id))
     return trackers
 
 
-def _save_adapters(
-    folder: RunFolder, trainer: ClientTrainer, data: FederatedData, result: RoundResult
-) -> None:
+def _save_adapters(folder: RunFolder, trainer: ClientTrainer, data: FederatedData, method: Standing) -> None:
     """Every client's aggregate θ̄ᵢ in PEFT format."""
-    personal = borrow(result.state.personal)
-    folder.sub("adapters")
+    checkpoint = method.folder.checkpoints.latest()
+    if checkpoint is None:
+        raise UserError(f"{method.folder.path} holds no intact state any more")
+    personal = borrow(checkpoint.state.personal)
     for row, client in enumerate(data.ids):
-        save_adapter(personal[row], trainer.model, trainer.layout, folder.adapter(client))
+        with writing(folder.sub("adapters")):
+            save_adapter(personal[row], trainer.model, trainer.layout, folder.adapter(client))
 
 
-def _store_vectors(folder: RunFolder, result: RoundResult) -> None:
-    path = folder.sub("vectors") / f"round-{result.round:04d}.npy"
-    part = path.with_suffix(".part.npy")
-    np.save(part, result.vectors.cpu().numpy())
-    part.replace(path)
+def _used_vectors(result: RoundResult) -> Float[np.ndarray, "clients params"]:
+    """The task vectors of a round; NaN for clients that had no part in it, which every rule leaves out."""
+    vectors = result.vectors.cpu().numpy()
+    if not (away := result.ledger.age != 0).any():
+        return vectors
+    return np.where(away[:, None], np.float32(np.nan), vectors)

@@ -57,6 +57,15 @@ class FirstRoundMemo:
                 self._known[job.client] = _Known(kept, before, update, out[job.row].clone(), after)
             yield update
 
+    def groups(self, jobs: Sequence[Job]) -> list[list[Job]]:
+        return self.executor.groups(jobs)
+
+    def capacity(self) -> dict[str, int]:
+        return self.executor.capacity()
+
+    def set_capacity(self, capacity: dict[str, int]) -> None:
+        self.executor.set_capacity(capacity)
+
     def score(
         self, clients: Sequence[str], vectors: Float[Tensor, "clients params"], split: str
     ) -> dict[str, Scores]:

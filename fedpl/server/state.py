@@ -1,5 +1,6 @@
 """What the server holds between rounds and what a round brings it. JAX arrays throughout."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,11 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from fedpl.errors import UserError
-from fedpl.files import write_atomically
+from fedpl.files import read_tensors, write_tensors
 
 _MEMORY = "memory."
 
@@ -62,25 +61,39 @@ class Aggregation(NamedTuple):
     weights: Float[Array, "blocks clients clients"]
 
 
+def state_tensors(state: ServerState) -> dict[str, np.ndarray]:
+    """A state's arrays by name; the round is not among them."""
+    arrays = {"personal": np.asarray(state.personal), "reference": np.asarray(state.reference)}
+    return arrays | {_MEMORY + name: np.asarray(value) for name, value in state.memory.items()}
+
+
+def state_of(tensors: Mapping[str, np.ndarray], round: int) -> ServerState:
+    """The state with these arrays, in memory of its own; other names are not looked at.
+
+    Raises:
+        KeyError: If an array of every state is missing.
+    """
+    memory = {
+        name.removeprefix(_MEMORY): jnp.array(value)
+        for name, value in tensors.items()
+        if name.startswith(_MEMORY)
+    }
+    return ServerState(round, jnp.array(tensors["personal"]), jnp.array(tensors["reference"]), memory)
+
+
 def save_state(state: ServerState, path: Path) -> None:
     """Write a state as one safetensors file."""
-    arrays = {"personal": np.asarray(state.personal), "reference": np.asarray(state.reference)}
-    arrays |= {_MEMORY + name: np.asarray(value) for name, value in state.memory.items()}
-    write_atomically(path, save(arrays, metadata={"round": str(state.round)}))
+    write_tensors(path, state_tensors(state), {"round": str(state.round)})
 
 
 def load_state(path: Path) -> ServerState:
-    """Read what `save_state` wrote.
+    """Read the server's state from what `save_state` wrote, or from a checkpoint of a run.
 
     Raises:
-        UserError: If the file is absent or is not such a file.
+        UserError: If the file is absent, damaged or not such a file.
     """
+    tensors, metadata = read_tensors(path)
     try:
-        with safe_open(path, framework="numpy") as file:
-            round = int(file.metadata()["round"])
-            personal, reference = file.get_tensor("personal"), file.get_tensor("reference")
-            kept = [name for name in file.keys() if name.startswith(_MEMORY)]  # noqa: SIM118
-            memory = {name.removeprefix(_MEMORY): jnp.asarray(file.get_tensor(name)) for name in kept}
-    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        return state_of(tensors, int(metadata["round"]))
+    except (KeyError, ValueError) as error:
         raise UserError(f"{path} is not a server state written by fedpl: {error}") from error
-    return ServerState(round, jnp.asarray(personal), jnp.asarray(reference), memory)

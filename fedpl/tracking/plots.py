@@ -140,7 +140,9 @@ def client_bars(summary: dict[str, Any]) -> Figure:
         for name, baseline in summary["baselines"].items()
     }
     for model in ("aggregated", "tuned"):
-        bars[model] = [summary["clients"][client][model]["accuracy"] for client in clients]
+        # A client that took no part in the last round has no tuned model: no bar.
+        scores = [summary["clients"][client][model] for client in clients]
+        bars[model] = [np.nan if score is None else score["accuracy"] for score in scores]
     figure = Figure(figsize=(max(6.4, 1.5 + 0.62 * min(len(clients), _NAMED)), 4.2), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(bars)

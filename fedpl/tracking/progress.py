@@ -45,9 +45,11 @@ class Display:
     ) -> None:
         self._live.stop()
 
-    def begin(self, method: str, rounds: int, clients: int) -> None:
-        """A method starts."""
-        self._live.reset(self._rounds, description=f"{method}: rounds", total=rounds, visible=True)
+    def begin(self, method: str, rounds: int, clients: int, done: int = 0) -> None:
+        """A method starts, or goes on after so many rounds."""
+        self._live.reset(
+            self._rounds, description=f"{method}: rounds", total=rounds, completed=done, visible=True
+        )
         self._live.reset(self._clients, description="clients", total=clients, visible=True)
 
     def client(self, round: int, update: ClientUpdate) -> None:
@@ -69,12 +71,16 @@ class Display:
 def round_line(record: dict[str, Any], rounds: int) -> str:
     """One line about a round."""
     parts = [f"{record['method']}  round {record['round']}/{rounds}  loss {_number(record['train_loss'])}"]
+    if record["participants"] < len(record["clients"]["id"]):
+        parts.append(f"{record['participants']} of {len(record['clients']['id'])} clients")
     if "validation" in record:
         for model in ("aggregated", "tuned"):
             values = record["validation"][model]
             mean, worst = values["mean"]["accuracy"], values["worst"]["accuracy"]
             parts.append(f"{model} {100 * mean:.1f} (worst {100 * worst:.1f})")
     seconds = record["seconds"]
+    if "epsilon" in record:
+        parts.append(f"ε {_number(record['epsilon'])}")
     times = f"train {seconds['train']:.1f} s, aggregate {1000 * seconds['aggregate']:.0f} ms"
     return "  ".join([*parts, times])
 
@@ -101,8 +107,9 @@ def closing_table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _percent(scores: dict[str, float], name: str = "accuracy") -> str:
-    return f"{100 * scores[name]:.1f}"
+def _percent(scores: dict[str, float] | None, name: str = "accuracy") -> str:
+    """A score, or a dash for a client that took no part in the last round and has no tuned model."""
+    return "–" if scores is None else f"{100 * scores[name]:.1f}"
 
 
 def _number(value: float | None) -> str:

@@ -1,7 +1,8 @@
 """What is said about a round and about a run, as plain values that JSON holds."""
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,43 +35,86 @@ def statistics(scores: Mapping[str, Scores]) -> dict[str, dict[str, float]]:
     return {name: value._asdict() for name, value in summarise(scores)._asdict().items()}
 
 
-def round_record(method: str, clients: tuple[str, ...], result: RoundResult) -> dict[str, Any]:
-    """A round as one line of metrics.jsonl."""
+def round_record(
+    method: str, clients: tuple[str, ...], result: RoundResult, epsilon: float | None = None
+) -> dict[str, Any]:
+    """A round as one line of metrics.jsonl.
+
+    Args:
+        method: Name of the method.
+        clients: Client ids, in the order of the rows.
+        result: The round.
+        epsilon: ε of differential privacy after it, where there is any.
+    """
     similarity, weights = mean_over_blocks(result.similarity), mean_over_blocks(result.weights)
-    losses = [update.loss for update in result.updates]
-    record = {
+    losses = {update.client: update.loss for update in result.updates}
+    record: dict[str, Any] = {
         "round": result.round,
         "method": method,
-        "train_loss": sum(losses) / len(losses),
+        "train_loss": sum(losses.values()) / len(losses),
         "steps": sum(update.steps for update in result.updates),
+        "drawn": result.drawn,
+        "participants": len(result.updates),
         "bytes_up": result.bytes_up,
         "bytes_down": result.bytes_down,
         "seconds": vars(result.seconds),
+        "rejected": dict(result.rejected),
     }
+    if epsilon is not None:
+        record["epsilon"] = epsilon
     for split, aggregated in result.aggregated.items():
         tuned = result.tuned(split)
         record[split] = {
             "aggregated": statistics(aggregated),
             "tuned": statistics(tuned),
-            "clients": {
-                client: {"aggregated": aggregated[client]._asdict(), "tuned": tuned[client]._asdict()}
-                for client in clients
-            },
+            "clients": _by_client(clients, {"aggregated": aggregated, "tuned": tuned}),
         }
     record["clients"] = {
         "id": list(clients),
-        "train_loss": losses,
+        "train_loss": [losses.get(client) for client in clients],
+        "age": result.ledger.age.tolist(),
         **diagnostics(similarity, weights),
     }
     return finite(record)
+
+
+def method_result(result: RoundResult, honest: Collection[str] | None = None) -> dict[str, Any]:
+    """What a summary says about a method: its last round, scored on the test split.
+
+    Args:
+        result: The last round.
+        honest: The clients that do not attack, where some do: they are also counted by themselves.
+    """
+    models = {"aggregated": result.aggregated["test"], "tuned": result.tuned("test")}
+    found: dict[str, Any] = {
+        "rounds": result.round,
+        "clients": _by_client(tuple(models["aggregated"]), models),
+        **_by_statistic(models),
+        "validation": None,
+        "weights": mean_over_blocks(result.weights).tolist(),
+        "similarity": mean_over_blocks(result.similarity).tolist(),
+    }
+    if "validation" in result.aggregated:
+        found["validation"] = _by_statistic(
+            {"aggregated": result.aggregated["validation"], "tuned": result.tuned("validation")}
+        )
+    if honest is not None:
+        found["honest"] = _by_statistic(
+            {
+                model: {client: scores[client] for client in scores if client in honest}
+                for model, scores in models.items()
+            }
+        )
+    return finite(found)
 
 
 def run_summary(
     method: str,
     seed: int,
     data: FederatedData,
-    results: list[RoundResult],
-    baselines: Mapping[str, RoundResult],
+    result: Mapping[str, Any],
+    baselines: Mapping[str, Mapping[str, Any]],
+    records: Sequence[Mapping[str, Any]],
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """The content of summary.json; the README documents its schema.
@@ -79,57 +123,65 @@ def run_summary(
         method: Name of the method.
         seed: The run's seed.
         data: All clients.
-        results: All rounds, for their seconds; scores are the last round's.
-        baselines: Last round of every baseline.
+        result: From `method_result`, of the method.
+        baselines: The same of every baseline.
+        records: The method's rounds, for their traffic.
         seconds: Where the run's time went.
     """
-    last = results[-1]
     majority = {c.id: score(c.test.labels, [c.majority()] * len(c.test)) for c in data.clients}
-    models = {"aggregated": last.aggregated["test"], "tuned": last.tuned("test"), "majority": majority}
+    beside = statistics(majority)
     summary: dict[str, Any] = {
         "method": method,
         "seed": seed,
-        "rounds": last.round,
+        "rounds": result["rounds"],
         "classes": list(data.classes),
         "clients": {
             client.id: {
                 "examples": len(client.train),
-                **{name: scores[client.id]._asdict() for name, scores in models.items()},
+                **result["clients"][client.id],
+                "majority": majority[client.id]._asdict(),
             }
             for client in data.clients
         },
-        **_by_statistic(models),
-        "validation": _by_statistic(
-            {"aggregated": last.aggregated["validation"], "tuned": last.tuned("validation")}
-        )
-        if "validation" in last.aggregated
-        else None,
-        "baselines": {name: _baseline(result) for name, result in baselines.items()},
-        "bytes": {
-            "up": sum(result.bytes_up for result in results),
-            "down": sum(result.bytes_down for result in results),
-        },
+        **{name: {**result[name], "majority": values} for name, values in beside.items()},
+        "validation": result["validation"],
+        "baselines": {name: _baseline(other) for name, other in baselines.items()},
+        "bytes": {way: sum(record[f"bytes_{way}"] for record in records) for way in ("up", "down")},
+        "rejected": dict(Counter(client for record in records for client in record["rejected"])),
         "seconds": dict(seconds),
-        "weights": mean_over_blocks(last.weights).tolist(),
-        "similarity": mean_over_blocks(last.similarity).tolist(),
+        "weights": result["weights"],
+        "similarity": result["similarity"],
     }
+    if "honest" in result:
+        summary["honest"] = result["honest"]
     return finite(summary)
 
 
-def _baseline(result: RoundResult) -> dict[str, Any]:
-    models = {"aggregated": result.aggregated["test"], "tuned": result.tuned("test")}
-    clients = {
-        client: {name: scores[client]._asdict() for name, scores in models.items()}
-        for client in models["aggregated"]
+def _baseline(result: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("clients", "mean", "std", "worst", "bottom_decile", "honest")
+    return {name: result[name] for name in names if name in result}
+
+
+def _by_client(
+    clients: Sequence[str], models: Mapping[str, Mapping[str, Scores]]
+) -> dict[str, dict[str, dict[str, float] | None]]:
+    """Scores of each model by client; null for those whose model has not been scored."""
+    return {
+        client: {
+            name: scores[client]._asdict() if client in scores else None for name, scores in models.items()
+        }
+        for client in clients
     }
-    return {"clients": clients, **_by_statistic(models)}
 
 
 def _by_statistic(models: Mapping[str, Mapping[str, Scores]]) -> dict[str, Any]:
     """{"mean": {"aggregated": ..., "tuned": ...}, "std": ..., "worst": ..., "bottom_decile": ...}"""
-    by_model = {name: statistics(scores) for name, scores in models.items()}
+    by_model = {name: statistics(scores) for name, scores in models.items() if scores}
     names = ("mean", "std", "worst", "bottom_decile")
-    return {name: {model: values[name] for model, values in by_model.items()} for name in names}
+    return {
+        name: {model: by_model[model][name] if model in by_model else None for model in models}
+        for name in names
+    }
 
 
 def finite(value: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from fedpl.files import writing
 from fedpl.rounds.loop import RoundResult
 
 
@@ -26,12 +27,15 @@ class JsonLines:
     """``metrics.jsonl``: one line a round, on disk before the next round starts."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        with writing(path):
+            self._file = path.open("a", encoding="utf-8")
 
     def round(self, record: dict[str, Any], result: RoundResult) -> None:
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with writing(self._path):
+            self._file.write(json.dumps(record, allow_nan=False) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def finish(self, summary: dict[str, Any]) -> None:
         self._file.close()

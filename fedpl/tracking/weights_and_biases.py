@@ -60,10 +60,16 @@ class WandbTracker:
         folder: The run directory; W&B's own files go below it.
         settings: The resolved configuration.
         clients: Client ids, in the order of the rows.
+        id: The W&B run's id; a run with this id is gone on with.
     """
 
     def __init__(
-        self, config: WandbConfig, folder: Path, settings: dict[str, Any], clients: tuple[str, ...]
+        self,
+        config: WandbConfig,
+        folder: Path,
+        settings: dict[str, Any],
+        clients: tuple[str, ...],
+        id: str | None = None,
     ) -> None:
         import wandb
 
@@ -74,6 +80,8 @@ class WandbTracker:
             mode = "offline"
         options: dict[str, Any] = {
             "project": config.project,
+            # A run of a sweep has its id from there and cannot be gone on with.
+            **({} if id is None or "WANDB_SWEEP_ID" in os.environ else {"id": id, "resume": "allow"}),
             "name": config.name or folder.name,
             "group": config.group,
             "tags": list(config.tags),
@@ -97,18 +105,23 @@ class WandbTracker:
         rows = [[name, *row] for name, row in zip(self.clients, weights.tolist(), strict=True)]
         title = f"Similarity of task vectors, round {result.round}"
         clients = record["clients"]
-        diagnostics = {
+        diagnostics: dict[str, Any] = {
             f"server/{name}/{statistic}": function(clients[name])
             for name in ("row_sum", "absolute_weight", "effective_neighbours", "self_weight")
             for statistic, function in (("mean", np.mean), ("min", np.min), ("max", np.max))
         }
+        rejected = [[client, reason] for client, reason in result.rejected.items()]
+        if rejected:
+            diagnostics["server/rejected"] = wandb.Table(columns=["client", "reason"], data=rejected)
         self.run.log(
             {
-                **flat({k: v for k, v in record.items() if k not in ("clients", "method")}),
+                **flat({k: v for k, v in record.items() if k not in ("clients", "method", "rejected")}),
                 **diagnostics,
                 "server/similarity": _image(similarity, self.clients, title),
                 "server/weights": wandb.Table(columns=["client", *self.clients], data=rows),
-            }
+            },
+            # A round that an interrupted process had logged already is not logged twice.
+            step=result.round,
         )
 
     def finish(self, summary: dict[str, Any]) -> None:

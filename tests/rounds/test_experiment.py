@@ -77,7 +77,13 @@ def test_the_run_directory_explains_itself(finished: tuple[Path, list[str]]) -> 
         "similarity.png",
         "weights.png",
     ]
-    assert [path.name for path in (folder / "state").iterdir()] == ["server.safetensors"]
+    assert sorted(path.name for path in (folder / "state").iterdir()) == [
+        "baseline-fedavg",
+        "baseline-local",
+        "result.json",
+        "round-000001.safetensors",
+        "round-000002.safetensors",
+    ]
     assert sorted(path.name for path in (folder / "vectors").iterdir()) == [
         "round-0001.npy",
         "round-0002.npy",

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,14 @@ import torch
 
 from fedpl.clients.hardware import Hardware
 from fedpl.clients.trainer import ClientTrainer
+from fedpl.conditions import ParticipationConfig
 from fedpl.config import ClientConfig, Config, LoraSettings, ModelConfig
 from fedpl.data import Columns, FederatedData, TextFiles
 from fedpl.rounds.executor import ClientUpdate, Job, LocalExecutor
 from fedpl.rounds.first_round import FirstRoundMemo
 from fedpl.rounds.loop import Federation, RoundResult, run_rounds
-from fedpl.server import Aggregator, FedBip, Local, Uniform
+from fedpl.server import Aggregator, FactorWise, FedBip, Ifca, Local, Residual, Uniform
+from fedpl.server.state import TaskVectors
 
 FEDBIP = Aggregator(weighting=FedBip())
 
@@ -74,8 +76,8 @@ def test_order_of_clients_does_not_matter(config: Config) -> None:
 class Backwards(LocalExecutor):
     """Trains the last client first."""
 
-    def train(self, jobs: Iterable[Job], out: torch.Tensor) -> Iterator[ClientUpdate]:
-        return super().train(list(jobs)[::-1], out)
+    def groups(self, jobs: Sequence[Job]) -> list[list[Job]]:
+        return super().groups(jobs)[::-1]
 
 
 def test_order_of_training_does_not_matter_at_all(config: Config) -> None:
@@ -170,3 +172,115 @@ def test_a_first_round_from_elsewhere_is_trained_anew(config: Config) -> None:
     list(run_rounds(shared, 1))
     list(run_rounds(dataclasses.replace(shared, initial=run.initial + 1), 1))
     assert counting.trained == 6
+
+
+PARTIAL = ParticipationConfig(fraction=0.4, min_clients=2)
+RULES = {
+    "fedbip": Aggregator(),
+    "fedbip-l": Aggregator(granularity="block"),
+    "local": Aggregator(weighting=Local()),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_absent_clients_keep_their_aggregate_bit_for_bit(rule: str, toy: Callable[..., Federation]) -> None:
+    run = toy(participation=PARTIAL, aggregator=RULES[rule])
+    before = np.tile(run.initial.numpy(), (7, 1))
+    everybody: set[int] = set()
+    for result in run_rounds(run, 8):
+        after = np.array(result.state.personal)
+        present = [update.row for update in result.updates]
+        absent = sorted(set(range(7)) - set(present))
+        assert len(present) == result.drawn == 3
+        assert np.array_equal(after[absent].view(np.int32), before[absent].view(np.int32))
+        assert (after[present] != before[present]).any(1).all()
+        everybody |= set(present)
+        before = after
+    assert everybody == set(range(7))
+
+
+def test_the_one_model_of_federated_averaging_is_everybodys(toy: Callable[..., Federation]) -> None:
+    """Whoever was away receives what the others have made of it."""
+    for result in run_rounds(toy(participation=PARTIAL, aggregator=Aggregator(weighting=Uniform())), 3):
+        personal = np.asarray(result.state.personal)
+        assert np.abs(personal - personal[0]).max() < 1e-6
+
+
+def test_clients_that_take_part_choose_their_model(toy: Callable[..., Federation]) -> None:
+    """IFCA: whoever takes part receives the model of its choice; the traffic counts all models."""
+    settings = Ifca(models=2, spread=0.5)
+    run = toy(participation=PARTIAL, aggregator=Aggregator(weighting=settings, combine=FactorWise("models")))
+    chosen: dict[str, int] = {}
+    personal = np.tile(run.initial.numpy(), (7, 1))
+    for result in run_rounds(run, 6):
+        labels = np.asarray(result.state.memory["ifca.labels"])
+        models = np.asarray(result.state.memory["ifca.models"])
+        rows = [update.row for update in result.updates]
+        after = np.array(result.state.personal)
+        absent = sorted(set(range(7)) - set(rows))
+        assert np.array_equal(after[absent], personal[absent])
+        for row in rows:
+            chosen[run.clients[row]] = int(labels[row])
+            np.testing.assert_allclose(after[row], models[labels[row]], rtol=1e-5, atol=1e-6)
+        assert result.bytes_down == 2 * result.bytes_up
+        personal = after
+    assert set(chosen) == set(run.clients)
+
+
+def test_the_frozen_weights_are_moved_by_the_server_s_residual(toy: Callable[..., Federation]) -> None:
+    run = toy(aggregator=Aggregator(weighting=Uniform(), combine=Residual()))
+    residuals = [np.array(result.state.memory["residual"]) for result in run_rounds(run, 3)]
+    first, *moved = run.executor.shifts
+    assert first is None, "what another method left is taken away"
+    assert np.abs(residuals[0]).max() > 0
+    assert [shift.numpy().tolist() for shift in moved] == [values.tolist() for values in residuals[:2]]
+
+
+def test_participants_are_aggregated_as_if_the_others_did_not_exist(toy: Callable[..., Federation]) -> None:
+    run = toy(participation=PARTIAL)
+    result = next(run_rounds(run, 3))
+    rows = [update.row for update in result.updates]
+    tau = result.vectors.numpy()[rows].astype(np.float64)
+    unit = tau / np.linalg.norm(tau, axis=1, keepdims=True)
+    similarity = unit @ unit.T
+    expected = run.initial.numpy() + similarity / similarity.sum(1, keepdims=True) @ tau
+    np.testing.assert_allclose(np.asarray(result.state.personal)[rows], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_ages_and_what_was_sent_last(toy: Callable[..., Federation]) -> None:
+    """The aggregator sees an absent client's row as the client sent it, and how old it is."""
+    seen: list[TaskVectors] = []
+
+    class Watching(Aggregator):
+        def update(self, state, vectors, layout):  # type: ignore[no-untyped-def]
+            seen.append(vectors._replace(matrix=np.array(vectors.matrix)))
+            return super().update(state, vectors, layout)
+
+    run = toy(participation=PARTIAL, aggregator=Watching())
+    last = {row: (-1, np.zeros(run.layout.size)) for row in range(7)}
+    for result in run_rounds(run, 8):
+        vectors = seen[-1]
+        last = {row: (age + (age >= 0), tau) for row, (age, tau) in last.items()}
+        for update in result.updates:
+            last[update.row] = 0, result.vectors[update.row].numpy().copy()
+        assert vectors.age.tolist() == [age for age, _ in last.values()]
+        assert vectors.mask.tolist() == [age == 0 for age, _ in last.values()]
+        assert np.array_equal(vectors.matrix, np.stack([tau for _, tau in last.values()]))
+        sizes = zip(run.clients, last.values(), strict=True)
+        assert vectors.num_examples.tolist() == [(10 + len(name)) * (age >= 0) for name, (age, _) in sizes]
+
+
+def test_traffic_counts_who_takes_part(toy: Callable[..., Federation]) -> None:
+    run = toy(participation=PARTIAL)
+    for result in run_rounds(run, 2):
+        assert result.bytes_up == result.bytes_down == 3 * run.layout.size * 4
+
+
+def test_partial_rounds_by_real_training(config: Config) -> None:
+    """Who is absent is not trained and has no tuned model; everybody's aggregate is scored."""
+    run = dataclasses.replace(federation(config, FEDBIP), participation=ParticipationConfig(fraction=0.5))
+    counting = Counting(run.executor.trainer)
+    result, _ = last(run_rounds(dataclasses.replace(run, executor=counting), 2))
+    assert counting.trained == 4
+    assert set(result.tuned("test")) == {update.client for update in result.updates}
+    assert set(result.aggregated["test"]) == set(run.clients)

@@ -2,13 +2,15 @@ import io
 
 from rich.console import Console
 
-from fedpl.tracking.progress import Display, round_line
+from fedpl.tracking.progress import Display, closing_table, round_line
 
 SCORES = {"mean": {"accuracy": 0.8125}, "worst": {"accuracy": 0.5}}
 RECORD = {
     "method": "fedbip",
     "round": 2,
     "train_loss": 0.25,
+    "participants": 3,
+    "clients": {"id": ["a", "b", "c"]},
     "seconds": {"train": 1.5, "aggregate": 0.002, "evaluate": 0.5},
     "validation": {"aggregated": SCORES, "tuned": SCORES},
 }
@@ -20,6 +22,18 @@ def test_a_round_in_one_line() -> None:
         "train 1.5 s, aggregate 2 ms"
     )
     assert "loss not finite" in round_line(RECORD | {"train_loss": None}, 5)
+    partial = round_line(RECORD | {"participants": 2, "epsilon": 1.5}, 5)
+    assert "loss 0.250  2 of 3 clients  aggregated" in partial
+    assert "  ε 1.500  train" in partial
+
+
+def test_a_client_without_a_tuned_model_has_a_dash() -> None:
+    entry = {"accuracy": 0.5, "macro_f1": 0.25}
+    models = {"aggregated": entry, "tuned": None, "majority": entry}
+    statistics = {name: models | {"tuned": entry} for name in ("mean", "std", "worst", "bottom_decile")}
+    summary = {"method": "m", "rounds": 1, "baselines": {}, "clients": {"a": models}} | statistics
+    table = closing_table(summary)
+    assert [next(iter(column.cells)) for column in table.columns] == ["a", "50.0", "–", "50.0"]
 
 
 def shown(terminal: bool, enabled: bool) -> str:

@@ -1,0 +1,140 @@
+"""Where a method stands between two rounds, on disk: what the next round needs beside the configuration."""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from fedpl.errors import UserError
+from fedpl.files import read_tensors, write_tensors, writing
+from fedpl.server.state import ServerState, state_of, state_tensors
+
+_log = logging.getLogger(__name__)
+_KEPT = 2
+
+
+class Ledger(NamedTuple):
+    """What the server knows of each client beside its task vector.
+
+    Attributes:
+        age: Rounds since its row was filled: 0 in this round, −1 never, or what came was not usable.
+        examples: Training examples it named last; 0 before it ever answered.
+        sent: Task vectors it has sent since the start, usable or not.
+    """
+
+    age: Int[np.ndarray, "clients"]
+    examples: Int[np.ndarray, "clients"]
+    sent: Int[np.ndarray, "clients"]
+
+    @classmethod
+    def new(cls, clients: int) -> "Ledger":
+        """Before the first round."""
+        return cls(np.full(clients, -1), np.zeros(clients, int), np.zeros(clients, int))
+
+
+class Checkpoint(NamedTuple):
+    """A method between two rounds.
+
+    Attributes:
+        state: The server's state.
+        ledger: What the server knows of the clients.
+        last_sent: Task vectors that clients sent last, where absent ones' may still be needed; else None.
+        client_states: What clients keep to themselves, by row and name.
+        capacity: What the executor had chosen for the machine, see `Executor.capacity`.
+        origin: Fingerprint of the data the clients have.
+        elapsed: Seconds that the run had taken.
+    """
+
+    state: ServerState
+    ledger: Ledger
+    last_sent: Float[np.ndarray, "clients params"] | None
+    client_states: Mapping[int, Mapping[str, np.ndarray]]
+    capacity: dict[str, int]
+    origin: str
+    elapsed: float
+
+
+class Checkpoints:
+    """The last two checkpoints of a method; the newest that is intact counts.
+
+    Args:
+        folder: Where they are; it exists.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, then drop those before the last two.
+
+        Raises:
+            UserError: If it cannot be written; the earlier ones are untouched.
+        """
+        tensors = state_tensors(checkpoint.state)
+        tensors |= {f"ledger.{name}": value for name, value in checkpoint.ledger._asdict().items()}
+        if checkpoint.last_sent is not None:
+            tensors["last_sent"] = checkpoint.last_sent
+        for row, state in checkpoint.client_states.items():
+            tensors |= {f"client.{row}.{name}": value for name, value in state.items()}
+        metadata = {
+            "round": str(checkpoint.state.round),
+            "clients": json.dumps(list(checkpoint.client_states)),
+            "capacity": json.dumps(checkpoint.capacity),
+            "origin": checkpoint.origin,
+            "elapsed": repr(checkpoint.elapsed),
+        }
+        write_tensors(self._path(checkpoint.state.round), tensors, metadata)
+        self.prune(_KEPT)
+
+    def latest(self, limit: int | None = None) -> Checkpoint | None:
+        """The newest intact checkpoint, or None; damaged ones are reported and passed over.
+
+        Args:
+            limit: Last round to look at; None: any.
+        """
+        for path in self._paths():
+            if limit is not None and path > self._path(limit):
+                continue
+            try:
+                return _read(path)
+            except UserError as error:
+                _log.warning("%s; going back to the state before it", error)
+        return None
+
+    def prune(self, kept: int) -> None:
+        """Drop all but the newest checkpoints."""
+        with writing(self.folder):
+            for path in self._paths()[kept:]:
+                path.unlink(missing_ok=True)
+
+    def _path(self, round: int) -> Path:
+        return self.folder / f"round-{round:06d}.safetensors"
+
+    def _paths(self) -> list[Path]:
+        """Newest first."""
+        return sorted(self.folder.glob("round-??????.safetensors"), reverse=True)
+
+
+def _read(path: Path) -> Checkpoint:
+    tensors, metadata = read_tensors(path)
+    try:
+        states: dict[int, dict[str, np.ndarray]] = {row: {} for row in json.loads(metadata["clients"])}
+        for name, value in tensors.items():
+            if name.startswith("client."):
+                _, row, key = name.split(".", 2)
+                states[int(row)][key] = value
+        return Checkpoint(
+            state_of(tensors, int(metadata["round"])),
+            Ledger(*(tensors[f"ledger.{name}"] for name in Ledger._fields)),
+            tensors.get("last_sent"),
+            states,
+            json.loads(metadata["capacity"]),
+            metadata["origin"],
+            float(metadata["elapsed"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a checkpoint written by fedpl: {error}") from error
