@@ -10,6 +10,7 @@ from jaxtyping import Float
 from rich.console import Console
 
 from fedpl.clients.adapter import save_adapter
+from fedpl.clients.merged import save_merged
 from fedpl.clients.trainer import ClientTrainer
 from fedpl.conditions import PrivacyConfig
 from fedpl.config import Config
@@ -193,14 +194,19 @@ def _trackers(
 
 
 def _save_adapters(folder: RunFolder, trainer: ClientTrainer, data: FederatedData, method: Standing) -> None:
-    """Every client's aggregate θ̄ᵢ in PEFT format."""
+    """Every client's aggregate θ̄ᵢ in PEFT format, with what was added to the frozen weights."""
     checkpoint = method.folder.checkpoints.latest()
     if checkpoint is None:
         raise UserError(f"{method.folder.path} holds no intact state any more")
     personal = borrow(checkpoint.state.personal)
+    residual = checkpoint.state.memory.get("residual")
     for row, client in enumerate(data.ids):
+        where = folder.adapter(client)
         with writing(folder.sub("adapters")):
-            save_adapter(personal[row], trainer.model, trainer.layout, folder.adapter(client))
+            if residual is None:
+                save_adapter(personal[row], trainer.model, trainer.layout, where)
+            else:
+                save_merged(personal[row], borrow(residual), trainer.model, trainer.layout, where)
 
 
 def _used_vectors(result: RoundResult) -> Float[np.ndarray, "clients params"]:
