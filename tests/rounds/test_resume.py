@@ -245,6 +245,22 @@ def test_a_longer_run_is_the_same_as_one_that_was_asked_for_at_once(
     assert "rounds: 3" in (tmp_path / "short" / "config.yaml").read_text()
 
 
+def test_a_run_that_is_reopened_has_no_summary_until_it_ends(
+    short: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, arguments = short
+    folder = tmp_path / "run"
+    main([*arguments, f"--run_dir={folder}", "--rounds=1"])
+    assert (folder / "summary.json").exists()
+
+    def die() -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        watched([f"--resume={folder}", "--rounds=2"], Stopping(2, die), monkeypatch)
+    assert not (folder / "summary.json").exists()
+
+
 def test_a_changed_setting_is_refused_and_nothing_is_touched(
     short: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -281,12 +297,12 @@ class Stopping:
     def finish(self, summary: dict) -> None: ...
 
 
-def watched(arguments: list[str], folder: Path, watcher: Stopping, monkeypatch: pytest.MonkeyPatch) -> int:
+def watched(arguments: list[str], watcher: Stopping, monkeypatch: pytest.MonkeyPatch) -> int:
     """Run as the command line does, with a watcher."""
     inner = experiment.run
     with monkeypatch.context() as patch:
         patch.setattr(experiment, "run", lambda *a, **k: inner(*a, **k | {"watchers": [watcher]}))
-        return main([*arguments, f"--run_dir={folder}"])
+        return main(arguments)
 
 
 def test_a_full_disk_ends_the_run_in_one_line_and_it_can_go_on(
@@ -301,7 +317,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_it_can_go_on(
         monkeypatch.setattr(os, "fsync", full)
 
     with pytest.raises(UserError, match=r"cannot write .*: No space left on device"):
-        watched(arguments, tmp_path / "run", Stopping(2, fill), monkeypatch)
+        watched([*arguments, f"--run_dir={tmp_path / 'run'}"], Stopping(2, fill), monkeypatch)
     monkeypatch.undo()
     assert not (tmp_path / "run" / "summary.json").exists()
     assert main([f"--resume={tmp_path / 'run'}"]) == 0
@@ -314,7 +330,7 @@ def test_a_run_directory_that_vanishes_is_named(
     _, arguments = short
     away = Stopping(1, lambda: shutil.rmtree(tmp_path / "run"))
     with pytest.raises(UserError, match=r"cannot write .*run.*: No such file or directory") as raised:
-        watched(arguments, tmp_path / "run", away, monkeypatch)
+        watched([*arguments, f"--run_dir={tmp_path / 'run'}"], away, monkeypatch)
     assert "\n" not in str(raised.value)
 
 
@@ -349,13 +365,20 @@ def test_killed_at_any_instant_it_ends_as_if_it_had_not_been(small_run: list[str
         ],
     ]
     asked = {"folder": str(tmp_path), "seed": 0, "jobs": jobs, "kills": 10}
+    environment = {
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}",
+        # A process that is killed compiles nothing that another one has compiled.
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
     done = subprocess.run(
         [sys.executable, "-m", "tests.rounds.kill_program"],
         cwd=ROOT,
         input=json.dumps(asked),
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}", "WANDB_MODE": "disabled"},
+        env=os.environ | environment,
     )
     assert done.returncode == 0, done.stderr
     kills = [json.loads(line) for line in done.stdout.splitlines()]
