@@ -1,10 +1,11 @@
 """The command line: YAML files and dotted overrides, checked before anything heavy is imported."""
 
+import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from typing import NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
@@ -26,12 +27,41 @@ _UNKNOWN = (
 )
 
 
+class Invocation(NamedTuple):
+    """One run as the command line describes it.
+
+    Attributes:
+        config: The configuration, checked.
+        settings: The same as plain values, for W&B.
+        resolved: The same as YAML without the run directory: it can be run again as it is.
+    """
+
+    config: Config
+    settings: dict[str, Any]
+    resolved: str
+
+
+class _Refused(SystemExit):
+    """A command line that does not parse. No `Exception`: jsonargparse would take it for one of its own."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(2)
+        self.message = message
+
+
 class _Parser(ArgumentParser):
-    """Errors in one line on standard error, with the nearest valid key, and exit code 2."""
+    """Errors in one line, with the nearest valid key."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         text = " ".join(str(message).split())
-        fail(text + _suggestion(text, self))
+        raise _Refused(text + _suggestion(text, self))
+
+
+class _Options(argparse.ArgumentParser):
+    """The options of one entry point beside the settings of a run."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
 
 
 def fail(message: str) -> NoReturn:
@@ -49,19 +79,73 @@ def make_parser(program: str, description: str) -> ArgumentParser:
     return parser
 
 
-def parse(parser: ArgumentParser, argv: Sequence[str] | None) -> tuple[Config, Namespace]:
+def read(parser: ArgumentParser, argv: Sequence[str] | None) -> tuple[Config, Namespace]:
     """The configuration of a command line, instantiated and checked, and the same as plain settings.
 
     Raises:
-        SystemExit: With code 2 and one line (a line per problem) on standard error.
+        UserError: If the command line does not parse or its settings do not fit.
     """
-    settings = parser.parse_args(argv)
+    try:
+        settings = parser.parse_args(argv)
+    except _Refused as refused:
+        raise UserError(refused.message) from None
     values = parser.instantiate(settings)
     config = Config(**{name: values[name] for name in Config.__dataclass_fields__})
     wrong = problems(config)
     if wrong:
-        fail("; ".join(wrong) if len(wrong) == 1 else "the settings do not fit:\n  " + "\n  ".join(wrong))
+        several = "the settings do not fit:\n  " + "\n  ".join(wrong)
+        raise UserError(wrong[0] if len(wrong) == 1 else several)
     return config, settings
+
+
+def parse(parser: ArgumentParser, argv: Sequence[str] | None) -> tuple[Config, Namespace]:
+    """`read` for an entry point.
+
+    Raises:
+        SystemExit: With code 2 and one line (a line per problem) on standard error.
+    """
+    try:
+        return read(parser, argv)
+    except UserError as error:
+        fail(str(error))
+
+
+def invocation(parser: ArgumentParser, argv: Sequence[str]) -> Invocation:
+    """Everything that `fedpl.rounds.experiment.run` needs of a command line.
+
+    Raises:
+        UserError: As `read`.
+    """
+    config, settings = read(parser, argv)
+    settings.pop("config", None)
+    settings.run_dir = None
+    return Invocation(config, settings.as_dict(), parser.dump(settings, skip_unset=False))
+
+
+def split_options(
+    program: str,
+    description: str,
+    add: Callable[[argparse.ArgumentParser], object],
+    argv: Sequence[str],
+) -> tuple[argparse.Namespace, list[str]]:
+    """The options of an entry point's own, and the rest, which sets up runs.
+
+    Args:
+        program: How the entry point is called.
+        description: What it does.
+        add: Adds its options to a parser.
+        argv: The command line; ``--help`` among it prints both kinds and exits.
+
+    Raises:
+        UserError: If an own option is absent or has a wrong value.
+    """
+    if {"-h", "--help"} & set(argv):
+        parser = make_parser(program, description)
+        add(parser)
+        parser.parse_args(["--help"])
+    options = _Options(prog=program, add_help=False, allow_abbrev=False)
+    add(options)
+    return options.parse_known_args(argv)
 
 
 def run_main(main: Callable[[], int]) -> NoReturn:

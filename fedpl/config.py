@@ -186,7 +186,8 @@ class Config:
         baselines: Methods that are also run on the same clients, seeds and steps, for the closing table.
         evaluation: When and how clients are scored.
         tracking: What is recorded and shown.
-        store_vectors: Whether to keep every round's task vectors under ``vectors/``.
+        store_vectors: Whether to keep every round's task vectors under ``vectors/``, for python -m
+            fedpl.replay: true or f32: as they are; bf16: in half the space, and replays are near, not exact.
     """
 
     method: str = "fedbip"
@@ -206,7 +207,7 @@ class Config:
     baselines: tuple[Baseline, ...] = ("local", "fedavg")
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
-    store_vectors: bool = False
+    store_vectors: bool | Literal["bf16", "f32"] = False
 
 
 def problems(config: Config) -> list[str]:

@@ -15,7 +15,7 @@ from fedpl.clients.adapter import flatten, layout_of, learning, trainable, unfla
 from fedpl.clients.batches import Batch, Tokens, batch_order, evaluation_batches, training_batches
 from fedpl.clients.fitting import fit_once
 from fedpl.clients.hardware import Hardware
-from fedpl.clients.model import add_adapter, load_base, load_tokenizer
+from fedpl.clients.model import PooledClassifier, add_adapter, load_base, load_tokenizer
 from fedpl.clients.module import ClientModule, known_classes
 from fedpl.clients.packing import Learner
 from fedpl.clients.phases import Phase
@@ -36,6 +36,7 @@ class ClientTrainer:
         config: The run.
         data: All clients.
         hardware: Where to train.
+        base: The foundation model, where it has been loaded already; it is changed.
 
     Raises:
         UserError: If client.per_client names a client that the data does not have.
@@ -45,13 +46,19 @@ class ClientTrainer:
         classes: The classes that each client can answer; None: all.
     """
 
-    def __init__(self, config: Config, data: FederatedData, hardware: Hardware) -> None:
+    def __init__(
+        self,
+        config: Config,
+        data: FederatedData,
+        hardware: Hardware,
+        base: PooledClassifier | None = None,
+    ) -> None:
         _quieten()
         _check_clients(config.client, data)
         self.config = config
         self.hardware = hardware
         tokenizer = load_tokenizer(config.model)
-        base = load_base(config.model, len(data.classes))
+        base = base or load_base(config.model, len(data.classes))
         init = derive_seed(config.seed, "init")
         self.model = add_adapter(base, config.lora, config.model.path, init).to(hardware.device)
         self.layout = layout_of(self.model)

@@ -10,20 +10,18 @@ from jaxtyping import Float
 from rich.console import Console
 
 from fedpl.clients.adapter import save_adapter
-from fedpl.clients.hardware import choose_hardware
 from fedpl.clients.trainer import ClientTrainer
 from fedpl.conditions import PrivacyConfig
 from fedpl.config import Config
 from fedpl.data import FederatedData
 from fedpl.errors import UserError
 from fedpl.files import write_atomically, write_json, writing
-from fedpl.interop import borrow, server_device
+from fedpl.interop import borrow
 from fedpl.objectives import Plain
-from fedpl.rounds.attacks import clients_of
-from fedpl.rounds.executor import local_executor
 from fedpl.rounds.first_round import FirstRoundMemo
 from fedpl.rounds.folder import RunFolder
 from fedpl.rounds.loop import Federation, RoundResult
+from fedpl.rounds.prepared import Prepared, prepare
 from fedpl.rounds.privacy import epsilon
 from fedpl.rounds.sampling import hostile_rows, share_of
 from fedpl.rounds.standing import Clock, Standing, fingerprint
@@ -31,6 +29,7 @@ from fedpl.server import Aggregator, Local, Uniform
 from fedpl.tracking.progress import Display, closing_table
 from fedpl.tracking.records import round_record, run_summary
 from fedpl.tracking.tracker import JsonLines, Tracker
+from fedpl.tracking.vectors import store_vectors
 
 BASELINES = {"local": Aggregator(weighting=Local()), "fedavg": Aggregator(weighting=Uniform())}
 
@@ -42,6 +41,7 @@ def run(
     console: Console,
     watchers: Sequence[Tracker] = (),
     resume: Path | None = None,
+    prepared: Prepared | None = None,
 ) -> Path:
     """Run an experiment, or go on with one that was cut off, and return its run directory.
 
@@ -54,16 +54,14 @@ def run(
         console: Where to print.
         watchers: Told of every round after it has been recorded; what they raise ends the run.
         resume: The directory of the run to go on with; None: a new run.
+        prepared: Clients, model and executor, where another run has left them; they must fit `config`.
 
     Raises:
         UserError: If data, model or run directory are not as configured, or if it cannot be written.
     """
     clock = Clock()
-    hardware = choose_hardware(config.accelerator, config.precision)
-    data = clients_of(config)
-    trainer = ClientTrainer(config, data, hardware)
-    executor = local_executor(trainer)
-    initial = trainer.initial().to(server_device(hardware.device))
+    prepared = prepared or prepare(config)
+    hardware, data, trainer, executor, initial = prepared
     origin = fingerprint(data, initial)
     hostile = hostile_rows(data.ids, config.faults, config.seed)
     honest = frozenset(id for row, id in enumerate(data.ids) if row not in hostile) if hostile else None
@@ -103,7 +101,8 @@ def run(
             for tracker in trackers:
                 tracker.round(record, result)
             if config.store_vectors:
-                folder.store_vectors(result.round, _used_vectors(result))
+                target = folder.sub("vectors")
+                store_vectors(target, result.round, _used_vectors(result), config.store_vectors)
             display.round(record, config.rounds)
 
         size = f"{len(data.clients)} clients, {trainer.layout.size:,} trainable parameters each"

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
-
 from fedpl.config import Config
 from fedpl.errors import UserError
 from fedpl.files import write_atomically, write_json, writing
@@ -144,14 +142,6 @@ class RunFolder:
     def records(self) -> list[dict[str, Any]]:
         """All rounds recorded so far."""
         return list(read_metrics(self.metrics))
-
-    def store_vectors(self, round: int, vectors: np.ndarray) -> None:
-        """Keep a round's task vectors under ``vectors/``; NaN in the rows of clients that took no part."""
-        path = self.sub("vectors") / f"round-{round:04d}.npy"
-        part = path.with_suffix(".part.npy")
-        with writing(path):
-            np.save(part, vectors)
-            part.replace(path)
 
     def wandb_id(self) -> str:
         """The id of the W&B run, made and kept when it is first asked for."""

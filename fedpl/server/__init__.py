@@ -4,6 +4,7 @@ from fedpl.server.aggregator import Aggregator
 from fedpl.server.clustering import Bipartition, Clusters, Ifca
 from fedpl.server.combine import Combine, FactorWise, ProductSpace, Residual, Stacking
 from fedpl.server.published import FedAmp, FedAwa, SimplexQp
+from fedpl.server.robust import Krum, Trimmed
 from fedpl.server.selection import Blend, FixedSelf, Relu, Softmax, Threshold, TopK, Wiener
 from fedpl.server.similarity import (
     CentredCosine,
@@ -37,6 +38,7 @@ __all__ = [
     "FixedSelf",
     "Ifca",
     "InnerProduct",
+    "Krum",
     "Local",
     "PrincipalAngles",
     "ProductSpace",
@@ -51,6 +53,7 @@ __all__ = [
     "Subject",
     "Threshold",
     "TopK",
+    "Trimmed",
     "TrueGroups",
     "Uniform",
     "Weighting",

@@ -42,6 +42,8 @@ class Aggregator:
         server_momentum: Momentum of the server's steps.
         stale_discount: Absent clients count with their last task vectors, times this per round of age; 0
             leaves them out.
+        norm_bound: A task vector longer than so many times the median length of its round is cut to that
+            length; null takes it as it is.
     """
 
     subject: Subject = Subject()
@@ -55,6 +57,7 @@ class Aggregator:
     server_lr: float = 1.0
     server_momentum: float = 0.0
     stale_discount: float = 0.0
+    norm_bound: float | None = None
 
     def problems(self) -> Sequence[str]:
         """What is wrong with the settings, one line each."""
@@ -65,6 +68,10 @@ class Aggregator:
             (0 <= self.server_momentum < 1, f"server_momentum: in [0, 1), got {self.server_momentum}"),
             (0 <= self.shrink <= 1, f"shrink: must lie in [0, 1], got {self.shrink}"),
             (0 <= self.stale_discount <= 1, f"stale_discount: must lie in [0, 1], got {self.stale_discount}"),
+            (
+                self.norm_bound is None or self.norm_bound > 0,
+                f"norm_bound: must be positive or null, got {self.norm_bound}",
+            ),
             (self.local_blocks >= 0, f"local_blocks: must not be negative, got {self.local_blocks}"),
             (bool(self.share), "share: name at least one of lora_A, lora_B, head; or use Local weights"),
             (len(set(self.share)) == len(self.share), "share: name each kind of tensor once"),

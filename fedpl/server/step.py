@@ -27,6 +27,8 @@ def step(
     present = vectors.mask & finite
     age = jnp.zeros(len(present), jnp.int32) if vectors.age is None else vectors.age
     stale = finite & ~vectors.mask & (age > 0) & rule.uses_stale
+    if rule.norm_bound is not None:
+        vectors = vectors._replace(matrix=_bounded(vectors.matrix, present | stale, rule.norm_bound))
     groups = shared_groups(layout, rule.granularity, rule.shared(layout))
 
     similarity, weights, memory = _weigh(rule, state, vectors, layout, groups, present, present | stale)
@@ -86,6 +88,16 @@ def _weigh(
     if rule.shrink:
         similarity, weights = similarity[:-1], (1 - rule.shrink) * weights[:-1] + rule.shrink * weights[-1:]
     return similarity, weights, memory | new
+
+
+def _bounded(
+    matrix: Float[Array, "clients params"], usable: Bool[Array, "clients"], bound: float
+) -> Float[Array, "clients params"]:
+    """Task vectors no longer than so many times their median length."""
+    lengths = jnp.sqrt(jnp.square(matrix).sum(1))
+    limit = bound * jnp.nanmedian(jnp.where(usable, lengths, jnp.nan))
+    factor = jnp.where(usable & (lengths > limit), limit / lengths, 1.0)
+    return matrix * factor[:, None]
 
 
 def _alignment(

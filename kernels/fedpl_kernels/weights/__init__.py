@@ -12,6 +12,7 @@ from ._diagnostics import WeightDiagnostics, diagnostics
 from ._fedbip import fedbip
 from ._prior import blend_prior, by_size, clusters, fixed_self, identity, uniform
 from ._published import fedamp, fedawa_logits
+from ._robust import krum, trim
 from ._selection import relu, softmax, threshold, top_k
 from ._similarity import centre, corrected, median_distance, rbf, subspace_overlap
 from ._simplex import project_simplex, simplex_qp
@@ -31,6 +32,7 @@ __all__ = [
     "fill_diagonal",
     "fixed_self",
     "identity",
+    "krum",
     "median_distance",
     "project_simplex",
     "rbf",
@@ -40,6 +42,7 @@ __all__ = [
     "subspace_overlap",
     "threshold",
     "top_k",
+    "trim",
     "uniform",
     "wiener",
 ]

@@ -1,0 +1,34 @@
+"""The files and the closing table of a comparison."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from fedpl.comparison.plan import Entry
+from fedpl.comparison.statistics import compare
+from fedpl.comparison.tables import as_csv, as_latex, caption, rich_table
+from fedpl.files import write_atomically, write_json
+from fedpl.tracking.comparison_plot import method_dots
+
+
+def write_report(out: Path, entries: Sequence[Entry], margin: float, console: Console) -> None:
+    """Write comparison.json, .csv, .tex and .png and print the table.
+
+    Args:
+        out: The comparison's directory.
+        entries: Its runs, all finished.
+        margin: From which loss of accuracy on, as a fraction, a client counts as harmed.
+        console: Where to print.
+    """
+    folders: dict[str, dict[int, Path]] = {}
+    for entry in entries:
+        folders.setdefault(entry.method, {})[entry.seed] = entry.folder
+    comparison = compare(folders, margin)
+    write_json(out / "comparison.json", comparison)
+    write_atomically(out / "comparison.csv", as_csv(comparison).encode())
+    write_atomically(out / "comparison.tex", as_latex(comparison).encode())
+    method_dots(comparison).savefig(out / "comparison.png", dpi=110)
+    console.print(rich_table(comparison))
+    console.print(caption(comparison), highlight=False)
+    console.print(f"comparison: {out}/comparison.{{json,csv,tex,png}}", highlight=False, soft_wrap=True)

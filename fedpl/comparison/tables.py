@@ -1,0 +1,92 @@
+"""A comparison as a table for people, as CSV and as LaTeX."""
+
+import csv
+import io
+from typing import Any
+
+from rich.table import Table
+
+from fedpl.comparison.statistics import MODELS, SCORES
+
+_NAMES = {"aggregated": "θ̄", "tuned": "θ"}
+_LATEX = {"aggregated": r"$\bar\theta$", "tuned": r"$\theta$"}
+
+
+def spread(value: dict[str, Any], scale: float = 100.0) -> str:
+    """Mean ± standard deviation over seeds; the mean alone where there is one seed."""
+    mean = f"{scale * value['mean']:.1f}"
+    return mean if value["sd"] is None else f"{mean} ± {scale * value['sd']:.1f}"
+
+
+def _header(comparison: dict[str, Any]) -> list[str]:
+    points = f"{100 * comparison['harm_margin']:g}"
+    return ["accuracy", "macro-F1", "worst", "lowest decile", f"harmed > {points}", "MB", "seconds"]
+
+
+def _cells(entry: dict[str, Any], model: str) -> list[str]:
+    found = entry[model]
+    hurt = "–" if found["harmed"] is None else str(len(found["harmed"]))
+    costs = (spread(entry["bytes"], 1e-6), spread(entry["seconds"], 1.0)) if model == MODELS[0] else ("", "")
+    return [*(spread(found[name]) for name in SCORES), hurt, *costs]
+
+
+def rich_table(comparison: dict[str, Any]) -> Table:
+    """Two rows a method: the aggregate θ̄ as received, and θ after local training."""
+    seeds = comparison["seeds"]
+    over = f"mean ± standard deviation over {len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
+    table = Table(title=f"Test accuracy over clients, %, after {comparison['rounds']} rounds, {over}")
+    table.add_column("method")
+    table.add_column("")
+    for name in _header(comparison):
+        table.add_column(name, justify="right")
+    for method, entry in comparison["methods"].items():
+        for model in MODELS:
+            cells = _cells(entry, model)
+            table.add_row(method if model == MODELS[0] else "", _NAMES[model], *cells)
+        table.add_section()
+    return table
+
+
+def caption(comparison: dict[str, Any]) -> str:
+    """What the columns mean."""
+    points = f"{100 * comparison['harm_margin']:g}"
+    harm = (
+        f"harmed: clients that on average over seeds lie more than {points} points below local-only training"
+        if "local" in comparison["methods"]
+        else "harmed: unknown; put local among the methods"
+    )
+    return f"θ̄: the aggregate as received, θ: after local training; {harm}; MB: traffic both ways"
+
+
+def as_csv(comparison: dict[str, Any]) -> str:
+    """One line per run and model, with full precision."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "seed", "model", *SCORES, "bytes", "seconds", "run_dir"])
+    for run in comparison["runs"]:
+        for model in MODELS:
+            found = [run[model][name] for name in SCORES]
+            writer.writerow(
+                [run["method"], run["seed"], model, *found, run["bytes"], run["seconds"], run["run_dir"]]
+            )
+    return text.getvalue()
+
+
+def as_latex(comparison: dict[str, Any]) -> str:
+    """A tabular for the package booktabs."""
+    header = ["method", "", *_header(comparison)]
+    lines = [r"\begin{tabular}{ll" + "r" * (len(header) - 2) + "}", r"\toprule"]
+    lines.append(" & ".join(_escape(name) for name in header) + r" \\")
+    for method, entry in comparison["methods"].items():
+        lines.append(r"\midrule")
+        for model in MODELS:
+            cells = [_escape(cell) for cell in _cells(entry, model)]
+            name = _escape(method) if model == MODELS[0] else ""
+            lines.append(" & ".join([name, _LATEX[model], *cells]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _escape(text: str) -> str:
+    for plain, latex in (("_", r"\_"), ("%", r"\%"), (" ± ", r" $\pm$ "), (">", "$>$"), ("–", "--")):
+        text = text.replace(plain, latex)
+    return text

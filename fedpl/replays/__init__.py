@@ -1,0 +1,1 @@
+"""Recorded task vectors, aggregated again under other server settings, without training."""

@@ -1,0 +1,67 @@
+"""Weightings for servers that some of their clients try to mislead."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from fedpl.server.weighting import FedBip, Memory, Weighting
+
+if TYPE_CHECKING:
+    from jax import Array
+
+    from fedpl.server.evidence import Evidence
+
+
+@dataclass(frozen=True)
+class Trimmed(Weighting):
+    """Another rule's weights, from rows whose most and least similar others count as orthogonal.
+
+    Attackers that oppose a client and those that copy it lie at the ends of its row.
+
+    Attributes:
+        inner: The rule.
+        share: Of the others, trimmed at each end.
+    """
+
+    inner: Weighting = FedBip(negatives="clip")
+    share: float = 0.1
+
+    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
+        from fedpl_kernels import weights
+
+        return self.inner(weights.trim(similarity, mask, share=self.share), mask, num_examples)
+
+    def weigh(self, evidence: "Evidence", memory: "Memory") -> "tuple[Array, Memory]":
+        from fedpl_kernels import weights
+
+        trimmed = weights.trim(evidence.similarity, evidence.mask, share=self.share)
+        return self.inner.weigh(evidence._replace(similarity=trimmed), memory)
+
+    def problems(self) -> Sequence[str]:
+        found = list(self.inner.problems())
+        if not 0 <= self.share < 0.5:
+            found.append(f"aggregator.weighting.share: must lie in [0, 0.5), got {self.share}")
+        return found
+
+
+@dataclass(frozen=True)
+class Krum(Weighting):
+    """One average for all, of the clients whose task vectors have the nearest neighbours (Multi-Krum,
+    Blanchard et al., NeurIPS 2017). Wants `Distance` similarity; in product space it looks at ΔW.
+
+    Attributes:
+        hostile: Share of clients to be prepared for.
+    """
+
+    hostile: float = 0.2
+    one_for_all: ClassVar[bool] = True
+
+    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
+        from fedpl_kernels import weights
+
+        return weights.krum(-similarity, mask, hostile=self.hostile)
+
+    def problems(self) -> Sequence[str]:
+        if 0 <= self.hostile < 0.5:
+            return ()
+        return [f"aggregator.weighting.hostile: must lie in [0, 0.5), got {self.hostile}"]

@@ -1,0 +1,111 @@
+"""``python -m fedpl.sweep``: a W&B sweep file, run here, without a server or a login."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from fedpl.cli import invocation, make_parser, run_main, split_options
+from fedpl.errors import UserError
+
+_PROGRAM = "python -m fedpl.sweep"
+_DESCRIPTION = """Search settings by a file in the format of W&B sweeps: the same file works with wandb sweep
+and wandb agent. Takes all options of python -m fedpl.fit for all trials. A sweep that was stopped goes on
+with the same command and --out: finished trials are kept, those under way are run again."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a sweep."""
+    parser.add_argument("file", help="a sweep file, for example one of configs/sweep; give it first")
+    parser.add_argument("--trials", type=int, help="how many in all; run_cap and the size of a grid limit it")
+    parser.add_argument("--jobs", type=int, default=1, help="trials at the same time, each in a process")
+    parser.add_argument("--out", help="directory of the sweep; a new one under runs/ if absent")
+    parser.add_argument("--search_seed", type=int, default=0, help="seed of what is tried")
+    parser.add_argument(
+        "--replay",
+        metavar="RUN",
+        help="a run directory with stored task vectors: its rounds are aggregated again under each trial's "
+        "settings, without training (all parameters must be aggregator.*); only the first round of such a "
+        "trial is what training would have given",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check the file and what its trials would be, then import the heavy parts and run them."""
+    argv = sys.argv[1:] if argv is None else argv
+    options, overrides = split_options(_PROGRAM, _DESCRIPTION, add_options, argv)
+    if options.jobs < 1:
+        raise UserError(f"--jobs: at least 1, got {options.jobs}")
+    if find_spec("optuna") is None:
+        raise UserError("a sweep needs optuna: pip install 'fedpl[sweep]'")
+
+    from fedpl.sweeps.check import best_arguments, check_arguments, number_of_trials, trial_arguments
+    from fedpl.sweeps.plan import read_sweep
+
+    sweep = read_sweep(Path(options.file))
+    trials = number_of_trials(sweep, options.trials)
+    if options.replay:
+        from fedpl.sweeps.replayed import replayed
+
+        sweep, overrides = replayed(sweep, overrides, Path(options.replay), options.jobs)
+    check_arguments(sweep, overrides)
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    out = Path(options.out or f"runs/sweep-{stamp}")
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "study.db").is_file()):
+        raise UserError(f"--out: {out} holds something else than a sweep; name a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+
+    from rich.console import Console
+
+    from fedpl.sweeps import drive
+    from fedpl.sweeps.report import short, write_report
+    from fedpl.sweeps.study import begun, open_study
+
+    console = Console()
+    plan = {
+        "sweep": repr(sweep),
+        "settings": list(overrides),
+        "search_seed": options.search_seed,
+        "replay": options.replay,
+    }
+
+    def done(task: Any, outcome: Any) -> None:
+        values = ", ".join(f"{name} {short(value)}" for name, value in task.values.items())
+        end = f"{outcome.state} after {outcome.rounds} rounds" if outcome.state == "pruned" else outcome.state
+        text = f"trial {task.number} of {trials}: {short(outcome.value)}  {values}  ({end})"
+        console.print(f"{text} {outcome.message}".rstrip(), highlight=False, soft_wrap=True, markup=False)
+
+    with drive.exclusive(out):
+        study = open_study(out, sweep, plan)
+        if begun(study):
+            console.print(f"{out}: going on, {begun(study)} trials were begun before", highlight=False)
+        work = drive.tasks(
+            study,
+            sweep,
+            out,
+            trials,
+            options.search_seed,
+            lambda values: trial_arguments(sweep, overrides, values),
+        )
+        if options.replay:
+            from fedpl.sweeps.replayed import ReplayRunner
+
+            drive.run_here(study, work, ReplayRunner(Path(options.replay)), done)
+        elif options.jobs == 1:
+            drive.run_here(study, work, drive.train, done)
+        else:
+            drive.run_in_processes(study, work, options.jobs, done)
+
+        def best_yaml(values: dict[str, Any]) -> str:
+            parser = make_parser("python -m fedpl.fit", "")
+            return invocation(parser, best_arguments(sweep, overrides, values)).resolved
+
+        write_report(study, sweep, out, best_yaml, console)
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

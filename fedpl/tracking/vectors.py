@@ -1,0 +1,61 @@
+"""A run's task vectors on disk, one file a round, for aggregating them again."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedpl.errors import UserError
+from fedpl.files import writing
+
+# NumPy has no bfloat16: such a file holds the 16 bits of each number as an unsigned integer.
+_ENDINGS = {"f32": "npy", "bf16": "bf16.npy"}
+
+
+def store_vectors(
+    folder: Path,
+    round: int,
+    matrix: Float[np.ndarray, "clients params"],
+    precision: bool | Literal["bf16", "f32"],
+) -> None:
+    """Write a round's task vectors; the file is whole or absent.
+
+    Args:
+        folder: The run's ``vectors/``.
+        round: Number of the round, from 1.
+        matrix: The task vectors, one row per client; NaN for clients that took no part.
+        precision: bf16 takes half the space of f32, which True means too, and keeps 8 bits of each number.
+    """
+    if precision == "bf16":
+        values = torch.from_numpy(matrix).to(torch.bfloat16).view(torch.uint16).numpy()
+    else:
+        values = matrix
+    path = folder / f"round-{round:04d}.{_ENDINGS['bf16' if precision == 'bf16' else 'f32']}"
+    part = folder / f".{path.name}.part"
+    with writing(path):
+        with part.open("wb") as file:
+            np.save(file, values)
+        part.replace(path)
+
+
+def stored_rounds(folder: Path) -> dict[int, Path]:
+    """The files of a run's ``vectors/`` by round, in order."""
+    found = {int(path.name[6:10]): path for path in folder.glob("round-[0-9][0-9][0-9][0-9].*npy")}
+    return dict(sorted(found.items()))
+
+
+def read_vectors(path: Path) -> Float[Tensor, "clients params"]:
+    """A round's task vectors as float32.
+
+    Raises:
+        UserError: If the file is not one that `store_vectors` wrote.
+    """
+    try:
+        values = np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} holds no task vectors written by fedpl: {error}") from error
+    tensor = torch.from_numpy(values)
+    return tensor.view(torch.bfloat16).float() if values.dtype == np.uint16 else tensor
