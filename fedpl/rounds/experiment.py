@@ -66,7 +66,7 @@ def run(
     origin = fingerprint(data, initial)
     hostile = hostile_rows(data.ids, config.faults, config.seed)
     honest = frozenset(id for row, id in enumerate(data.ids) if row not in hostile) if hostile else None
-    folder = RunFolder.create(config) if resume is None else RunFolder(resume)
+    folder = RunFolder.create(config, resolved) if resume is None else RunFolder(resume)
 
     with Display(console, config.tracking.progress) as display:
         federation = Federation(
@@ -86,7 +86,10 @@ def run(
         )
         method = Standing(federation, config.rounds, folder.method(), origin, clock, honest)
         folder.cut_metrics(method.rounds_done)
-        write_atomically(folder.path / "config.yaml", resolved.encode())
+        if method.rounds_done < config.rounds:
+            folder.reopen()
+        if resume is not None:
+            write_atomically(folder.path / "config.yaml", resolved.encode())
         trackers = [*_trackers(config, folder, settings, data), *watchers]
 
         def begin(name: str, standing: Standing) -> None:

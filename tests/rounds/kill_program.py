@@ -14,7 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fedpl.rounds.experiment  # noqa: F401
+import sklearn.metrics  # noqa: F401
+
+import fedpl.rounds.experiment
+import fedpl.server.step  # noqa: F401
 from fedpl.clients.cohort import CohortModule
 from fedpl.clients.module import ClientModule
 from fedpl.fit import main
@@ -104,7 +107,8 @@ def run() -> None:
             # One instant in each part of the run; the run that goes on is killed once more, now and then.
             at = int(instants * (kill + stream.random()) / asked["kills"]) + 1
             ended = [child([*arguments, f"--run_dir={folder}"], at, root / "log")[0]]
-            again = [f"--resume={folder}", "--tracking.progress=false"]
+            # Before the directory had its name there is nothing to go on with: the run starts.
+            again = [f"--resume={folder}"] if folder.exists() else [*arguments, f"--run_dir={folder}"]
             if kill % 5 == 0:
                 ended.append(child(again, stream.randrange(1, instants // 2), root / "log")[0])
             ended.append(child(again, 0, root / "log")[0])
