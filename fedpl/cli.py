@@ -134,16 +134,17 @@ def split_options(
         program: How the entry point is called.
         description: What it does.
         add: Adds its options to a parser.
-        argv: The command line; ``--help`` among it prints both kinds and exits.
+        argv: The command line; ``--help`` in it prints the own options and exits.
 
     Raises:
         UserError: If an own option is absent or has a wrong value.
     """
-    if {"-h", "--help"} & set(argv):
-        parser = make_parser(program, description)
-        add(parser)
-        parser.parse_args(["--help"])
-    options = _Options(prog=program, add_help=False, allow_abbrev=False)
+    options = _Options(
+        prog=program,
+        description=description,
+        epilog="All options of python -m fedpl.fit are taken too; its --help explains them.",
+        allow_abbrev=False,
+    )
     add(options)
     return options.parse_known_args(argv)
 

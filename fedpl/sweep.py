@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from fedpl.cli import invocation, make_parser, run_main, split_options
+from fedpl.cli import run_main, split_options
 from fedpl.errors import UserError
 
 _PROGRAM = "python -m fedpl.sweep"
@@ -42,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if find_spec("optuna") is None:
         raise UserError("a sweep needs optuna: pip install 'fedpl[sweep]'")
 
-    from fedpl.sweeps.check import best_arguments, check_arguments, number_of_trials, trial_arguments
+    from fedpl.sweeps.check import check_arguments, number_of_trials
     from fedpl.sweeps.plan import read_sweep
 
     sweep = read_sweep(Path(options.file))
@@ -56,54 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Path(options.out or f"runs/sweep-{stamp}")
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "study.db").is_file()):
         raise UserError(f"--out: {out} holds something else than a sweep; name a new folder")
-    out.mkdir(parents=True, exist_ok=True)
 
     from rich.console import Console
 
-    from fedpl.sweeps import drive
-    from fedpl.sweeps.report import short, write_report
-    from fedpl.sweeps.study import begun, open_study
+    from fedpl.sweeps.session import run_sweep
 
-    console = Console()
-    plan = {
-        "sweep": repr(sweep),
-        "settings": list(overrides),
-        "search_seed": options.search_seed,
-        "replay": options.replay,
-    }
-
-    def done(task: Any, outcome: Any) -> None:
-        values = ", ".join(f"{name} {short(value)}" for name, value in task.values.items())
-        end = f"{outcome.state} after {outcome.rounds} rounds" if outcome.state == "pruned" else outcome.state
-        text = f"trial {task.number} of {trials}: {short(outcome.value)}  {values}  ({end})"
-        console.print(f"{text} {outcome.message}".rstrip(), highlight=False, soft_wrap=True, markup=False)
-
-    with drive.exclusive(out):
-        study = open_study(out, sweep, plan)
-        if begun(study):
-            console.print(f"{out}: going on, {begun(study)} trials were begun before", highlight=False)
-        work = drive.tasks(
-            study,
-            sweep,
-            out,
-            trials,
-            options.search_seed,
-            lambda values: trial_arguments(sweep, overrides, values),
-        )
-        if options.replay:
-            from fedpl.sweeps.replayed import ReplayRunner
-
-            drive.run_here(study, work, ReplayRunner(Path(options.replay)), done)
-        elif options.jobs == 1:
-            drive.run_here(study, work, drive.train, done)
-        else:
-            drive.run_in_processes(study, work, options.jobs, done)
-
-        def best_yaml(values: dict[str, Any]) -> str:
-            parser = make_parser("python -m fedpl.fit", "")
-            return invocation(parser, best_arguments(sweep, overrides, values)).resolved
-
-        write_report(study, sweep, out, best_yaml, console)
+    replay = Path(options.replay) if options.replay else None
+    run_sweep(sweep, list(overrides), trials, options.jobs, options.search_seed, out, replay, Console())
     return 0
 
 

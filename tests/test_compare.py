@@ -11,6 +11,7 @@ import fedpl.rounds.prepared as prepared
 from fedpl.clients.cohorts import CohortTrainer
 from fedpl.compare import main
 from fedpl.comparison.execute import RoundLines
+from fedpl.comparison.plan import plan
 from fedpl.comparison.statistics import Spread, compare, harmed
 from fedpl.comparison.tables import as_csv, as_latex, caption, rich_table
 from fedpl.errors import UserError
@@ -212,5 +213,12 @@ def test_one_seed_has_no_standard_deviation_and_no_local_no_harm(tmp_path: Path)
     assert content["methods"]["fed_avg"]["tuned"]["harmed"] is None
     assert "put local among the methods" in caption(content)
     assert rich_table(content).row_count == 2
-    assert r"fed\_avg & $\bar\theta$ & 50.0 & 50.0 & 50.0 & 50.0 & -- & 0.0 & 1.8 \\" in as_latex(content)
+    assert r"fed\_avg & $\bar\theta$ & 50.0 & 50.0 & 50.0 & 50.0 & -- & 0.0 & 2 \\" in as_latex(content)
     assert as_csv(content).splitlines()[1].startswith("fed_avg,3,aggregated,0.5,0.5,0.5,0.5,3,1.75,")
+
+
+def test_every_shipped_method_can_be_compared(tmp_path: Path) -> None:
+    names = sorted(path.stem for path in Path("configs/method").glob("*.yaml"))
+    entries = plan(names, [0], ["--config=configs/debug.yaml"], tmp_path)
+    assert [entry.method for entry in entries] == [entry.run.config.method for entry in entries] == names
+    assert {entry.run.config.rounds for entry in entries} == {2}

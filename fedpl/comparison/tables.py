@@ -4,6 +4,7 @@ import csv
 import io
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fedpl.comparison.statistics import MODELS, SCORES
@@ -12,36 +13,36 @@ _NAMES = {"aggregated": "θ̄", "tuned": "θ"}
 _LATEX = {"aggregated": r"$\bar\theta$", "tuned": r"$\theta$"}
 
 
-def spread(value: dict[str, Any], scale: float = 100.0) -> str:
-    """Mean ± standard deviation over seeds; the mean alone where there is one seed."""
-    mean = f"{scale * value['mean']:.1f}"
-    return mean if value["sd"] is None else f"{mean} ± {scale * value['sd']:.1f}"
+def spread(value: dict[str, Any]) -> str:
+    """Mean ± standard deviation over seeds in %; the mean alone where there is one seed."""
+    mean = f"{100 * value['mean']:.1f}"
+    return mean if value["sd"] is None else f"{mean} ± {100 * value['sd']:.1f}"
 
 
-def _header(comparison: dict[str, Any]) -> list[str]:
-    points = f"{100 * comparison['harm_margin']:g}"
-    return ["accuracy", "macro-F1", "worst", "lowest decile", f"harmed > {points}", "MB", "seconds"]
+_HEADER = ("accuracy", "macro-F1", "worst", "decile", "harmed", "MB", "s")
 
 
 def _cells(entry: dict[str, Any], model: str) -> list[str]:
     found = entry[model]
     hurt = "–" if found["harmed"] is None else str(len(found["harmed"]))
-    costs = (spread(entry["bytes"], 1e-6), spread(entry["seconds"], 1.0)) if model == MODELS[0] else ("", "")
+    costs = (f"{1e-6 * entry['bytes']['mean']:.1f}", f"{entry['seconds']['mean']:.0f}")
+    costs = costs if model == MODELS[0] else ("", "")
     return [*(spread(found[name]) for name in SCORES), hurt, *costs]
 
 
 def rich_table(comparison: dict[str, Any]) -> Table:
     """Two rows a method: the aggregate θ̄ as received, and θ after local training."""
     seeds = comparison["seeds"]
-    over = f"mean ± standard deviation over {len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
-    table = Table(title=f"Test accuracy over clients, %, after {comparison['rounds']} rounds, {over}")
-    table.add_column("method")
+    over = f"mean±sd over {len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
+    title = f"Test accuracy, %, after {comparison['rounds']} rounds, {over}"
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("method", no_wrap=True)
     table.add_column("")
-    for name in _header(comparison):
-        table.add_column(name, justify="right")
+    for name in _HEADER:
+        table.add_column(name, justify="right", no_wrap=True)
     for method, entry in comparison["methods"].items():
         for model in MODELS:
-            cells = _cells(entry, model)
+            cells = [cell.replace(" ± ", "±") for cell in _cells(entry, model)]
             table.add_row(method if model == MODELS[0] else "", _NAMES[model], *cells)
         table.add_section()
     return table
@@ -55,7 +56,10 @@ def caption(comparison: dict[str, Any]) -> str:
         if "local" in comparison["methods"]
         else "harmed: unknown; put local among the methods"
     )
-    return f"θ̄: the aggregate as received, θ: after local training; {harm}; MB: traffic both ways"
+    return (
+        f"θ̄: the aggregate as received, θ: after local training; worst, decile: the worst client and the "
+        f"lowest tenth; {harm}; MB: traffic both ways; s: training, aggregation and scoring"
+    )
 
 
 def as_csv(comparison: dict[str, Any]) -> str:
@@ -74,7 +78,7 @@ def as_csv(comparison: dict[str, Any]) -> str:
 
 def as_latex(comparison: dict[str, Any]) -> str:
     """A tabular for the package booktabs."""
-    header = ["method", "", *_header(comparison)]
+    header = ["method", "", *_HEADER]
     lines = [r"\begin{tabular}{ll" + "r" * (len(header) - 2) + "}", r"\toprule"]
     lines.append(" & ".join(_escape(name) for name in header) + r" \\")
     for method, entry in comparison["methods"].items():

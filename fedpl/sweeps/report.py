@@ -96,7 +96,7 @@ def table(entries: list[dict[str, Any]], sweep: Sweep) -> Table:
     names = [dimension.name for dimension in sweep.dimensions if dimension.distribution != "constant"]
     shown.add_column("trial", justify="right")
     shown.add_column("value", justify="right")
-    for name in names:
+    for name in briefly(names):
         shown.add_column(name, overflow="fold")
     shown.add_column("rounds", justify="right")
     shown.add_column("s", justify="right")
@@ -109,6 +109,12 @@ def table(entries: list[dict[str, Any]], sweep: Sweep) -> Table:
             str(entry["number"]), short(entry["value"]), *cells, str(entry["rounds"]), seconds, state
         )
     return shown
+
+
+def briefly(names: list[str]) -> list[str]:
+    """Dotted names by their last parts where these differ."""
+    last = [name.rsplit(".", 1)[-1] for name in names]
+    return last if len(set(last)) == len(last) else names
 
 
 def short(value: Any) -> str:

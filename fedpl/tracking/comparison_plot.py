@@ -44,7 +44,7 @@ def method_dots(comparison: dict[str, Any]) -> Figure:
     axes.set_xlabel("test accuracy, mean over clients, %")
     n = len(comparison["seeds"])
     over = f"mean and standard deviation over {n} seeds" if n > 1 else "one seed"
-    axes.set_title(f"Methods on the same clients, {comparison['rounds']} rounds: {over}", fontsize=11)
+    axes.set_title(f"After {comparison['rounds']} rounds: {over}", fontsize=11)
     axes.grid(axis="x", alpha=0.3)
     figure.legend(fontsize=8, ncols=3, loc="outside lower center")
     return figure

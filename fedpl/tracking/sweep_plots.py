@@ -48,9 +48,11 @@ def parallel_coordinates(entries: Sequence[Mapping[str, Any]], sweep: Sweep) -> 
     dimensions = [d for d in sweep.dimensions if d.distribution != "constant"]
     shown = [entry for entry in entries if entry["value"] is not None]
     values = np.array([entry["value"] for entry in shown], dtype=float)
-    norm = Normalize(values.min(), values.max() if values.max() > values.min() else values.min() + 1e-9)
+    low, high = float(values.min()), float(values.max())
+    margin = 0.0 if high > low else 0.01  # all alike: in the middle of the scale
+    norm = Normalize(low - margin, high + margin)
     columns = [_column(d, [entry["parameters"][d.name] for entry in shown]) for d in dimensions]
-    columns.append((norm(values).data.tolist(), _numbers(values.min(), values.max(), False)))
+    columns.append((norm(values).data.tolist(), _numbers(low, high, False)))
     figure = Figure(figsize=(2.0 + 1.9 * len(columns), 4.4), layout="constrained")
     axes = figure.subplots()
     # The best are drawn last, above the others.

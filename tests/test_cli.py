@@ -1,0 +1,70 @@
+"""Entry points beside fit: their help is quick, their mistakes are one line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedpl.cli import invocation, make_parser, read, split_options
+from fedpl.config import Config
+from fedpl.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "code"),
+    [
+        ("compare", ["--help"], 0),
+        ("sweep", ["--help"], 0),
+        ("replay", ["--help"], 0),
+        ("compare", ["--methods=nothing"], 2),
+        ("sweep", ["nowhere.yaml", "--trials=1"], 2),
+        ("sweep", [], 2),
+        ("replay", [], 2),
+    ],
+)
+def test_answers_without_importing_anything_heavy(module: str, arguments: list[str], code: int) -> None:
+    script = (
+        "import sys, atexit\n"
+        "heavy = {'torch', 'jax', 'lightning', 'transformers', 'peft', 'wandb', 'datasets', 'optuna'}\n"
+        "atexit.register(lambda: print('HEAVY', sorted(heavy & set(sys.modules))))\n"
+        f"from fedpl.{module} import main\n"
+        "from fedpl.cli import run_main\n"
+        "run_main(main)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
+    assert done.returncode == code, done.stderr
+    assert "HEAVY []" in done.stdout
+    assert done.stderr.count("\n") == (code == 2)
+
+
+def test_an_invocation_can_be_run_again_as_it_is(tmp_path: Path) -> None:
+    parser = make_parser("fit", "")
+    run = invocation(parser, ["--rounds=3", f"--run_dir={tmp_path / 'new'}"])
+    assert run.config.run_dir == str(tmp_path / "new")
+    assert run.settings["run_dir"] is None
+    (tmp_path / "config.yaml").write_text(run.resolved)
+    again, _ = read(parser, [f"--config={tmp_path / 'config.yaml'}"])
+    assert again == Config(rounds=3)
+
+
+def test_mistakes_are_raised_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv, message in ((["--roundz=1"], "did you mean 'rounds'"), (["--rounds=0"], "at least 1")):
+        with pytest.raises(UserError, match=message):
+            read(make_parser("fit", ""), argv)
+    assert capsys.readouterr().err == ""
+
+
+def test_own_options_are_told_from_those_of_runs() -> None:
+    def add(parser: object) -> None:
+        parser.add_argument("--methods")
+
+    own, rest = split_options("p", "", add, ["--method", "x", "--methods=a", "--rounds", "3"])
+    assert own.methods == "a"
+    assert rest == ["--method", "x", "--rounds", "3"]
+    with pytest.raises(UserError, match="expected one argument"):
+        split_options("p", "", add, ["--methods"])
