@@ -64,6 +64,7 @@ OBJECTIVES = {
     "prox": FedProx(mu=1.0),
     "prox-ffa": FedProx(mu=1.0, train=("lora_B", "head")),
     "amp": FedProx(mu=1.0, start="own"),
+    "amp-ffa": FedProx(mu=30.0, start="own", train=("lora_B", "head")),
     "pfedgraph": PFedGraph(lam=1.0),
     "pfedgraph-own": PFedGraph(lam=1.0, start="own"),
     "fedrep": FedRep(head_epochs=3),
