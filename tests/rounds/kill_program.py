@@ -17,7 +17,8 @@ from typing import Any
 import sklearn.metrics  # noqa: F401
 
 import fedpl.rounds.experiment
-import fedpl.server.step  # noqa: F401
+import fedpl.server.step
+import fedpl.tracking.weights_and_biases  # noqa: F401
 from fedpl.clients.cohort import CohortModule
 from fedpl.clients.module import ClientModule
 from fedpl.fit import main
