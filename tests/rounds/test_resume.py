@@ -97,6 +97,19 @@ def test_a_damaged_newest_state_costs_one_round(
     assert "going back to the state before it" in caplog.text
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_damaged_result_is_made_again(share: float, toy: Callable[..., Federation], tmp_path: Path) -> None:
+    """The last state alone does not say how the last round was scored: the round is done again."""
+    expected = standing(toy(), tmp_path / "whole").finish(lambda result: None)
+    path = tmp_path / "whole" / "result.json"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    second = toy()
+    assert standing(second, tmp_path / "whole").finish(lambda result: None) == expected
+    assert {round for round, _ in second.executor.trained} == {4}
+    assert path.read_bytes() == whole
+
+
 def test_a_finished_method_is_not_run_again(toy: Callable[..., Federation], tmp_path: Path) -> None:
     expected = standing(toy(), tmp_path / "whole").finish(lambda result: None)
     second = toy()
