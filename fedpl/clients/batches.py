@@ -65,10 +65,12 @@ def batch_order(
     return batches[:max_steps]
 
 
-def training_batches(tokens: Tokens, order: list[list[int]]) -> DataLoader:
+def training_batches(tokens: Tokens, order: Sequence[Sequence[int]]) -> DataLoader:
     """A round's batches, from `batch_order`."""
     # Workers would be forked after JAX started its threads, and tokens are in memory anyway.
-    return DataLoader(tokens, batch_sampler=order, collate_fn=tokens.collate, num_workers=0)
+    return DataLoader(
+        tokens, batch_sampler=[list(batch) for batch in order], collate_fn=tokens.collate, num_workers=0
+    )
 
 
 def evaluation_batches(tokens: Tokens, batch_size: int) -> Iterator[Batch]:

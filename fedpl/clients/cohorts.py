@@ -124,6 +124,7 @@ class CohortTrainer:
                 continue
             return_memory(self.device)
             yield members, outcome.theta, session.close(outcome)
+            del session, outcome  # as large as the cohort, while the next one trains
 
     def score(
         self, clients: Sequence[str], vectors: Float[Tensor, "clients params"], split: str

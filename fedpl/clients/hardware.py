@@ -1,10 +1,24 @@
 """Which device trains, and in which arithmetic."""
 
+import os
 from dataclasses import dataclass
 
 import torch
 
 from fedpl.errors import UserError
+
+
+def bound_primitives() -> None:
+    """Let torch keep compiled CPU kernels for few shapes, unless the environment says how many.
+
+    In bf16 it keeps one per shape, of about half a MiB, for up to 1,024 shapes; passes have ever new shapes,
+    and making a kernel again costs a fraction of running it.
+    """
+    for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+        os.environ.setdefault(name, "32")
+
+
+bound_primitives()  # they are read when the first kernel is made
 
 
 @dataclass(frozen=True)

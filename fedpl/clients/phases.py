@@ -4,13 +4,12 @@ Everything is row by row: row i of each tensor belongs to client i of the cohort
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_T = TypeVar("_T", "Pull", "Align", "Mixture", "Blend")
 _TINY = 1e-12
 Rows = slice | Sequence[int]
 
@@ -139,5 +138,5 @@ class Phase(NamedTuple):
 PLAIN = Phase()
 
 
-def _select(record: _T, index: Rows) -> _T:
+def _select(record: Any, index: Rows) -> Any:
     return type(record)(*(field[index] if isinstance(field, Tensor) else field for field in record))

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedpl.clients.cohorts import Assignment, CohortTrainer
+from fedpl.clients.session import Fit
 from fedpl.clients.trainer import ClientTrainer
 from fedpl.objectives import Objective
 from fedpl.scores import Scores
@@ -195,13 +196,7 @@ class CohortExecutor:
         for places, theta, fits in self.cohorts.fit(work, jobs[0].round, jobs[0].objective):
             trained = time.perf_counter()
             cohort = [jobs[place] for place in places]
-            tuned: list[dict[str, Scores]] = [{} for _ in cohort]
-            for split in dict.fromkeys(split for job in cohort for split in job.splits):
-                chosen = [i for i, job in enumerate(cohort) if split in job.splits]
-                rows = [theta[i] if (model := fits[i].tuned) is None else model for i in chosen]
-                scores = self.cohorts.score([cohort[i].client for i in chosen], torch.stack(rows), split)
-                for i, found in zip(chosen, scores, strict=True):
-                    tuned[i][split] = found
+            tuned = self._tuned(cohort, theta, fits)
             scored = time.perf_counter()
             # What the cohort took together is shared out evenly.
             train_seconds, evaluate_seconds = (
@@ -220,7 +215,21 @@ class CohortExecutor:
                     train_seconds,
                     evaluate_seconds,
                 )
+            del theta, fits, fit  # as large as the cohort, while the next one trains
             begin = time.perf_counter()
+
+    def _tuned(
+        self, cohort: list[Job], theta: Float[Tensor, "clients params"], fits: list[Fit]
+    ) -> list[dict[str, Scores]]:
+        """Scores of the models that a cohort's clients use after training, by split."""
+        tuned: list[dict[str, Scores]] = [{} for _ in cohort]
+        for split in dict.fromkeys(split for job in cohort for split in job.splits):
+            chosen = [i for i, job in enumerate(cohort) if split in job.splits]
+            rows = [theta[i] if (model := fits[i].tuned) is None else model for i in chosen]
+            scores = self.cohorts.score([cohort[i].client for i in chosen], torch.stack(rows), split)
+            for i, found in zip(chosen, scores, strict=True):
+                tuned[i][split] = found
+        return tuned
 
     def score(
         self, clients: Sequence[str], vectors: Float[Tensor, "clients params"], split: str

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from rich.console import Console
 
 from fedpl.clients.adapter import save_adapter
+from fedpl.clients.merged import save_merged
 from fedpl.clients.trainer import ClientTrainer
 from fedpl.conditions import PrivacyConfig
 from fedpl.config import Config
@@ -65,7 +66,7 @@ def run(
     origin = fingerprint(data, initial)
     hostile = hostile_rows(data.ids, config.faults, config.seed)
     honest = frozenset(id for row, id in enumerate(data.ids) if row not in hostile) if hostile else None
-    folder = RunFolder.create(config) if resume is None else RunFolder(resume)
+    folder = RunFolder.create(config, resolved) if resume is None else RunFolder(resume)
 
     with Display(console, config.tracking.progress) as display:
         federation = Federation(
@@ -85,7 +86,10 @@ def run(
         )
         method = Standing(federation, config.rounds, folder.method(), origin, clock, honest)
         folder.cut_metrics(method.rounds_done)
-        write_atomically(folder.path / "config.yaml", resolved.encode())
+        if method.rounds_done < config.rounds:
+            folder.reopen()
+        if resume is not None:
+            write_atomically(folder.path / "config.yaml", resolved.encode())
         trackers = [*_trackers(config, folder, settings, data), *watchers]
 
         def begin(name: str, standing: Standing) -> None:
@@ -193,14 +197,19 @@ def _trackers(
 
 
 def _save_adapters(folder: RunFolder, trainer: ClientTrainer, data: FederatedData, method: Standing) -> None:
-    """Every client's aggregate θ̄ᵢ in PEFT format."""
+    """Every client's aggregate θ̄ᵢ in PEFT format, with what was added to the frozen weights."""
     checkpoint = method.folder.checkpoints.latest()
     if checkpoint is None:
         raise UserError(f"{method.folder.path} holds no intact state any more")
     personal = borrow(checkpoint.state.personal)
+    residual = checkpoint.state.memory.get("residual")
     for row, client in enumerate(data.ids):
+        where = folder.adapter(client)
         with writing(folder.sub("adapters")):
-            save_adapter(personal[row], trainer.model, trainer.layout, folder.adapter(client))
+            if residual is None:
+                save_adapter(personal[row], trainer.model, trainer.layout, where)
+            else:
+                save_merged(personal[row], borrow(residual), trainer.model, trainer.layout, where)
 
 
 def _used_vectors(result: RoundResult) -> Float[np.ndarray, "clients params"]:

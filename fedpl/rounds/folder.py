@@ -1,7 +1,9 @@
 """The files of a run directory."""
 
 import json
+import os
 import secrets
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,8 +52,14 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, config: Config) -> "RunFolder":
-        """Make the directory; without a name, a new one under ``runs/``.
+    def create(cls, config: Config, resolved: str) -> "RunFolder":
+        """Make the directory with its ``config.yaml``; without a name, a new one under ``runs/``.
+
+        It appears under its name complete: a run that is there can be gone on with.
+
+        Args:
+            config: The configuration.
+            resolved: The same as YAML.
 
         Raises:
             UserError: If it cannot be made or already holds something.
@@ -64,12 +72,18 @@ class RunFolder:
             attempt += 1
             path = Path(f"{name}-{attempt}")
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists() and any(path.iterdir()):
                 raise UserError(
                     f"run_dir: {path} already holds another run or other files; name a new folder, or go on "
                     f"with an interrupted run by --resume {path}"
                 )
+            new = path.with_name(f".{path.name}.part")
+            if new.exists():
+                shutil.rmtree(new)
+            new.mkdir()
+            write_atomically(new / "config.yaml", resolved.encode())
+            os.replace(new, path)
         except OSError as error:
             raise UserError(f"run_dir: cannot make {path}: {error.strerror}") from error
         return cls(path)
@@ -118,6 +132,12 @@ class RunFolder:
             )
         if len(kept) < len(lines):
             write_atomically(self.metrics, b"".join(kept))
+
+    def reopen(self) -> None:
+        """Drop the summary of fewer rounds: a run with a summary is finished."""
+        path = self.path / "summary.json"
+        with writing(path):
+            path.unlink(missing_ok=True)
 
     def records(self) -> list[dict[str, Any]]:
         """All rounds recorded so far."""

@@ -154,16 +154,14 @@ def run_rounds(
         state, ledger = start.state, start.ledger
         if start.last_sent is not None:
             matrix.copy_(torch.from_numpy(start.last_sent))
-    exchanged = federation.aggregator.exchanged(federation.layout) * BYTES_PER_PARAMETER
+    _shift(federation, state)
     for round in range(state.round + 1, rounds + 1):
         due = federation.splits_due(round, rounds)
         cohort = draw(federation.clients, federation.participation, federation.faults, federation.seed, round)
 
         # 1. Client i receives its own aggregate, fine-tunes it and fills row i with its task vector.
         answering = [row for row in cohort.drawn if row not in cohort.lost]
-        state, models = _chosen(federation, state, answering)
-        if "residual" in state.memory:
-            federation.executor.shift(borrow(state.memory["residual"]))
+        state = _chosen(federation, state, answering)
         updates, rejected = _gather(federation, state, matrix, cohort, answering, round, due, journal)
         ledger = _entered(ledger, cohort, updates)
         for row in sorted(set(cohort.drawn) - cohort.lost - {update.row for update in updates}):
@@ -185,11 +183,15 @@ def run_rounds(
 
         # 3. The new aggregates of all clients are scored as they will receive them.
         begin = time.perf_counter()
+        _shift(federation, state)
         personal = borrow(state.personal)
         aggregated = {split: federation.executor.score(federation.clients, personal, split) for split in due}
         del personal
         evaluate_seconds = time.perf_counter() - begin + sum(u.evaluate_seconds for u in updates)
 
+        sent = len(cohort.drawn) - len(cohort.lost)
+        up = federation.aggregator.exchanged(federation.layout)
+        down = federation.aggregator.received(federation.layout, sent)
         yield RoundResult(
             round=round,
             state=state,
@@ -199,8 +201,8 @@ def run_rounds(
             updates=tuple(updates),
             aggregated=aggregated,
             seconds=Seconds(sum(u.train_seconds for u in updates), aggregate_seconds, evaluate_seconds),
-            bytes_up=(len(cohort.drawn) - len(cohort.lost)) * exchanged,
-            bytes_down=len(cohort.drawn) * models * exchanged,
+            bytes_up=sent * up * BYTES_PER_PARAMETER,
+            bytes_down=len(cohort.drawn) * down * BYTES_PER_PARAMETER,
             drawn=len(cohort.drawn),
             rejected=rejected,
             ledger=ledger,
@@ -218,24 +220,24 @@ def _prepare(federation: Federation, start: Checkpoint | None) -> None:
         executor.set_capacity(start.capacity)
 
 
-def _chosen(federation: Federation, state: ServerState, asked: Sequence[int]) -> tuple[ServerState, int]:
-    """Where the server has several models, the clients that are asked choose theirs (IFCA).
+def _shift(federation: Federation, state: ServerState) -> None:
+    """What the server adds to the frozen weights of all clients (FLoRA, FedEx), where it does."""
+    if "residual" in state.memory:
+        federation.executor.shift(borrow(state.memory["residual"]))
 
-    Returns:
-        The state with their choice, and how many models each of them receives.
-    """
+
+def _chosen(federation: Federation, state: ServerState, asked: Sequence[int]) -> ServerState:
+    """Where the server has several models, the clients that are asked choose theirs (IFCA)."""
     candidates = federation.aggregator.candidates(state)
     if candidates is None:
-        return state, 1
+        return state
     losses = np.full((len(federation.clients), len(candidates)), np.nan, np.float32)
     names = [federation.clients[row] for row in asked]
     losses[list(asked)] = federation.executor.losses(names, borrow(candidates)).cpu().numpy()
     chosen = federation.aggregator.assign(state, jnp.array(losses))
     # Whoever is away has chosen nothing and keeps what it has.
     present = jnp.zeros(len(losses), bool).at[jnp.array(asked, int)].set(True)
-    return chosen._replace(personal=jnp.where(present[:, None], chosen.personal, state.personal)), len(
-        candidates
-    )
+    return chosen._replace(personal=jnp.where(present[:, None], chosen.personal, state.personal))
 
 
 def _gather(

@@ -1,10 +1,13 @@
 """Cohorts hold every client once, with companions of similar work."""
 
+import os
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedpl.clients.hardware import bound_primitives
 from fedpl.clients.planner import Work, cohort_size, free_memory, group, pass_limits
 
 CPU = torch.device("cpu")
@@ -44,3 +47,16 @@ def test_free_memory_is_what_the_machine_has() -> None:
     after = free_memory(CPU)
     assert before > 2**27
     assert before - after == pytest.approx(held.nbytes, rel=0.9)
+
+
+def test_few_compiled_kernels_are_kept_unless_the_user_wants_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LRU_CACHE_CAPACITY", raising=False)
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    bound_primitives()
+    assert os.environ["LRU_CACHE_CAPACITY"] == "32"
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
+
+
+def test_objectives_that_hold_more_get_smaller_cohorts() -> None:
+    free = 10 * 24 * 10**6
+    assert cohort_size("auto", CPU, 10**6, free, copies=6) < cohort_size("auto", CPU, 10**6, free)

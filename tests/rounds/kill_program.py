@@ -14,7 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fedpl.rounds.experiment  # noqa: F401
+import sklearn.metrics  # noqa: F401
+
+import fedpl.rounds.experiment
+import fedpl.server.step  # noqa: F401
 from fedpl.clients.cohort import CohortModule
 from fedpl.clients.module import ClientModule
 from fedpl.fit import main
@@ -103,11 +106,12 @@ def run() -> None:
             folder = root / f"killed-{number}-{kill}"
             # One instant in each part of the run; the run that goes on is killed once more, now and then.
             at = int(instants * (kill + stream.random()) / asked["kills"]) + 1
-            ended = [child([*arguments, f"--run_dir={folder}"], at, root / "log")[0]]
-            again = [f"--resume={folder}", "--tracking.progress=false"]
-            if kill % 5 == 0:
-                ended.append(child(again, stream.randrange(1, instants // 2), root / "log")[0])
-            ended.append(child(again, 0, root / "log")[0])
+            again = [stream.randrange(1, instants // 2)] if kill % 5 == 0 else []
+            ended = []
+            for die_at in (at, *again, 0):
+                # Before the directory has its name there is nothing to go on with: the run starts.
+                go_on = [f"--resume={folder}"] if folder.exists() else [*arguments, f"--run_dir={folder}"]
+                ended.append(child(go_on, die_at, root / "log")[0])
             equal = ended[-1] == 0 and summary(folder) == summary(whole)
             print(
                 json.dumps({"job": number, "at": at, "of": instants, "ended": ended, "equal": equal}),

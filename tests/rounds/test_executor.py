@@ -1,11 +1,16 @@
 """Executors agree: the loop cannot tell them apart."""
 
 import dataclasses
+import gc
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
+import fedpl.clients.cohorts as cohorts_module
+from fedpl.clients.cohorts import CohortTrainer
+from fedpl.clients.engine import Engine
 from fedpl.clients.hardware import Hardware
 from fedpl.clients.trainer import ClientTrainer
 from fedpl.config import ClientConfig, Config, LoraSettings, ModelConfig
@@ -176,3 +181,29 @@ def test_first_rounds_are_repeated_only_for_the_same_work(config: Config) -> Non
 
 def trainer_of(executor: Executor) -> ClientTrainer:
     return executor.trainer if isinstance(executor, LocalExecutor) else executor.cohorts.trainer  # type: ignore[attr-defined]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_cohort_is_let_go_before_the_next_one_trains(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = make(with_objective(config, Ditto()), 1)
+    executor = CohortExecutor(CohortTrainer(trainer_of(executor)))
+    size = trainer_of(executor).layout.size
+    held: list[int] = []
+    fit = cohorts_module.fit_cohort
+
+    def watch(engine: Engine, theta: Tensor, *rest: object) -> list[float]:
+        held.append(sum(type(found) is Tensor and found.shape == (1, size) for found in gc.get_objects()))
+        return fit(engine, theta, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cohorts_module, "fit_cohort", watch)
+    start = torch.full((size,), 0.05)
+    jobs = [Job(client, row, 1, start, ("test",)) for row, client in enumerate(("one-a", "two-a", "three-b"))]
+    gc.disable()
+    try:
+        list(executor.train(jobs, torch.zeros(3, size)))
+    finally:
+        gc.enable()
+    assert len(held) == 6
+    assert held[2::2] == [held[0]] * 2

@@ -226,13 +226,14 @@ def test_a_run_directory_that_cannot_be_made(
 def test_a_used_directory_is_refused_whoever_asks(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text("{}")
     with pytest.raises(UserError, match="already holds another run"):
-        RunFolder.create(Config(run_dir=str(tmp_path)))
+        RunFolder.create(Config(run_dir=str(tmp_path)), "")
 
 
 def test_unnamed_runs_get_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    first, second = RunFolder.create(Config()), RunFolder.create(Config())
+    first, second = (RunFolder.create(Config(), "a: 1\n") for _ in range(2))
     assert first.path != second.path
+    assert (second.path / "config.yaml").read_text() == "a: 1\n"
     assert first.path.parent == second.path.parent == Path("runs")
 
 

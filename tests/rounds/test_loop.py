@@ -14,7 +14,7 @@ from fedpl.clients.trainer import ClientTrainer
 from fedpl.conditions import ParticipationConfig
 from fedpl.config import ClientConfig, Config, LoraSettings, ModelConfig
 from fedpl.data import Columns, FederatedData, TextFiles
-from fedpl.rounds.executor import ClientUpdate, Job, LocalExecutor
+from fedpl.rounds.executor import ClientUpdate, Job, LocalExecutor, local_executor
 from fedpl.rounds.first_round import FirstRoundMemo
 from fedpl.rounds.loop import Federation, RoundResult, run_rounds
 from fedpl.server import Aggregator, FactorWise, FedBip, Ifca, Local, Residual, Uniform
@@ -233,7 +233,8 @@ def test_the_frozen_weights_are_moved_by_the_server_s_residual(toy: Callable[...
     first, *moved = run.executor.shifts
     assert first is None, "what another method left is taken away"
     assert np.abs(residuals[0]).max() > 0
-    assert [shift.numpy().tolist() for shift in moved] == [values.tolist() for values in residuals[:2]]
+    # After every round, so that its aggregates are scored as clients will use them.
+    assert [shift.numpy().tolist() for shift in moved] == [values.tolist() for values in residuals]
 
 
 def test_participants_are_aggregated_as_if_the_others_did_not_exist(toy: Callable[..., Federation]) -> None:
@@ -284,3 +285,33 @@ def test_partial_rounds_by_real_training(config: Config) -> None:
     assert counting.trained == 4
     assert set(result.tuned("test")) == {update.client for update in result.updates}
     assert set(result.aggregated["test"]) == set(run.clients)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_client_whose_data_crash_training_is_found_among_others(
+    config: Config, size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A token that the model does not have: an error of torch in the middle of the cohort."""
+    config = dataclasses.replace(config, client=dataclasses.replace(config.client, cohort_size=size))
+    data = config.data.load(config.seed)
+    trainer = ClientTrainer(config, data, Hardware(torch.device("cpu"), "32-true"))
+    trainer.tokens["two-a", "train"].ids[3][:] = 10_000
+    run = Federation(
+        data.ids,
+        trainer.layout,
+        FEDBIP,
+        local_executor(trainer),
+        trainer.initial(),
+        participation=ParticipationConfig(on_client_error="skip"),
+    )
+    start = np.tile(run.initial.numpy(), (3, 1))
+    result, personal = last(run_rounds(run, 2))
+    assert [update.client for update in result.updates] == ["one-a", "three-b"]
+    assert "its training failed: IndexError" in result.rejected["two-a"]
+    assert "training 'two-a' failed" in caplog.text
+    assert np.array_equal(personal[2], start[2])
+    assert np.isfinite(personal).all()
+    assert set(result.aggregated["test"]) == set(run.clients)
+    with pytest.raises(IndexError) as raised:
+        list(run_rounds(dataclasses.replace(run, participation=ParticipationConfig()), 1))
+    assert "while training" in raised.value.__notes__[-1]

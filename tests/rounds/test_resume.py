@@ -1,7 +1,9 @@
 """A run that is cut off anywhere goes on to the same end."""
 
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from fedpl.conditions import FaultsConfig, ParticipationConfig, PrivacyConfig
 from fedpl.errors import UserError
 from fedpl.fit import main
 from fedpl.resume import refuse_changes
+from fedpl.rounds import experiment
 from fedpl.rounds.folder import MethodFolder, RunFolder
 from fedpl.rounds.loop import Federation, RoundResult
 from fedpl.rounds.standing import Clock, Standing
@@ -242,6 +245,22 @@ def test_a_longer_run_is_the_same_as_one_that_was_asked_for_at_once(
     assert "rounds: 3" in (tmp_path / "short" / "config.yaml").read_text()
 
 
+def test_a_run_that_is_reopened_has_no_summary_until_it_ends(
+    short: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, arguments = short
+    folder = tmp_path / "run"
+    main([*arguments, f"--run_dir={folder}", "--rounds=1"])
+    assert (folder / "summary.json").exists()
+
+    def die() -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        watched([f"--resume={folder}", "--rounds=2"], Stopping(2, die), monkeypatch)
+    assert not (folder / "summary.json").exists()
+
+
 def test_a_changed_setting_is_refused_and_nothing_is_touched(
     short: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -265,22 +284,101 @@ def test_resuming_is_explained() -> None:
     assert "--resume RUN_DIR" in done.stdout
 
 
+class Stopping:
+    """A watcher that does something after a round has been recorded."""
+
+    def __init__(self, round: int, what: Callable[[], object]) -> None:
+        self.at, self.what = round, what
+
+    def round(self, record: dict, result: RoundResult) -> None:
+        if result.round == self.at:
+            self.what()
+
+    def finish(self, summary: dict) -> None: ...
+
+
+def watched(arguments: list[str], watcher: Stopping, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run as the command line does, with a watcher."""
+    inner = experiment.run
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "run", lambda *a, **k: inner(*a, **k | {"watchers": [watcher]}))
+        return main(arguments)
+
+
+def test_a_full_disk_ends_the_run_in_one_line_and_it_can_go_on(
+    short: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, arguments = short
+
+    def fill() -> None:
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "fsync", full)
+
+    with pytest.raises(UserError, match=r"cannot write .*: No space left on device"):
+        watched([*arguments, f"--run_dir={tmp_path / 'run'}"], Stopping(2, fill), monkeypatch)
+    monkeypatch.undo()
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert main([f"--resume={tmp_path / 'run'}"]) == 0
+    assert without_seconds(tmp_path / "run") == without_seconds(folder)
+
+
+def test_a_run_directory_that_vanishes_is_named(
+    short: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, arguments = short
+    away = Stopping(1, lambda: shutil.rmtree(tmp_path / "run"))
+    with pytest.raises(UserError, match=r"cannot write .*run.*: No such file or directory") as raised:
+        watched([*arguments, f"--run_dir={tmp_path / 'run'}"], away, monkeypatch)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_wandb_run_goes_on_under_its_id(
+    short: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Offline, the second process writes a folder of its own for the same run, with new rounds only."""
+    _, arguments = short
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert main([*arguments, "--rounds=1", f"--run_dir={tmp_path / 'run'}"]) == 0
+    assert main([f"--resume={tmp_path / 'run'}", "--rounds=2"]) == 0
+    id = (tmp_path / "run" / "state" / "wandb-id").read_text()
+    logs = sorted((tmp_path / "run" / "wandb").glob("offline-run-*"))
+    assert [log.name.rsplit("-", 1)[1] for log in logs] == [id, id]
+    pictures = [len(list(log.glob("files/media/images/**/*.png"))) for log in logs]
+    assert pictures == [1, 1]
+
+
 @pytest.mark.slow
 def test_killed_at_any_instant_it_ends_as_if_it_had_not_been(small_run: list[str], tmp_path: Path) -> None:
     """SIGKILL before and after writing, renaming, aggregating, and in the middle of training."""
     common = [*small_run, "--tracking.plots=false", "--evaluation.every=0"]
     jobs = [
         [*common, "--client.cohort_size=2", "--baselines=[fedavg]"],
-        [*common, "--client.cohort_size=1", "--baselines=[]", "--rounds=3", "--participation.fraction=0.67"],
+        [
+            *common,
+            "--client.cohort_size=1",
+            "--client.objective=fedpl.objectives.Ditto",
+            "--baselines=[]",
+            "--rounds=3",
+            "--participation.fraction=0.67",
+        ],
     ]
     asked = {"folder": str(tmp_path), "seed": 0, "jobs": jobs, "kills": 10}
+    environment = {
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}",
+        # A process that is killed compiles nothing that another one has compiled.
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
     done = subprocess.run(
         [sys.executable, "-m", "tests.rounds.kill_program"],
         cwd=ROOT,
         input=json.dumps(asked),
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}", "WANDB_MODE": "disabled"},
+        env=os.environ | environment,
     )
     assert done.returncode == 0, done.stderr
     kills = [json.loads(line) for line in done.stdout.splitlines()]

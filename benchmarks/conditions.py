@@ -1,0 +1,171 @@
+"""``python -m benchmarks.conditions``: absent clients, hostile clients and noise, on the default job.
+
+Each table is the same clients and steps under several conditions and server rules, over seeds; validation
+is not looked at, nothing is chosen here. Finished runs are kept, so that it goes on where it stopped.
+"""
+
+import argparse
+import json
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.machine import describe
+from fedpl.cli import make_parser, parse
+from fedpl.conditions import FaultsConfig, ParticipationConfig, PrivacyConfig
+from fedpl.config import Config
+from fedpl.files import write_json
+from fedpl.rounds.loop import Federation, RoundResult, run_rounds
+from fedpl.rounds.prepared import Workshop
+from fedpl.rounds.privacy import epsilon
+from fedpl.rounds.sampling import hostile_rows
+from fedpl.scores import summarise
+from fedpl.server import Aggregator, FedBip
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "conditions.json"
+NOISE = (0.003, 0.01, 0.03, 0.1)
+
+
+def preset(name: str) -> Aggregator:
+    """The server rule of a method in ``configs/method``."""
+    return parse(make_parser("fit", ""), [f"--config={ROOT}/configs/method/{name}.yaml"])[0].aggregator
+
+
+RULES = {name: preset(name) for name in ("local", "fedavg", "fedbip", "fedbip_g", "fedbip_robust", "krum")}
+RULES["fedbip, negatives clipped"] = Aggregator(weighting=FedBip(negatives="clip"))
+RULES["fedbip_g, last task vectors of the absent"] = replace(RULES["fedbip_g"], stale_discount=0.5)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of a table: a server rule under a condition."""
+
+    rule: str
+    condition: str
+    rounds: int = 5
+    participation: ParticipationConfig = ParticipationConfig()
+    faults: FaultsConfig = FaultsConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+
+
+def participation() -> list[Case]:
+    """Half of the clients for twice the rounds is the same work of each client on average."""
+    half = ParticipationConfig(fraction=0.5)
+    rules = ("fedavg", "fedbip", "fedbip_g")
+    cases = [Case(rule, "all clients, 5 rounds") for rule in rules]
+    cases += [Case(rule, "half of them, 10 rounds", 10, half) for rule in rules]
+    return [*cases, Case("fedbip_g, last task vectors of the absent", "half of them, 10 rounds", 10, half)]
+
+
+def attacks() -> list[Case]:
+    """Attackers that send three times the opposite of what they learned."""
+    rules = ("fedavg", "fedbip", "fedbip, negatives clipped", "fedbip_robust", "fedbip_g", "krum")
+    return [
+        Case(rule, f"{share:.0%} hostile", faults=FaultsConfig(hostile=share, strength=3.0))
+        for share in (0.0, 0.2, 0.4)
+        for rule in rules
+    ]
+
+
+def privacy() -> list[Case]:
+    """Task vectors cut to length 1 and noised; the noise is stated as a multiple of that length."""
+    cases = [Case(rule, "no noise") for rule in ("local", "fedavg", "fedbip", "fedbip_g")]
+    for noise in NOISE:
+        settings = PrivacyConfig(clip=1.0, noise_multiplier=noise)
+        spent = epsilon(settings, 5)
+        cases += [
+            Case(rule, f"noise {noise:g}, ε = {spent:.3g}", privacy=settings)
+            for rule in ("fedavg", "fedbip", "fedbip_g")
+        ]
+    return cases
+
+
+TABLES: dict[str, Callable[[], list[Case]]] = {
+    "participation": participation,
+    "attacks": attacks,
+    "privacy": privacy,
+}
+
+
+def run(workshop: Workshop, case: Case, seed: int, precision: str) -> dict[str, Any]:
+    """Test scores of the honest clients after the last round."""
+    config = replace(Config(), seed=seed, precision=precision, faults=case.faults)
+    prepared = workshop.prepare(config)
+    data = prepared.data
+    federation = Federation(
+        data.ids,
+        prepared.trainer.layout,
+        RULES[case.rule],
+        prepared.executor,
+        prepared.initial,
+        0,
+        seed=seed,
+        participation=case.participation,
+        faults=case.faults,
+        privacy=case.privacy,
+    )
+    last: RoundResult = deque(run_rounds(federation, case.rounds), maxlen=1).pop()
+    hostile = hostile_rows(data.ids, case.faults, seed)
+    honest = {id for row, id in enumerate(data.ids) if row not in hostile}
+    found = {}
+    for model, values in (("aggregated", last.aggregated["test"]), ("tuned", last.tuned("test"))):
+        summary = summarise({id: score for id, score in values.items() if id in honest})
+        found[model] = {"mean": summary.mean.accuracy, "worst": summary.worst.accuracy}
+    return found
+
+
+def table(cases: Sequence[Case], seeds: dict[str, dict[str, Any]]) -> str:
+    """Test accuracy of honest clients, mean ± sd over seeds, worst client."""
+    lines = ["| condition | rule | seeds | θ̄ | worst | θ | worst |", "|---|---|---|---|---|---|---|"]
+    for case in cases:
+        entries = [entry[_key(case)] for entry in seeds.values() if _key(case) in entry]
+        if not entries:
+            continue
+        cells = []
+        for model in ("aggregated", "tuned"):
+            mean = 100 * np.array([entry[model]["mean"] for entry in entries])
+            spread = f" ± {mean.std(ddof=1):.1f}" if len(mean) > 1 else ""
+            worst = 100 * np.mean([entry[model]["worst"] for entry in entries])
+            cells += [f"{mean.mean():.1f}{spread}", f"{worst:.1f}"]
+        lines.append(f"| {case.condition} | {case.rule} | {len(entries)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _key(case: Case) -> str:
+    return f"{case.rule} | {case.condition}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run what is missing, write the JSON, print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.conditions", description=__doc__)
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--tables", nargs="*", choices=list(TABLES), default=list(TABLES))
+    parser.add_argument("--precision", default="auto", help="auto, 32-true or bf16-mixed")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args(argv)
+    results: dict[str, Any] = {**describe(), "precision": arguments.precision, "tables": {}}
+    if arguments.out.is_file():
+        results["tables"] = json.loads(arguments.out.read_text())["tables"]
+    workshop = Workshop()
+    for name in arguments.tables:
+        cases = TABLES[name]()
+        seeds = results["tables"].setdefault(name, {})
+        for seed in arguments.seeds:
+            found = seeds.setdefault(str(seed), {})
+            for case in cases:
+                if _key(case) not in found:
+                    found[_key(case)] = run(workshop, case, seed, arguments.precision)
+                    write_json(arguments.out, results)
+                    print(
+                        f"{name}  seed {seed}  {_key(case):60s} {json.dumps(found[_key(case)])}", flush=True
+                    )
+        print(f"\n{name}\n\n{table(cases, seeds)}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
