@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fedpl.replays.recording import read_recording
     from fedpl.replays.report import Reading, write_replay
     from fedpl.rounds.prepared import prepare
+    from fedpl.server.state import ServerState
 
     recording = read_recording(Path(options.run))
     last = len(recording.rounds)
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     replayer = Replayer(recording, prepare(recording.config))
     splits = ("validation", "test") if options.test else ("validation",)
 
-    def reading(name: str, kind: str, round: int, state: object) -> Reading:
+    def reading(name: str, kind: str, round: int, state: ServerState) -> Reading:
         return Reading(name, kind, round, {split: replayer.score(state, split) for split in splits})
 
     found = []

@@ -229,3 +229,31 @@ def test_the_score_sees_the_replayed_aggregates(replayer: Replayer) -> None:
     state = replayer.final(Aggregator(weighting=Uniform()))
     view = borrow(state.personal)
     assert torch.allclose(view[0], view[1])
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        ["--participation.fraction=0.5", "--aggregator.stale_discount=0.5"],
+        ["--config=configs/method/flora.yaml"],
+        ["--config=configs/method/fedbip_w.yaml"],
+    ],
+    ids=["absent clients", "shifted base weights", "a rule with a memory"],
+)
+def test_runs_of_every_kind_are_repeated_exactly(
+    conditions: list[str], arguments: list[str], tmp_path: Path
+) -> None:
+    folder = run(tmp_path / "run", *conditions, *arguments, "--rounds=4")
+    recording = read_recording(folder)
+    away = [bool(read_vectors(path).isnan().all(1).any()) for path in recording.rounds]
+    assert any(away) == ("participation" in conditions[0])
+    player = Replayer(recording, prepare(recording.config))
+    assert player.error() == 0.0
+    summary = json.loads((folder / "summary.json").read_text())
+    for client, scores in player.score(player.final(recording.config.aggregator), "test").items():
+        assert scores._asdict() == summary["clients"][client]["aggregated"]
+
+
+def test_rules_that_ask_clients_before_training_are_refused(recorded: Path) -> None:
+    with pytest.raises(UserError, match="choose among its models before they train"):
+        main([str(recorded), "--methods=ifca"])

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -44,7 +45,7 @@ def learning(parameters: Mapping[str, nn.Parameter], names: frozenset[str] | Non
 
 def layout_of(model: PeftModel) -> AdapterLayout:
     """The layout of a model's trainable tensors."""
-    config = model.peft_config[_ADAPTER]
+    config: Any = model.peft_config[_ADAPTER]
     scale = config.lora_alpha / config.r
     return AdapterLayout.of({name: tuple(p.shape) for name, p in trainable(model).items()}, scale)
 

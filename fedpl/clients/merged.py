@@ -1,4 +1,4 @@
-"""An adapter that also holds what was added to the frozen weights: FLoRA's and FedEx's clients in PEFT format."""
+"""An adapter that also holds what was added to the frozen weights (FLoRA, FedEx), in PEFT format."""
 
 import json
 from pathlib import Path

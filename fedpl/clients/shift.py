@@ -63,5 +63,5 @@ class BaseWeights:
     @staticmethod
     def _weight(layer: nn.Module) -> Tensor:
         """The frozen weight as [out, in]; GPT-2's Conv1D keeps its transpose."""
-        weight = layer.get_base_layer().weight
+        weight = layer.get_base_layer().weight  # type: ignore[operator]
         return weight.T if layer.fan_in_fan_out else weight

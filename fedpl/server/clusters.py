@@ -30,7 +30,7 @@ def silhouette_clusters(
     best = minimum
     # The silhouette is not defined for one cluster nor for as many as there are clients.
     for number in range(2, min(most, len(members) - 1) + 1):
-        model = AgglomerativeClustering(n_clusters=number, metric="precomputed", linkage=linkage)  # type: ignore[arg-type]
+        model = AgglomerativeClustering(n_clusters=number, metric="precomputed", linkage=linkage)
         found = model.fit_predict(distance)
         value = silhouette_score(distance, found, metric="precomputed")
         if value > best:

@@ -1,6 +1,7 @@
 """Arithmetic of combining: weighted sums of tensors by group, and weighted sums of LoRA products."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,8 @@ def mix_groups(
         if len(ranges) == len(round.groups)
         else round.weights[jnp.array([i for i, _ in ranges])]
     )
-    mixed = mix_blocks(p, round.vectors, tuple(part for _, part in ranges), round.mask, base=base)
+    boundaries = tuple(part for _, part in ranges)
+    mixed: Any = mix_blocks(p, round.vectors, boundaries, round.mask, base=base)
     if minus is None:
         return mixed
     active = (round.weights != 0).any(-1).any(0)[:, None] & _columns(round)

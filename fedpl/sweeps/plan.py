@@ -103,7 +103,7 @@ def read_sweep(path: Path) -> Sweep:
         for key in content
         if key not in _READ | _FOR_THE_SERVER | set(_REFUSED)
     ]
-    method = content.get("method")
+    method: Any = content.get("method")
     if method not in ("grid", "random", "bayes"):
         wrong.append(f"method: grid, random or bayes, got {method!r}")
     dimensions, found = read_space(content.get("parameters"), str(method))

@@ -8,13 +8,14 @@ from typing import Any
 
 from fedpl.sweeps.distributions import quantile
 
-_BOUNDS = (("min", "max"), {})
-_QUANTISED = (("min", "max"), {"q": 1})
-_GAUSS = ((), {"mu": 0.0, "sigma": 1.0})
-_BETA = ((), {"a": 1.0, "b": 1.0})
+_Keys = tuple[tuple[str, ...], dict[str, float]]
+_BOUNDS: _Keys = (("min", "max"), {})
+_QUANTISED: _Keys = (("min", "max"), {"q": 1})
+_GAUSS: _Keys = ((), {"mu": 0.0, "sigma": 1.0})
+_BETA: _Keys = ((), {"a": 1.0, "b": 1.0})
 
 # Each distribution of W&B's sweep schema: what it must and what it may say, with W&B's defaults.
-_KEYS: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
+_KEYS: dict[str, _Keys] = {
     "constant": (("value",), {}),
     "categorical": (("values",), {}),
     "categorical_w_probabilities": (("values", "probabilities"), {}),

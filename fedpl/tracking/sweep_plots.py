@@ -96,8 +96,8 @@ def _column(dimension: Dimension, values: Sequence[Any]) -> tuple[list[float], l
     if dimension.choices is not None or not all(isinstance(value, int | float) for value in values):
         kinds = list(dict.fromkeys(map(str, dimension.choices or values)))
         steps = max(len(kinds) - 1, 1)
-        heights = {kind: i / steps if len(kinds) > 1 else 0.5 for i, kind in enumerate(kinds)}
-        return [heights[str(value)] for value in values], [(heights[k], _short(k)) for k in kinds]
+        place = {kind: i / steps if len(kinds) > 1 else 0.5 for i, kind in enumerate(kinds)}
+        return [place[str(value)] for value in values], [(place[k], _short(k)) for k in kinds]
     logarithmic = dimension.logarithmic and min(values) > 0
     scaled = [math.log(value) if logarithmic else float(value) for value in values]
     low, high = min(scaled), max(scaled)
