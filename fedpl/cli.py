@@ -3,9 +3,12 @@
 import argparse
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from typing import Any, NamedTuple, NoReturn
+from importlib import import_module
+from types import NoneType
+from typing import Any, NamedTuple, NoReturn, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
@@ -89,6 +92,9 @@ def read(parser: ArgumentParser, argv: Sequence[str] | None) -> tuple[Config, Na
         settings = parser.parse_args(argv)
     except _Refused as refused:
         raise UserError(refused.message) from None
+    empty = [f"{key}: expected a value, got null" for key in _empty(Config, settings)]
+    if empty:
+        raise UserError("; ".join(empty))
     values = parser.instantiate(settings)
     config = Config(**{name: values[name] for name in Config.__dataclass_fields__})
     wrong = problems(config)
@@ -96,6 +102,23 @@ def read(parser: ArgumentParser, argv: Sequence[str] | None) -> tuple[Config, Na
         several = "the settings do not fit:\n  " + "\n  ".join(wrong)
         raise UserError(wrong[0] if len(wrong) == 1 else several)
     return config, settings
+
+
+def _empty(kind: type, settings: Any, prefix: str = "") -> Iterator[str]:
+    """Keys that are null and must not be, which the parser takes for keys that nobody set."""
+    if not is_dataclass(kind):
+        return
+    hints = get_type_hints(kind)
+    for name in (field.name for field in fields(kind) if field.name in settings):
+        value, hint = settings[name], hints[name]
+        if value is None and NoneType not in get_args(hint):
+            yield prefix + name
+        elif isinstance(value, Namespace) and "class_path" in value:
+            module, _, plugin = value.class_path.rpartition(".")
+            chosen = getattr(import_module(module), plugin)
+            yield from _empty(chosen, value.get("init_args") or {}, f"{prefix}{name}.")
+        elif isinstance(value, Namespace):
+            yield from _empty(hint, value, f"{prefix}{name}.")
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str] | None) -> tuple[Config, Namespace]:

@@ -17,6 +17,8 @@ class ParticipationConfig:
             state intact when fewer task vectors of a round can be used.
         on_client_error: stop: an error while a client trains ends the run; skip: it is reported with its
             traceback, and the client is left out of the round.
+        timeout: Seconds after which a round closes: clients that have not begun by then are left out. Those
+            that train together always finish. Null waits for all; results then do not depend on the machine.
         max_norm: A task vector longer than so many times the median length of its round is not used; null
             takes any length.
     """
@@ -24,6 +26,7 @@ class ParticipationConfig:
     fraction: float = 1.0
     min_clients: int = 1
     on_client_error: Literal["stop", "skip"] = "stop"
+    timeout: float | None = None
     max_norm: float | None = 100.0
 
     def problems(self) -> Sequence[str]:
@@ -31,6 +34,10 @@ class ParticipationConfig:
         checks = (
             (0 < self.fraction <= 1, f"fraction: must lie in (0, 1], got {self.fraction}"),
             (self.min_clients >= 1, f"min_clients: at least 1, got {self.min_clients}"),
+            (
+                self.timeout is None or self.timeout >= 0,
+                f"timeout: must not be negative, or null to wait for all, got {self.timeout}",
+            ),
             (
                 self.max_norm is None or self.max_norm > 1,
                 f"max_norm: more than 1 times the median, or null for no limit, got {self.max_norm}",

@@ -76,7 +76,7 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_run(small_model: Path, small_table: Path) -> list[str]:
     """Command-line arguments of a run that takes seconds."""
     return [

@@ -21,20 +21,8 @@ METHODS = ("local", "fedavg", "fedbip")
 
 
 @pytest.fixture(scope="module")
-def arguments(small_model: Path, small_table: Path) -> list[str]:
-    return [
-        f"--model.path={small_model}",
-        "--data=fedpl.data.TextFiles",
-        f"--data.paths=[{small_table}]",
-        "--data.columns.split=split",
-        "--lora.r=2",
-        "--client.batch_size=4",
-        "--client.epochs=1",
-        "--client.lr=1e-2",
-        "--rounds=2",
-        "--accelerator=cpu",
-        "--tracking.plots=false",
-    ]
+def arguments(small_run: list[str]) -> list[str]:
+    return [*small_run, "--client.lr=1e-2", "--tracking.plots=false"]
 
 
 @pytest.fixture(scope="module")

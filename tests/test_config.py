@@ -132,3 +132,19 @@ def test_help_has_text_for_every_field() -> None:
     ]
     assert without == []
     assert "How a client fine-tunes" in parser.format_help()
+
+
+@pytest.mark.parametrize("name", ["debug.yaml", "method/fedbip_g.yaml"])
+def test_a_configuration_cut_anywhere_is_read_or_refused(name: str, tmp_path: Path) -> None:
+    """Never a traceback: a configuration, or exit code 2."""
+    whole = (ROOT / "configs" / name).read_text()
+    path = tmp_path / "cut.yaml"
+    parser = make_parser("fit", "")
+    for length in range(whole.index("\nmethod:" if "\nmethod:" in whole else "\nrounds:"), len(whole)):
+        path.write_text(whole[:length])
+        try:
+            config, _ = parse(parser, [f"--config={path}"])
+        except SystemExit as leaving:
+            assert leaving.code == 2
+        else:
+            assert problems(config) == []

@@ -26,17 +26,10 @@ OTHER = ["--aggregator.granularity=block", "--aggregator.server_lr=0.7"]
 
 
 @pytest.fixture(scope="module")
-def arguments(small_model: Path, small_table: Path) -> list[str]:
+def arguments(small_run: list[str]) -> list[str]:
     return [
-        f"--model.path={small_model}",
-        "--data=fedpl.data.TextFiles",
-        f"--data.paths=[{small_table}]",
-        "--data.columns.split=split",
-        "--lora.r=2",
-        "--client.batch_size=4",
-        "--client.epochs=1",
+        *small_run,
         "--client.lr=1e-2",
-        "--accelerator=cpu",
         "--baselines=[]",
         "--tracking.plots=false",
         "--store_vectors=true",

@@ -10,27 +10,34 @@ def _values(seeds: dict[str, Any], rule: str, split: str, model: str) -> np.ndar
 
 
 def tables(results: dict[str, Any]) -> str:
-    """One Markdown table per population: accuracy of θ̄ and θ, mean ± sd over seeds, recovered share."""
+    """One Markdown table per population: accuracy of θ̄ and θ, mean ± sd over seeds, recovered share.
+
+    The share is (rule − local only) / (true groups − local only) over the seeds that all three have.
+    """
     lines = []
     for population, seeds in results["populations"].items():
         rules = list(dict.fromkeys(rule for entry in seeds.values() for rule in entry))
         lines += [f"\n{population}, {len(seeds)} seeds\n"]
-        lines += ["| rule | validation θ̄ | test θ̄ | test θ | of the groups' gain, test θ̄ | weight inside |"]
-        lines += ["|---|---|---|---|---|---|"]
-        ends = ("local only", "true groups")
-        low, high = (
-            _values(seeds, name, "test", "aggregated").mean() if name in rules else np.nan for name in ends
-        )
+        lines += ["| rule | seeds | validation θ̄ | test θ̄ | test θ | of the groups' gain | weight inside |"]
+        lines += ["|---|---|---|---|---|---|---|"]
         for rule in rules:
             cells = []
             for split, model in (("validation", "aggregated"), ("test", "aggregated"), ("test", "tuned")):
                 values = _values(seeds, rule, split, model)
                 spread = values.std(ddof=1) if len(values) > 1 else 0.0
                 cells.append(f"{values.mean():.1f} ± {spread:.1f}")
-            share = ""
-            if high > low:
-                gain = _values(seeds, rule, "test", "aggregated").mean() - low
-                share = f"{100 * gain / (high - low):.0f} %"
             inside = [entry[rule]["weight_inside_groups"] for entry in seeds.values() if rule in entry]
-            lines.append(f"| {rule} | " + " | ".join([*cells, share, f"{np.mean(inside):.2f}"]) + " |")
+            cells = [str(len(inside)), *cells, _share(seeds, rule), f"{np.mean(inside):.2f}"]
+            lines.append(f"| {rule} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _share(seeds: dict[str, Any], rule: str) -> str:
+    """How much of what the true groups gain over local-only training a rule gains, on test data."""
+    ends = ("local only", "true groups", rule)
+    common = {seed: entry for seed, entry in seeds.items() if all(name in entry for name in ends)}
+    if not common:
+        return ""
+    low, high, own = (_values(common, name, "test", "aggregated").mean() for name in ends)
+    # Where the true groups hardly gain anything a share says nothing.
+    return f"{100 * (own - low) / (high - low):.0f} %" if high - low > 1 else "–"

@@ -1,6 +1,7 @@
 """Step 1 of a round: the drawn clients train, and what they deliver is kept as it comes."""
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -22,6 +23,8 @@ class Gathering:
     Attributes:
         executor: Who trains.
         isolate: Whether a client whose training fails is left out; else its error ends the run.
+        timeout: Seconds after which no more clients begin; None waits for all.
+        clock: Seconds since some moment.
         seal: Called with a client's id and task vector before the vector leaves the client.
         heard: Called with every report as it arrives.
         journal: Where they are kept until the round is closed; None keeps nothing.
@@ -29,6 +32,8 @@ class Gathering:
 
     executor: Executor
     isolate: bool = False
+    timeout: float | None = None
+    clock: Callable[[], float] = time.monotonic
     seal: Callable[[str, Float[Tensor, "params"]], None] = field(default=lambda client, vector: None)
     heard: Callable[[ClientUpdate], None] = field(default=lambda update: None)
     journal: Journal | None = None
@@ -55,10 +60,13 @@ class Gathering:
             self.executor.set_capacity(plan.capacity)
         updates: list[ClientUpdate] = []
         errors: dict[str, str] = {}
+        begin = self.clock()
         for number, members in enumerate(plan.groups):
             delivery = self._recall(number, matrix)
             if delivery is None:
-                delivery = self._train([by_client[client] for client in members], matrix)
+                group = [by_client[client] for client in members]
+                closed = self.timeout is not None and self.clock() - begin > self.timeout
+                delivery = self._too_late(group) if closed else self._train(group, matrix)
                 if self.journal is not None:
                     self.journal.write(number, delivery, matrix)
             for update in delivery.updates:
@@ -66,6 +74,11 @@ class Gathering:
             updates += delivery.updates
             errors |= delivery.errors
         return updates, errors
+
+    def _too_late(self, jobs: Sequence[Job]) -> Delivery:
+        """Nothing of clients who had not begun when the round closed; a resume repeats that."""
+        reason = f"had not begun when the round closed after {self.timeout:g} s"
+        return Delivery((), {job.client: reason for job in jobs}, self._states(jobs))
 
     def _recall(self, group: int, matrix: Float[Tensor, "clients params"]) -> Delivery | None:
         known = self.journal.read(group, matrix.shape[1]) if self.journal is not None else None

@@ -257,6 +257,7 @@ def _gather(
     gathering = Gathering(
         federation.executor,
         isolate=federation.participation.on_client_error == "skip",
+        timeout=federation.participation.timeout,
         seal=lambda client, vector: privatise(vector, federation.privacy, seed, round, client),
         heard=lambda update: federation.on_update(round, update),
         journal=journal,

@@ -24,19 +24,11 @@ STATISTICS = ("mean", "std", "worst", "bottom_decile")
 
 
 @pytest.fixture(scope="module")
-def finished(
-    small_model: Path, small_table: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, list[str]]:
+def finished(small_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """A finished run's directory and the arguments that made it."""
     arguments = [
-        f"--model.path={small_model}",
-        "--data=fedpl.data.TextFiles",
-        f"--data.paths=[{small_table}]",
-        "--data.columns.split=split",
-        "--lora.r=2",
-        "--client.batch_size=4",
-        "--rounds=2",
-        "--accelerator=cpu",
+        *small_run,
+        "--client.epochs=2",
         "--store_vectors=true",
         "--aggregator.granularity=block",
     ]

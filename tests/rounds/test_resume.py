@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -203,21 +204,11 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def short(
-    small_model: Path, small_table: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, list[str]]:
+def short(small_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """A finished run of two rounds and the arguments that made it."""
     arguments = [
-        f"--model.path={small_model}",
-        "--data=fedpl.data.TextFiles",
-        f"--data.paths=[{small_table}]",
-        "--data.columns.split=split",
-        "--lora.r=2",
-        "--client.batch_size=4",
-        "--client.epochs=1",
+        *small_run,
         "--client.cohort_size=2",
-        "--rounds=2",
-        "--accelerator=cpu",
         "--tracking.plots=false",
         "--baselines=[fedavg]",
         "--participation.fraction=0.7",
@@ -354,6 +345,7 @@ def test_the_wandb_run_goes_on_under_its_id(
     _, arguments = short
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert main([*arguments, "--rounds=1", f"--run_dir={tmp_path / 'run'}"]) == 0
+    time.sleep(1.1)  # W&B names offline folders by the second
     assert main([f"--resume={tmp_path / 'run'}", "--rounds=2"]) == 0
     id = (tmp_path / "run" / "state" / "wandb-id").read_text()
     logs = sorted((tmp_path / "run" / "wandb").glob("offline-run-*"))

@@ -28,18 +28,8 @@ PARAMETERS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def arguments(small_model: Path, small_table: Path) -> list[str]:
-    return [
-        f"--model.path={small_model}",
-        "--data=fedpl.data.TextFiles",
-        f"--data.paths=[{small_table}]",
-        "--data.columns.split=split",
-        "--lora.r=2",
-        "--client.batch_size=4",
-        "--client.epochs=1",
-        "--rounds=2",
-        "--accelerator=cpu",
-    ]
+def arguments(small_run: list[str]) -> list[str]:
+    return small_run
 
 
 def write(folder: Path, **changes: Any) -> str:
