@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.groups.populations import POPULATIONS
 from benchmarks.groups.rules import RULES
-from benchmarks.groups.tables import tables
+from benchmarks.groups.tables import short, tables
 from benchmarks.machine import describe
 from benchmarks.main_job import line, scores
 from fedpl.clients.hardware import choose_hardware
@@ -79,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 lambda: write_json(arguments.out, results),
             )
     print(tables(results))
+    print(short(results))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,34 @@ def tables(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+COLUMNS = {
+    "local only": "local only",
+    "federated average": "federated average",
+    "FedBip": "FedBip",
+    "Wiener": "`fedbip_w`",
+    "clusters, corrected, head": "`fedbip_g`",
+    "true groups": "true groups",
+}
+
+
+def short(results: dict[str, Any]) -> str:
+    """The README's table: test accuracy of θ̄ over the seeds that have all of these rules."""
+    lines = ["| clients | seeds | " + " | ".join(COLUMNS.values()) + " | groups' gain: FedBip / `fedbip_g` |"]
+    lines.append("|---" * (len(COLUMNS) + 3) + "|")
+    for population, seeds in results["populations"].items():
+        common = {seed: entry for seed, entry in seeds.items() if set(COLUMNS) <= set(entry)}
+        if not common:
+            continue
+        cells = []
+        for rule in COLUMNS:
+            values = _values(common, rule, "test", "aggregated")
+            spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
+            cells.append(f"{values.mean():.1f}{spread}")
+        shares = (_share(common, rule) for rule in ("FedBip", "clusters, corrected, head"))
+        lines.append(f"| {population} | {len(common)} | " + " | ".join([*cells, " / ".join(shares)]) + " |")
+    return "\n".join(lines)
+
+
 def _share(seeds: dict[str, Any], rule: str) -> str:
     """How much of what the true groups gain over local-only training a rule gains, on test data."""
     ends = ("local only", "true groups", rule)
