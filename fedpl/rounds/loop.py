@@ -1,5 +1,6 @@
 """The rounds of a federated run, as a generator: draw, receive, train, vet, compare, mix, score."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from fedpl.scores import Scores
 from fedpl.server.aggregator import Aggregator
 from fedpl.server.state import ServerState, TaskVectors
 
+_log = logging.getLogger(__name__)
 BYTES_PER_PARAMETER = 4
 
 
@@ -269,6 +271,8 @@ def _gather(
     late = [clients[row] for row in cohort.late]
     asked = {job.client: job.row for job in jobs}
     rejected |= vet(updates, asked, late, matrix, federation.participation.max_norm)
+    for client, reason in rejected.items():
+        _log.warning("round %d: '%s' is left out: %s", round, client, reason)
     usable = sorted((u for u in updates if u.client not in rejected), key=lambda update: update.row)
     needed = federation.participation.min_clients
     if len(usable) < min(needed, len(clients)):

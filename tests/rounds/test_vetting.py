@@ -154,7 +154,9 @@ def test_a_crash_ends_the_run_unless_told_otherwise(toy: Callable[..., Federatio
     assert raised.value.__notes__ == ["in round 2, while training 'cleo', 'dan'"]
 
 
-def test_lost_and_late_clients_keep_what_they_have(toy: Callable[..., Federation]) -> None:
+def test_lost_and_late_clients_keep_what_they_have(
+    toy: Callable[..., Federation], caplog: pytest.LogCaptureFixture
+) -> None:
     federation = toy(faults=FaultsConfig(lost=0.3, late=0.3), seed=3)
     rows = {client: row for row, client in enumerate(federation.clients)}
     before = np.tile(federation.initial.numpy(), (7, 1))
@@ -163,6 +165,7 @@ def test_lost_and_late_clients_keep_what_they_have(toy: Callable[..., Federation
         after = np.array(result.state.personal)
         for client, reason in result.rejected.items():
             seen.add(reason)
+            assert f"round {result.round}: '{client}' is left out: {reason}" in caplog.messages
             assert np.array_equal(after[rows[client]], before[rows[client]])
         for done in result.updates:
             assert not np.array_equal(after[done.row], before[done.row])
