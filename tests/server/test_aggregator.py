@@ -181,7 +181,7 @@ def test_a_truncated_or_foreign_state_is_refused_at_every_length(tmp_path: Path)
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        with pytest.raises(UserError, match="cannot be read as a file of fedpl|is not a server state"):
+        with pytest.raises(UserError, match=r"cannot be read as a file of fedpl|is not a server state"):
             load_state(path)
-    with pytest.raises(UserError, match="cannot be read as a file of fedpl|is not a server state"):
+    with pytest.raises(UserError, match=r"cannot be read as a file of fedpl|is not a server state"):
         load_state(tmp_path / "absent")
