@@ -6,7 +6,6 @@ is not looked at, nothing is chosen here. Finished runs are kept, so that it goe
 
 import argparse
 import json
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.last_round import last_round
 from benchmarks.machine import describe
 from fedpl.cli import make_parser, parse
 from fedpl.conditions import FaultsConfig, ParticipationConfig, PrivacyConfig
 from fedpl.config import Config
 from fedpl.files import write_json
-from fedpl.rounds.loop import Federation, RoundResult, run_rounds
 from fedpl.rounds.prepared import Workshop
 from fedpl.rounds.privacy import epsilon
 from fedpl.rounds.sampling import hostile_rows
@@ -97,19 +96,15 @@ def run(workshop: Workshop, case: Case, seed: int, precision: str) -> dict[str, 
     config = replace(Config(), seed=seed, precision=precision, faults=case.faults)
     prepared = workshop.prepare(config)
     data = prepared.data
-    federation = Federation(
-        data.ids,
-        prepared.trainer.layout,
+    last = last_round(
+        prepared,
         RULES[case.rule],
-        prepared.executor,
-        prepared.initial,
-        0,
+        case.rounds,
         seed=seed,
         participation=case.participation,
         faults=case.faults,
         privacy=case.privacy,
     )
-    last: RoundResult = deque(run_rounds(federation, case.rounds), maxlen=1).pop()
     hostile = hostile_rows(data.ids, case.faults, seed)
     honest = {id for row, id in enumerate(data.ids) if row not in hostile}
     found = {}

@@ -6,29 +6,23 @@ and on test. Finished seeds are kept, so an interrupted benchmark goes on where 
 
 import argparse
 import json
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from fedpl_kernels import weights
-from jax import Array
 
+from benchmarks.last_round import last_round
 from benchmarks.machine import describe
-from fedpl.clients.hardware import choose_hardware
-from fedpl.clients.trainer import ClientTrainer
 from fedpl.config import Config
-from fedpl.data import FederatedData, Tweets
+from fedpl.data import Tweets
 from fedpl.files import write_json
-from fedpl.interop import server_device
-from fedpl.rounds.executor import local_executor
 from fedpl.rounds.first_round import FirstRoundMemo
-from fedpl.rounds.loop import Federation, RoundResult, run_rounds
+from fedpl.rounds.loop import RoundResult
+from fedpl.rounds.prepared import prepare
 from fedpl.scores import summarise
-from fedpl.server import Aggregator, FedBip, Local, Uniform, Weighting
+from fedpl.server import Aggregator, FedBip, Local, TrueGroups, Uniform
 
 RESULTS = Path(__file__).parent / "results" / "main_job.json"
 POPULATIONS = {
@@ -38,32 +32,17 @@ POPULATIONS = {
         topics=("coachella", "deflategate", "apple", "selfdriving"), conventions=1
     ),
 }
-
-
-@dataclass(frozen=True)
-class TrueGroups(Weighting):
-    """Plain averaging inside the groups that nobody but this benchmark is told: an upper bound."""
-
-    labels: tuple[int, ...]
-
-    def __call__(self, similarity: Array, mask: Array, num_examples: Array) -> Array:
-        return jnp.broadcast_to(weights.clusters(jnp.array(self.labels), mask), similarity.shape)
-
-
-def methods(data: FederatedData) -> dict[str, Aggregator]:
-    """The rules that are compared; the last one knows the true groups."""
-    clip = FedBip(negatives="clip")
-    groups = sorted({client.group for client in data.clients})
-    labels = tuple(groups.index(client.group) for client in data.clients)
-    return {
-        "local only": Aggregator(weighting=Local()),
-        "federated average": Aggregator(weighting=Uniform()),
-        "FedBip": Aggregator(),
-        "FedBip, negatives clipped": Aggregator(weighting=clip),
-        "FedBip-L": Aggregator(granularity="block"),
-        "FedBip-L, negatives clipped": Aggregator(granularity="block", weighting=clip),
-        "true groups (upper bound)": Aggregator(weighting=TrueGroups(labels)),
-    }
+CLIP = FedBip(negatives="clip")
+# The rules that are compared; the last one knows the true groups.
+METHODS = {
+    "local only": Aggregator(weighting=Local()),
+    "federated average": Aggregator(weighting=Uniform()),
+    "FedBip": Aggregator(),
+    "FedBip, negatives clipped": Aggregator(weighting=CLIP),
+    "FedBip-L": Aggregator(granularity="block"),
+    "FedBip-L, negatives clipped": Aggregator(granularity="block", weighting=CLIP),
+    "true groups (upper bound)": Aggregator(weighting=TrueGroups()),
+}
 
 
 def scores(result: RoundResult) -> dict[str, dict[str, dict[str, float]]]:
@@ -83,17 +62,13 @@ def scores(result: RoundResult) -> dict[str, dict[str, dict[str, float]]]:
 
 def run_seed(config: Config, chosen: Sequence[str] | None) -> dict[str, Any]:
     """The methods, all by default, on one population and one seed."""
-    data = config.data.load(config.seed)
-    hardware = choose_hardware(config.accelerator, config.precision)
-    trainer = ClientTrainer(config, data, hardware)
-    initial = trainer.initial().to(server_device(hardware.device))
-    executor = FirstRoundMemo(local_executor(trainer))
+    prepared = prepare(config)
+    prepared = prepared._replace(executor=FirstRoundMemo(prepared.executor))
+    groups = tuple(client.group for client in prepared.data.clients)
     found = {}
-    rules = methods(data)
-    for name in chosen or rules:
-        aggregator = rules[name]
-        federation = Federation(data.ids, trainer.layout, aggregator, executor, initial, config.rounds)
-        found[name] = scores(deque(run_rounds(federation, config.rounds), maxlen=1).pop())
+    for name in chosen or METHODS:
+        last = last_round(prepared, METHODS[name], config.rounds, config.rounds, true_groups=groups)
+        found[name] = scores(last)
         print(f"seed {config.seed}  {name:30s} {line(found[name])}", flush=True)
     return found
 

@@ -35,7 +35,7 @@ def refuse_changes(saved: str, asked: str) -> None:
     Raises:
         UserError: Naming every other setting that differs.
     """
-    before, now = dict(_flat(yaml.safe_load(saved))), dict(_flat(yaml.safe_load(asked)))
+    before, now = dict(flat(yaml.safe_load(saved))), dict(flat(yaml.safe_load(asked)))
     changed = [
         f"{key} {_text(before, key)} → {_text(now, key)}"
         for key in sorted(before.keys() | now.keys())
@@ -56,10 +56,10 @@ def _text(values: dict[str, Any], key: str) -> str:
     return repr(values[key]) if key in values else "(not there)"
 
 
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted keys and values; the options of a class are named as on the command line."""
     if not isinstance(value, dict) or not value:
         yield prefix.rstrip("."), value
         return
     for key, item in value.items():
-        yield from _flat(item, prefix if key == "init_args" else f"{prefix}{key}.")
+        yield from flat(item, prefix if key == "init_args" else f"{prefix}{key}.")

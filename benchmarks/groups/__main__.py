@@ -6,7 +6,6 @@ Finished runs are kept, so an interrupted benchmark goes on where it stopped.
 
 import argparse
 import json
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,16 +14,13 @@ from typing import Any
 from benchmarks.groups.populations import POPULATIONS
 from benchmarks.groups.rules import RULES
 from benchmarks.groups.tables import short, tables
+from benchmarks.last_round import last_round
 from benchmarks.machine import describe
 from benchmarks.main_job import line, scores
-from fedpl.clients.hardware import choose_hardware
-from fedpl.clients.trainer import ClientTrainer
 from fedpl.config import Config
 from fedpl.files import write_json
-from fedpl.interop import server_device
-from fedpl.rounds.executor import local_executor
 from fedpl.rounds.first_round import FirstRoundMemo
-from fedpl.rounds.loop import Federation, run_rounds
+from fedpl.rounds.prepared import prepare
 
 RESULTS = Path(__file__).parents[1] / "results" / "groups.json"
 
@@ -38,16 +34,11 @@ def run(
         return
     config = replace(Config(), seed=seed, precision=precision)
     data = POPULATIONS[population](seed)
-    hardware = choose_hardware(config.accelerator, config.precision)
-    trainer = ClientTrainer(config, data, hardware)
-    initial = trainer.initial().to(server_device(hardware.device))
-    executor = FirstRoundMemo(local_executor(trainer))
+    prepared = prepare(config, data)
+    prepared = prepared._replace(executor=FirstRoundMemo(prepared.executor))
     groups = tuple(client.group for client in data.clients)
     for rule in missing:
-        federation = Federation(
-            data.ids, trainer.layout, RULES[rule], executor, initial, config.rounds, true_groups=groups
-        )
-        last = deque(run_rounds(federation, config.rounds), maxlen=1).pop()
+        last = last_round(prepared, RULES[rule], config.rounds, config.rounds, true_groups=groups)
         same = [[a == b for b in groups] for a in groups]
         inside = float((last.weights.mean(0) * same).sum() / len(groups))
         found[rule] = {**scores(last), "weight_inside_groups": inside}

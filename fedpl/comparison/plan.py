@@ -1,15 +1,16 @@
 """What a comparison runs: an ordinary run directory per method and seed, all checked before any work."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
 from fedpl.cli import Invocation, invocation, make_parser
 from fedpl.comparison.methods import method_file, with_method
 from fedpl.errors import UserError
+from fedpl.resume import flat
 
 # Settings that the comparison itself decides, and what to use instead.
 _OWN = {
@@ -111,12 +112,3 @@ def _check_folder(folder: Path, resolved: str) -> None:
         raise UserError(
             f"--out: {folder} was run with another {', '.join(sorted(different)[:5])}; name a new folder"
         )
-
-
-def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of nested settings."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from flat(item, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, value

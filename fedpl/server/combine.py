@@ -58,13 +58,9 @@ class FactorWise(Combine):
     match_norm: bool = False
 
     def __call__(self, round: Round) -> "tuple[Array, Array | None]":
-        from fedpl.server.products import mix_groups, scale_to_own
+        from fedpl.server.products import mix_groups, mix_models, scale_to_own
 
-        if self.mixes == "models":
-            models = round.personal + round.vectors
-            step = mix_groups(round._replace(vectors=models), minus=round.personal)
-        else:
-            step = mix_groups(round)
+        step = mix_models(round) if self.mixes == "models" else mix_groups(round)
         return (scale_to_own(round, step) if self.match_norm else step), None
 
 
@@ -97,9 +93,9 @@ class Residual(Combine):
     shifts_base: ClassVar[bool] = True
 
     def __call__(self, round: Round) -> "tuple[Array, Array | None]":
-        from fedpl.server.products import mean_product, mix_groups, own_product
+        from fedpl.server.products import mean_product, mix_models, own_product
 
-        step = mix_groups(round._replace(vectors=round.personal + round.vectors), minus=round.personal)
+        step = mix_models(round)
         return step, mean_product(round) - own_product(round.personal + step, round.layout)
 
 
@@ -111,7 +107,6 @@ class Stacking(Combine):
     shifts_base: ClassVar[bool] = True
 
     def __call__(self, round: Round) -> "tuple[Array, Array | None]":
-        from fedpl.server.products import fresh_factors, mean_product, mix_groups
+        from fedpl.server.products import fresh_factors, mean_product, mix_models
 
-        step = mix_groups(round._replace(vectors=round.personal + round.vectors), minus=round.personal)
-        return fresh_factors(round, step), mean_product(round)
+        return fresh_factors(round, mix_models(round)), mean_product(round)

@@ -16,7 +16,7 @@ class View(NamedTuple):
     """Vectors to compare, and which of their tensors are compared as one.
 
     Attributes:
-        after: What clients hold: `before` and the vectors to compare.
+        before: What the vectors are added to.
         vectors: The vectors to compare; absent and non-finite rows are zero in every product.
         mask: Who is compared.
         layout: Names the tensors.

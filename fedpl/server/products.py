@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from fedpl_kernels import mix_blocks
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from fedpl.layout import AdapterLayout, Entry, merge_ranges
 from fedpl.server.combine import Round
@@ -16,15 +16,12 @@ _TINY = 1e-30
 
 
 def mix_groups(
-    round: Round,
-    minus: Float[Array, "clients params"] | None = None,
-    base: Float[Array, "clients params"] | None = None,
+    round: Round, base: Float[Array, "clients params"] | None = None
 ) -> Float[Array, "clients params"]:
     """Σₖ pᵢₖ vₖ in the columns of every group, zero elsewhere.
 
     Args:
         round: Weights, groups and vectors v.
-        minus: Subtracted in these columns, for clients whose weights are not all zero.
         base: The sums are added to it in place.
     """
     ranges = [(i, part) for i, group in enumerate(round.groups) for part in merge_ranges(group)]
@@ -35,13 +32,21 @@ def mix_groups(
     )
     boundaries = tuple(part for _, part in ranges)
     mixed: Any = mix_blocks(p, round.vectors, boundaries, round.mask, base=base)
-    if minus is None:
-        return mixed
-    active = (round.weights != 0).any(-1).any(0)[:, None] & _columns(round)
-    return jnp.where(active, mixed - minus, 0.0)
+    return mixed
 
 
-def _columns(round: Round) -> Array:
+def mix_models(round: Round) -> Float[Array, "clients params"]:
+    """Steps Σₖ pᵢₖ θₖ − θ̄ᵢ in the columns of every group; zero elsewhere, and for clients without weights."""
+    mixed = mix_groups(round._replace(vectors=round.personal + round.vectors))
+    return jnp.where(moved(round)[:, None] & columns(round), mixed - round.personal, 0.0)
+
+
+def moved(round: Round) -> Bool[Array, "clients"]:
+    """Clients with a weight that is not zero."""
+    return (round.weights != 0).any((0, 2))
+
+
+def columns(round: Round) -> Bool[Array, "params"]:
     """Which columns belong to a group."""
     inside = jnp.zeros(round.layout.size, bool)
     for group in round.groups:
@@ -78,10 +83,10 @@ def mix_products(round: Round, *, models: bool, balance: bool) -> Float[Array, "
         models: Mix the models' products, rather than their changes onto the client's own.
         balance: Share singular values evenly between A and B.
     """
-    step = _mix_models(round) if models else mix_groups(round)
+    step = mix_models(round) if models else mix_groups(round)
     place = {entry.name: i for i, group in enumerate(round.groups) for entry in group}
     after = round.personal + jnp.where(round.mask[:, None], round.vectors, 0.0)
-    active = (round.weights != 0).any(-1).any(0)
+    active = moved(round)
     for a, b in round.layout.pairs:
         if a.name not in place or b.name not in place:
             continue
@@ -92,10 +97,6 @@ def mix_products(round: Round, *, models: bool, balance: bool) -> Float[Array, "
             change = jnp.where(active[:, None, None], found - before, 0.0).reshape(len(found), -1)
             step = step.at[:, entry.start : entry.stop].set(change)
     return step
-
-
-def _mix_models(round: Round) -> Float[Array, "clients params"]:
-    return mix_groups(round._replace(vectors=round.personal + round.vectors), minus=round.personal)
 
 
 @partial(jax.jit, static_argnames=("models", "balance"))

@@ -10,7 +10,7 @@ from fedpl.layout import AdapterLayout
 from fedpl.server.candidates import remember
 from fedpl.server.combine import FactorWise, Round
 from fedpl.server.evidence import Evidence, View, averaged, compared_vectors, shared_groups
-from fedpl.server.products import mix_groups
+from fedpl.server.products import columns, mix_groups, moved
 from fedpl.server.published import FedAwa
 from fedpl.server.state import Aggregation, ServerState, TaskVectors
 
@@ -143,11 +143,6 @@ def _combine(
         new["residual"] = memory.get("residual", jnp.zeros_like(residual)) + residual
     step = rule.server_lr * step
     if not everything:
-        own = jnp.ones(round.layout.size, bool)
-        for group in round.groups:
-            for entry in group:
-                own = own.at[entry.start : entry.stop].set(False)
-        step = jnp.where(own, jnp.where(present[:, None], round.vectors, 0.0), step)
+        step = jnp.where(columns(round), step, jnp.where(present[:, None], round.vectors, 0.0))
     # Not merely + 0: an absent client's aggregate stays bit for bit.
-    moved = (round.weights != 0).any((0, 2)) | present
-    return jnp.where(moved[:, None], round.personal + step, round.personal), new
+    return jnp.where((moved(round) | present)[:, None], round.personal + step, round.personal), new

@@ -1,0 +1,32 @@
+"""Where a server rule ends on prepared clients, as several benchmarks ask."""
+
+from collections import deque
+from typing import Any
+
+from fedpl.rounds.loop import Federation, RoundResult, run_rounds
+from fedpl.rounds.prepared import Prepared
+from fedpl.server import Aggregator
+
+
+def last_round(
+    prepared: Prepared, aggregator: Aggregator, rounds: int, evaluate_every: int = 0, **conditions: Any
+) -> RoundResult:
+    """The last of several rounds.
+
+    Args:
+        prepared: Clients, model, executor.
+        aggregator: The server rule.
+        rounds: Number of rounds.
+        evaluate_every: As in `Federation`; test data is scored in the last round in any case.
+        conditions: Other fields of `Federation`.
+    """
+    federation = Federation(
+        prepared.data.ids,
+        prepared.trainer.layout,
+        aggregator,
+        prepared.executor,
+        prepared.initial,
+        evaluate_every,
+        **conditions,
+    )
+    return deque(run_rounds(federation, rounds), maxlen=1).pop()
