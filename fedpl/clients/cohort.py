@@ -166,8 +166,10 @@ def fit_cohort(
         # Gradients are views of rows on purpose; autograd would rather choose their strides itself.
         warnings.filterwarnings("ignore", ".*do not obey the gradient layout contract.*")
         loader = DataLoader(_Steps(learners, limits), batch_size=None, collate_fn=lambda step: step)
+        second = nullcontext() if phase.beside is None else engine.stack.beside(*phase.beside)
         try:
-            fit_once(module, loader, hardware)
+            with second:
+                fit_once(module, loader, hardware)
         finally:
             module.release()
     return module.mean_losses

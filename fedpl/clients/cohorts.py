@@ -11,10 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedpl.clients.cohort import fit_cohort
+from fedpl.clients.duo import Models, rows_of
 from fedpl.clients.engine import Engine
 from fedpl.clients.packing import Learner, Limits, Pass, Row, pack
 from fedpl.clients.phases import Phase
 from fedpl.clients.planner import Work, cohort_size, free_memory, group, pass_limits, return_memory
+from fedpl.clients.scoring import stacked_answers
 from fedpl.clients.session import Fit, Session
 from fedpl.clients.trainer import ClientTrainer
 from fedpl.config import ClientConfig
@@ -126,21 +128,19 @@ class CohortTrainer:
             yield members, outcome.theta, session.close(outcome)
             del session, outcome  # as large as the cohort, while the next one trains
 
-    def score(
-        self, clients: Sequence[str], vectors: Float[Tensor, "clients params"], split: str
-    ) -> list[Scores]:
-        """Quality of one adapter per client on a split of the client's own data.
+    def score(self, clients: Sequence[str], models: Models, split: str) -> list[Scores]:
+        """Quality of one model per client on a split of the client's own data.
 
         Args:
             clients: Whose data.
-            vectors: Their adapters.
+            models: Their adapters, or pairs of adapters.
             split: train, validation or test.
         """
         scores: list[Scores] = []
         while len(scores) < len(clients):
             part = slice(len(scores), len(scores) + self.size)
             found = self._unless_out_of_memory(
-                partial(self._score, clients[part], vectors[part], split), len(clients[part])
+                partial(self._score, clients[part], rows_of(models, part), split), len(clients[part])
             )
             scores += found or []
         return scores
@@ -171,12 +171,10 @@ class CohortTrainer:
         """Train rows in place, all together."""
         return fit_cohort(self.engine, theta, learners, config, self.trainer.hardware, self.limits, phase)
 
-    def _score(
-        self, clients: Sequence[str], vectors: Float[Tensor, "clients params"], split: str
-    ) -> list[Scores]:
+    def _score(self, clients: Sequence[str], models: Models, split: str) -> list[Scores]:
         labels: list[list[int]] = [[] for _ in clients]
         answers: list[list[int]] = [[] for _ in clients]
-        for part, logits in self._answers(clients, vectors, split):
+        for part, logits in self._answers(clients, models, split):
             found = logits.argmax(-1).tolist()
             for row, label, answer in zip(part.rows, part.labels.tolist(), found, strict=True):
                 labels[row.client].append(label)
@@ -195,22 +193,9 @@ class CohortTrainer:
         return found.cpu()
 
     def _answers(
-        self, clients: Sequence[str], vectors: Float[Tensor, "clients params"], split: str
+        self, clients: Sequence[str], models: Models, split: str
     ) -> Iterator[tuple[Pass, Float[Tensor, "rows classes"]]]:
-        """The logits of every text of a split; rows weigh as much as they do in their client's mean."""
-        engine = self.engine
-        engine.stack.model.eval()
-        engine.stack.bind(vectors.to(self.device))
-        engine.set_classes([self.trainer.classes[client] for client in clients])
-        tokens = [self.trainer.tokens[client, split] for client in clients]
-        rows = [
-            Row(place, part, i, 1 / len(part)) for place, part in enumerate(tokens) for i in range(len(part))
-        ]
-        for part in pack(rows, self.limits):
-            moved = part.to(self.device)
-            with torch.no_grad(), self.trainer.hardware.autocast():
-                logits = engine(moved, cache=True)
-            yield moved, logits
+        return stacked_answers(self.trainer, self.engine, self.limits, clients, models, split)
 
     def _unless_out_of_memory(self, work: Callable[[], _T], clients: int) -> _T | None:
         """The work's result, or None if memory ran out; then cohorts and passes are halved from here on.

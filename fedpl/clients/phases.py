@@ -103,6 +103,18 @@ class Blend(NamedTuple):
         theta.clamp_(0, 1)
 
 
+class Beside(NamedTuple):
+    """A second adapter at work in every adapted layer: share · own + (1 − share) · other (FedDPA).
+
+    Attributes:
+        other: The second adapter, fixed.
+        share: Of the adapter that learns.
+    """
+
+    other: Float[Tensor, "clients params"]
+    share: float
+
+
 class Phase(NamedTuple):
     """One stretch of local training of one or more clients.
 
@@ -114,16 +126,18 @@ class Phase(NamedTuple):
         train: Names of the tensors that learn; None: all.
         penalties: Added to each client's loss.
         view: Between the rows and the model; None: the rows are the model's parameters.
+        beside: A second, fixed adapter in every layer.
         plain_lr: Size of plain gradient steps, unclipped, in place of the configured optimiser.
     """
 
     name: str = ""
     start: Float[Tensor, "clients params"] | None = None
-    epochs: int | Sequence[int] | None = None
+    epochs: int | Sequence[int | None] | None = None
     portion: float = 1.0
     train: frozenset[str] | None = None
     penalties: tuple[Pull | Align, ...] = ()
     view: Mixture | Blend | None = None
+    beside: Beside | None = None
     plain_lr: float | None = None
 
     def rows(self, index: Rows) -> "Phase":
@@ -132,6 +146,7 @@ class Phase(NamedTuple):
             start=None,
             penalties=tuple(_select(penalty, index) for penalty in self.penalties),
             view=None if self.view is None else _select(self.view, index),
+            beside=None if self.beside is None else _select(self.beside, index),
         )
 
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fedpl.clients.duo import Models, rows_of
 from fedpl.clients.packing import Learner
 from fedpl.clients.phases import PLAIN, Mixture, Phase
 from fedpl.config import ClientConfig
@@ -42,7 +43,7 @@ class Outcome:
     """
 
     theta: Float[Tensor, "clients params"]
-    tuned: Float[Tensor, "clients params"] | None = None
+    tuned: Models | None = None
     state: Mapping[str, Float[Tensor, "clients ..."]] = field(default_factory=dict)
 
 
@@ -58,7 +59,7 @@ class Fit:
 
     steps: int
     loss: float
-    tuned: Float[Tensor, "params"] | None = None
+    tuned: Models | None = None
 
 
 class Session:
@@ -145,7 +146,8 @@ class Session:
             if outcome.state:
                 kept = {name: rows[i].to("cpu", copy=True) for name, rows in outcome.state.items()}
                 self.trainer.states[client] = kept
-        tuned = [None] * len(self._clients) if outcome.tuned is None else list(outcome.tuned)
+        models = outcome.tuned
+        tuned = [None if models is None else rows_of(models, i) for i in range(len(self._clients))]
         return [Fit(*report) for report in zip(self._steps, self._losses, tuned, strict=True)]
 
     def _learner(self, place: int, phase: Phase) -> Learner:

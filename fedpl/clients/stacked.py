@@ -2,36 +2,21 @@
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, Int
-from peft import LoraConfig, PeftModel
+from peft import PeftModel
 from peft.tuners.lora import Linear as PeftLinear
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from fedpl.clients.adapter import trainable
+from fedpl.clients.stackable import REMEDY, refuse_unstackable
 from fedpl.errors import UserError
 from fedpl.layout import AdapterLayout
 
 _ADAPTER = "default"
-_REMEDY = "set client.cohort_size to 1, which trains clients one by one through PEFT itself"
-
-# Options of PEFT's LoraConfig that change more than A, B, their scale and whole linear layers.
-_REFUSED = (
-    "use_dora",
-    "lora_bias",
-    "trainable_token_indices",
-    "target_parameters",
-    "alora_invocation_tokens",
-    "use_qalora",
-    "use_bdlora",
-    "velora_config",
-    "arrow_config",
-    "kasa_config",
-    "monteclora_config",
-)
 
 
 class Rows:
@@ -41,10 +26,12 @@ class Rows:
         client: The client of each row, as a place in the stack.
         even: If each client from one place up to another has the same number of rows, and they follow each
             other, these two places: then a client's rows are one group. Otherwise each row is a group.
+        share: Of the clients' own adapters in every layer's output, where others stand beside them.
     """
 
     client: Int[Tensor, "rows"]
     even: tuple[int, int] | None = None
+    share: Float[Tensor, "rows"] | float = 1.0
 
     def select(self, stack: Float[Tensor, "clients ..."]) -> Float[Tensor, "groups ..."]:
         """The tensors of each group's client: a view where the rows are even, else a copy per row."""
@@ -57,10 +44,17 @@ class Rows:
         if x.shape[0] % len(self.client):
             raise ValueError(
                 f"expected activations of {len(self.client)} rows, got shape {tuple(x.shape)}; the model "
-                f"does not keep the batch first: {_REMEDY}"
+                f"does not keep the batch first: {REMEDY}"
             )
         groups = len(self.client) if self.even is None else self.even[1] - self.even[0]
         return x.reshape(groups, -1, x.shape[-1])
+
+    def shares(self, x: Float[Tensor, "..."]) -> Float[Tensor, "groups positions 1"] | Float[Tensor, ""]:
+        """The share at each position of a batch-first activation, or the one for all."""
+        share = torch.as_tensor(self.share, device=x.device)
+        if share.dim() == 0:
+            return share
+        return self.split(share.view(-1, *[1] * (x.dim() - 1)).expand(*x.shape[:-1], 1))
 
 
 class StackedLora(nn.Module):
@@ -81,6 +75,7 @@ class StackedLora(nn.Module):
         # Plain tensors: they are views of the cohort's matrix and change with every cohort.
         self.a = layer.lora_A[_ADAPTER].get_parameter("weight").detach()[None]
         self.b = layer.lora_B[_ADAPTER].get_parameter("weight").detach()[None]
+        self.beside: dict[str, Tensor] = {}
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         frozen = self.base_layer(x)
@@ -88,6 +83,12 @@ class StackedLora(nn.Module):
         # As PEFT does: the update is computed in the adapter's type, the sum is given back in the base's.
         low = torch.bmm(self.rows.split(self.lora_dropout(x.to(a.dtype))), a.transpose(1, 2))
         base = self.rows.split(frozen).to(low.dtype)
+        if self.beside:
+            share = self.rows.shares(x).to(low.dtype)
+            other, b_other = (self.rows.select(self.beside[name]) for name in ("a", "b"))
+            rest = torch.bmm(self.rows.split(x.to(a.dtype)), other.transpose(1, 2)) * (1 - share)
+            base = torch.baddbmm(base, rest, b_other.transpose(1, 2), alpha=self.scaling)
+            low = low * share
         return (
             torch.baddbmm(base, low, b.transpose(1, 2), alpha=self.scaling).to(frozen.dtype).view_as(frozen)
         )
@@ -106,13 +107,21 @@ class StackedLinear(nn.Module):
         self.rows = rows
         self.weight = layer.weight.detach()[None]
         self.bias = None if layer.bias is None else layer.bias.detach()[None]
+        self.beside: dict[str, Tensor] = {}
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        weight = self.rows.select(self.weight)
-        y = torch.bmm(self.rows.split(x).to(weight.dtype), weight.transpose(1, 2))
-        if self.bias is not None:
-            y = y + self.rows.select(self.bias)[:, None]
+        y = self._answer(x, self.weight, self.bias)
+        if self.beside:
+            share = self.rows.shares(x).to(y.dtype)
+            y = y * share + self._answer(x, self.beside["weight"], self.beside.get("bias")) * (1 - share)
         return y.reshape(*x.shape[:-1], -1)
+
+    def _answer(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Float[Tensor, "groups positions out"]:
+        weight = self.rows.select(weight)
+        y = torch.bmm(self.rows.split(x).to(weight.dtype), weight.transpose(1, 2))
+        return y if bias is None else y + self.rows.select(bias)[:, None]
 
 
 class Stack:
@@ -130,15 +139,15 @@ class Stack:
     """
 
     def __init__(self, model: PeftModel, layout: AdapterLayout) -> None:
-        _refuse(model)
+        refuse_unstackable(model)
         self.layout = layout
         self.rows = Rows()
         shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
         self.model: nn.Module = copy.deepcopy(model.get_base_model(), shared)
-        self._homes = dict(_place(self.model, self.rows))
+        self._homes: dict[str, tuple[StackedLora | StackedLinear, str]] = dict(_place(self.model, self.rows))
         missing = {entry.name for entry in layout.entries} ^ set(self._homes)
         if missing:
-            raise UserError(f"lora: cannot stack {', '.join(sorted(missing))}; {_REMEDY}")
+            raise UserError(f"lora: cannot stack {', '.join(sorted(missing))}; {REMEDY}")
         for module in self.model.modules():
             # A decoder's key-value cache is of no use in training and scoring of whole texts.
             config = getattr(module, "config", None)
@@ -169,6 +178,27 @@ class Stack:
             home, attribute = self._homes[entry.name]
             setattr(home, attribute, leaf)
 
+    @contextmanager
+    def beside(
+        self, other: Float[Tensor, "clients params"], share: Float[Tensor, "rows"] | float
+    ) -> Iterator[Rows]:
+        """Within it every layer gives share · own + (1 − share) · other: answers of whole adapted layers.
+
+        Args:
+            other: A second adapter per row of the stack, which is not trained; it sees no dropout.
+            share: Of the own adapters; of each row of a batch, through the object that is given.
+        """
+        for entry in self.layout.entries:
+            home, attribute = self._homes[entry.name]
+            home.beside[attribute] = other[:, entry.start : entry.stop].view(-1, *entry.shape)
+        self.rows.share = share
+        try:
+            yield self.rows
+        finally:
+            for home, _ in self._homes.values():
+                home.beside.clear()
+            self.rows.share = 1.0
+
     def __call__(
         self,
         client: Int[Tensor, "rows"],
@@ -181,9 +211,9 @@ class Stack:
         return self.model(input_ids=input_ids, attention_mask=attention_mask)
 
 
-def _place(model: nn.Module, rows: Rows) -> Iterator[tuple[str, tuple[nn.Module, str]]]:
+def _place(model: nn.Module, rows: Rows) -> Iterator[tuple[str, tuple[StackedLora | StackedLinear, str]]]:
     """Replace PEFT's layers; where the tensor of each name in the layout now lives."""
-    stacked: nn.Module
+    stacked: StackedLora | StackedLinear
     for name, module in list(model.named_modules()):
         if isinstance(module, PeftLinear):
             stacked = StackedLora(module, rows)
@@ -198,31 +228,3 @@ def _place(model: nn.Module, rows: Rows) -> Iterator[tuple[str, tuple[nn.Module,
         model.set_submodule(name, stacked)
         for tensor, attribute in homes.items():
             yield f"{name}.{tensor}", (stacked, attribute)
-
-
-def _refuse(model: PeftModel) -> None:
-    """Name the option of an adapter that cannot be stacked.
-
-    Raises:
-        UserError: If there is one.
-    """
-    config = model.peft_config.get(_ADAPTER)
-    if not isinstance(config, LoraConfig):
-        raise UserError(
-            f"expected one LoRA adapter named '{_ADAPTER}'; for another kind of adapter, {_REMEDY}"
-        )
-    options = [name for name in _REFUSED if getattr(config, name, None)]
-    if config.bias != "none":
-        options.append(f"bias='{config.bias}'")
-    for name, module in model.named_modules():
-        if isinstance(module, ModulesToSaveWrapper):
-            kept = module.modules_to_save[_ADAPTER]
-            if type(kept) is not nn.Linear:
-                options.append(f"modules_to_save ({name} is a {type(kept).__name__}, not an nn.Linear)")
-        elif hasattr(module, "lora_A") and not isinstance(module, PeftLinear):
-            options.append(f"target_modules ({name} is a {type(module).__name__})")
-    if options:
-        raise UserError(f"lora: cohorts cannot train {', '.join(options)}; {_REMEDY}")
-    strange = [n for n in trainable(model) if "lora_" in n and not n.endswith(("A.weight", "B.weight"))]
-    if strange:
-        raise UserError(f"lora: cohorts cannot train {', '.join(strange)}; {_REMEDY}")

@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -12,13 +13,15 @@ from torch.nn import functional as F
 from transformers.utils import logging as transformers_logging
 
 from fedpl.clients.adapter import flatten, layout_of, learning, trainable, unflatten
-from fedpl.clients.batches import Batch, Tokens, batch_order, evaluation_batches, training_batches
+from fedpl.clients.batches import Tokens, batch_order, training_batches
+from fedpl.clients.duo import Models, beside
 from fedpl.clients.fitting import fit_once
 from fedpl.clients.hardware import Hardware
 from fedpl.clients.model import PooledClassifier, add_adapter, load_base, load_tokenizer
-from fedpl.clients.module import ClientModule, known_classes
+from fedpl.clients.module import ClientModule
 from fedpl.clients.packing import Learner
-from fedpl.clients.phases import Phase
+from fedpl.clients.phases import Beside, Phase
+from fedpl.clients.scoring import answers
 from fedpl.clients.session import Fit, Session
 from fedpl.clients.shift import BaseWeights
 from fedpl.config import ClientConfig, Config, PerClient
@@ -140,27 +143,25 @@ class ClientTrainer:
         out.copy_(outcome.theta[0])
         return fit
 
-    @torch.inference_mode()
-    def score(self, client: str, vector: Float[Tensor, "params"], split: str) -> Scores:
-        """Quality of an adapter on one split of one client's data.
+    def score(self, client: str, model: Models, split: str) -> Scores:
+        """Quality of a model on one split of one client's data.
 
         Args:
             client: Whose data.
-            vector: The adapter.
+            model: An adapter, or two.
             split: train, validation or test.
         """
         labels: list[int] = []
-        answers: list[int] = []
-        for batch, logits in self._answers(client, vector, split):
+        found: list[int] = []
+        for batch, logits in answers(self, client, model, split):
             labels += batch["labels"].tolist()
-            answers += logits.argmax(-1).tolist()
-        return score(labels, answers)
+            found += logits.argmax(-1).tolist()
+        return score(labels, found)
 
-    @torch.inference_mode()
     def loss(self, client: str, vector: Float[Tensor, "params"]) -> float:
         """Mean loss of an adapter on a client's training data, without dropout."""
         total = 0.0
-        for batch, logits in self._answers(client, vector, "train"):
+        for batch, logits in answers(self, client, vector, "train"):
             labels = batch["labels"].to(logits.device)
             total += F.cross_entropy(logits.float(), labels, reduction="sum").item()
         return total / len(self.tokens[client, "train"])
@@ -173,22 +174,6 @@ class ClientTrainer:
                 factors; None: W₀ itself again.
         """
         self._base.shift(residual)
-
-    def _answers(
-        self, client: str, vector: Float[Tensor, "params"], split: str
-    ) -> Sequence[tuple[Batch, Float[Tensor, "batch classes"]]]:
-        # Lightning moves a model to the CPU when a fit ends.
-        device = self.hardware.device
-        model = self.model.to(device).eval()
-        unflatten(vector, model, self.layout)
-        found = []
-        with self.hardware.autocast():
-            for batch in evaluation_batches(self.tokens[client, split], self.config.evaluation.batch_size):
-                logits = model(
-                    input_ids=batch["input_ids"].to(device), attention_mask=batch["attention_mask"].to(device)
-                )
-                found.append((batch, known_classes(logits, self.classes[client])))
-        return found
 
     def _fit_rows(
         self,
@@ -206,14 +191,24 @@ class ClientTrainer:
             scaled = replace(config, lr=config.lr * learner.rate, head_lr=config.head_lr * learner.rate)
             unflatten(theta[i], self.model, self.layout)
             parameters = trainable(self.model)
-            with learning(parameters, phase.train):
-                part = phase.rows(slice(i, i + 1))
+            part = phase.rows(slice(i, i + 1))
+            with learning(parameters, phase.train), self._second(part.beside):
                 module = ClientModule(self.model, parameters, scaled, learner, part)
                 loader = training_batches(learner.tokens, learner.order)
                 fit_once(module, loader, self.hardware, config.gradient_clip)
             flatten(self.model, self.layout, theta[i])
             means.append(sum(module.losses) / len(module.losses))
         return means
+
+    @contextmanager
+    def _second(self, second: Beside | None) -> Iterator[None]:
+        """With another adapter beside the one in place, if there is one."""
+        if second is None:
+            yield
+            return
+        with beside(self.model, self.layout, second.other[0]) as share:
+            share.value = second.share
+            yield
 
     def _own(self, client: str) -> PerClient:
         return self.config.client.per_client.get(client, PerClient())

@@ -5,10 +5,13 @@ matrices; whether the rows are trained one by one or stacked is not its concern.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
     from fedpl.clients.session import Outcome, Session
 
 
@@ -23,6 +26,17 @@ class Objective(ABC):
 
     @abstractmethod
     def __call__(self, session: "Session") -> "Outcome": ...
+
+    def personal(
+        self, state: "Mapping[str, Tensor]", aggregate: "Float[Tensor, 'params']"
+    ) -> "Float[Tensor, 'params'] | None":
+        """The adapter that a client uses in place of its aggregate, or beside it; None: there is none.
+
+        Args:
+            state: What the client remembers.
+            aggregate: Its newest θ̄ᵢ.
+        """
+        return None
 
     def problems(self) -> Sequence[str]:
         """What is wrong with the settings, one line each."""

@@ -1,12 +1,15 @@
 """Objectives of clients that keep something of their own beside what they send."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fedpl.objectives.objective import Objective, at_least_one, positive
 
 if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
     from fedpl.clients.session import Outcome, Session
 
 
@@ -34,6 +37,11 @@ class Ditto(Objective):
         start, pull = session.recall("personal", received), Pull(received, self.lam)
         personal = session.fit(Phase("personal", start, self.epochs, penalties=(pull,))).theta
         return Outcome(theta, personal, {"personal": personal})
+
+    def personal(
+        self, state: "Mapping[str, Tensor]", aggregate: "Float[Tensor, 'params']"
+    ) -> "Float[Tensor, 'params'] | None":
+        return state.get("personal")
 
     def problems(self) -> Sequence[str]:
         found = at_least_one("epochs", self.epochs)
@@ -70,6 +78,13 @@ class APFL(Objective):
         assert personal.share is not None
         mixed = view._replace(share=personal.share).point(personal.theta)
         return Outcome(theta, mixed, {"personal": personal.theta, "alpha": personal.share})
+
+    def personal(
+        self, state: "Mapping[str, Tensor]", aggregate: "Float[Tensor, 'params']"
+    ) -> "Float[Tensor, 'params'] | None":
+        if "personal" not in state:
+            return None
+        return state["alpha"] * state["personal"] + (1 - state["alpha"]) * aggregate
 
     def problems(self) -> Sequence[str]:
         found = list(positive("alpha_lr", self.alpha_lr))
@@ -124,4 +139,54 @@ class FedALA(Objective):
             found.append(f"client.objective.portion: must lie above 0 and at most at 1, got {self.portion}")
         if self.blocks < 0:
             found.append(f"client.objective.blocks: must not be negative, got {self.blocks}")
+        return found
+
+
+@dataclass(frozen=True)
+class FedDPA(Objective):
+    """θ is trained plainly and sent; beside it works a local adapter (NeurIPS 2024, arXiv 2403.19211).
+
+    In every adapted layer, the head included, a text gets w · local + (1 − w) · common, the layers' answers
+    being mixed, not their factors. The common adapter is the received θ̄ᵢ; w is max_share times the mean
+    cosine between the text and some training texts, by the local adapter's vectors before the head.
+
+    Attributes:
+        variant: T: the local adapter is trained in each of a client's rounds but its first, beside the frozen
+            common one, and kept; it begins where the client first began. F: it is θ, the common one
+            fine-tuned.
+        share: Of the local adapter while it is trained; T only.
+        max_share: w of a text like the training texts.
+        examples: Training texts to compare with.
+    """
+
+    variant: Literal["T", "F"] = "T"
+    share: float = 0.5
+    max_share: float = 0.5
+    examples: int = 5
+    copies: ClassVar[int] = 5
+
+    def __call__(self, session: "Session") -> "Outcome":
+        from fedpl.clients.duo import Duo
+        from fedpl.clients.phases import Beside, Phase
+        from fedpl.clients.session import Outcome
+
+        received = session.received
+        theta = session.fit().theta
+        if self.variant == "F":
+            return Outcome(theta, Duo(theta, received, self.max_share, self.examples))
+        epochs = [None if known else 0 for known in session.remembers("personal")]
+        start, second = session.recall("personal", received), Beside(received, self.share)
+        local = session.fit(Phase("personal", start, epochs, beside=second)).theta
+        return Outcome(theta, Duo(local, received, self.max_share, self.examples), {"personal": local})
+
+    def personal(
+        self, state: "Mapping[str, Tensor]", aggregate: "Float[Tensor, 'params']"
+    ) -> "Float[Tensor, 'params'] | None":
+        return state.get("personal")
+
+    def problems(self) -> Sequence[str]:
+        found = list(at_least_one("examples", self.examples))
+        for name, value in (("share", self.share), ("max_share", self.max_share)):
+            if not 0 < value <= 1:
+                found.append(f"client.objective.{name}: must lie above 0 and at most at 1, got {value}")
         return found

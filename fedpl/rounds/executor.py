@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedpl.clients.cohorts import Assignment, CohortTrainer
+from fedpl.clients.duo import stack_models
 from fedpl.clients.session import Fit
 from fedpl.clients.trainer import ClientTrainer
 from fedpl.objectives import Objective
@@ -226,7 +227,7 @@ class CohortExecutor:
         for split in dict.fromkeys(split for job in cohort for split in job.splits):
             chosen = [i for i, job in enumerate(cohort) if split in job.splits]
             rows = [theta[i] if (model := fits[i].tuned) is None else model for i in chosen]
-            scores = self.cohorts.score([cohort[i].client for i in chosen], torch.stack(rows), split)
+            scores = self.cohorts.score([cohort[i].client for i in chosen], stack_models(rows), split)
             for i, found in zip(chosen, scores, strict=True):
                 tuned[i][split] = found
         return tuned

@@ -9,16 +9,12 @@ import numpy as np
 from jaxtyping import Float
 from rich.console import Console
 
-from fedpl.clients.adapter import save_adapter
-from fedpl.clients.merged import save_merged
-from fedpl.clients.trainer import ClientTrainer
 from fedpl.conditions import PrivacyConfig
 from fedpl.config import Config
 from fedpl.data import FederatedData
-from fedpl.errors import UserError
 from fedpl.files import write_atomically, write_json, writing
-from fedpl.interop import borrow
 from fedpl.objectives import Plain
+from fedpl.rounds.adapters import save_adapters
 from fedpl.rounds.first_round import FirstRoundMemo
 from fedpl.rounds.folder import RunFolder
 from fedpl.rounds.loop import Federation, RoundResult
@@ -112,7 +108,7 @@ def run(
             display.line(f"fedpl: {folder.path} goes on after round {method.rounds_done}")
         begin(config.method, method)
         found = method.finish(heard)
-        _save_adapters(folder, trainer, data, method)
+        has_personal = save_adapters(folder, trainer, data.ids, method.folder, config.client.objective)
 
         baselines: dict[str, Any] = {}
         for name in config.baselines:
@@ -140,9 +136,11 @@ def run(
         with writing(folder.path / "plots"):
             draw_run(folder.path)
     console.print(closing_table(summary))
-    for what, where in (("run directory", ""), ("adapters", "adapters"), ("pictures", "plots")):
-        if where != "plots" or config.tracking.plots:
-            console.print(f"{what}: {folder.path / where}", highlight=False, soft_wrap=True)
+    places = {"run directory": "", "adapters": "adapters"}
+    places |= {"personal adapters": "personal"} if has_personal else {}
+    places |= {"pictures": "plots"} if config.tracking.plots else {}
+    for what, where in places.items():
+        console.print(f"{what}: {folder.path / where}", highlight=False, soft_wrap=True)
     return folder.path
 
 
@@ -194,22 +192,6 @@ def _trackers(
         id = folder.wandb_id()
         trackers.append(WandbTracker(config.tracking.wandb, folder.path, settings, data.ids, id))
     return trackers
-
-
-def _save_adapters(folder: RunFolder, trainer: ClientTrainer, data: FederatedData, method: Standing) -> None:
-    """Every client's aggregate θ̄ᵢ in PEFT format, with what was added to the frozen weights."""
-    checkpoint = method.folder.checkpoints.latest()
-    if checkpoint is None:
-        raise UserError(f"{method.folder.path} holds no intact state any more")
-    personal = borrow(checkpoint.state.personal)
-    residual = checkpoint.state.memory.get("residual")
-    for row, client in enumerate(data.ids):
-        where = folder.adapter(client)
-        with writing(folder.sub("adapters")):
-            if residual is None:
-                save_adapter(personal[row], trainer.model, trainer.layout, where)
-            else:
-                save_merged(personal[row], borrow(residual), trainer.model, trainer.layout, where)
 
 
 def _used_vectors(result: RoundResult) -> Float[np.ndarray, "clients params"]:

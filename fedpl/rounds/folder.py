@@ -88,10 +88,15 @@ class RunFolder:
             raise UserError(f"run_dir: cannot make {path}: {error.strerror}") from error
         return cls(path)
 
-    def adapter(self, client: str) -> Path:
-        """Where a client's adapter lies; the id is quoted so that it cannot lead elsewhere."""
+    def adapter(self, client: str, kind: str = "adapters") -> Path:
+        """Where a client's adapter lies; the id is quoted so that it cannot lead elsewhere.
+
+        Args:
+            client: Its id.
+            kind: adapters or personal.
+        """
         quoted = quote(client, safe=" @+=,")
-        return self.path / "adapters" / (quoted.replace(".", "%2E") if quoted.startswith(".") else quoted)
+        return self.path / kind / (quoted.replace(".", "%2E") if quoted.startswith(".") else quoted)
 
     def sub(self, name: str) -> Path:
         """A folder below this one, made if need be."""

@@ -1,10 +1,13 @@
 """Clients with little in common, and a trainer for them on the small model."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 
@@ -60,3 +63,26 @@ def make_trainer(small_model: Path, people: FederatedData) -> Callable[..., Clie
         return ClientTrainer(config, people, hardware)
 
     return make
+
+
+@pytest.fixture
+def captured(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[list[Any]]]:
+    """Within it torch captures graphs as it really does, without minutes in the C++ compiler."""
+    compile = torch.nn.Module.compile
+
+    @contextmanager
+    def context() -> Iterator[list[Any]]:
+        compiled: list[Any] = []
+
+        def eager(self: torch.nn.Module, **options: Any) -> None:
+            compiled.append(options)
+            compile(self, backend="eager", **options)
+
+        monkeypatch.setattr(torch.nn.Module, "compile", eager)
+        jaxtyping.config.update("jaxtyping_disable", True)  # the tests' shape checks cannot be captured
+        try:
+            yield compiled
+        finally:
+            jaxtyping.config.update("jaxtyping_disable", False)
+
+    return context

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 from torch import Tensor
@@ -109,23 +108,11 @@ def test_dropout_matters(make_trainer: Maker) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_compiled_equals_eager(make_trainer: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    compile = torch.nn.Module.compile
-    backends = []
-
-    def eager(self: torch.nn.Module, **options: Any) -> None:
-        # Captures graphs as the real one does, without minutes in the C++ compiler.
-        backends.append(options)
-        compile(self, backend="eager", **options)
-
-    monkeypatch.setattr(torch.nn.Module, "compile", eager)
+def test_compiled_equals_eager(make_trainer: Maker, captured: Callable[..., Any]) -> None:
     expected, _ = together(make_trainer(max_steps=3), [1, 4])
-    jaxtyping.config.update("jaxtyping_disable", True)  # the tests' shape checks cannot be captured
-    try:
+    with captured() as compiled:
         found, _ = together(make_trainer(max_steps=3, compile=True), [1, 4])
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
-    assert backends
+    assert compiled
     assert relative(found, expected) < 1e-4
 
 

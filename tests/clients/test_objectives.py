@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from fedpl.clients.cohorts import Assignment, CohortTrainer
+from fedpl.clients.duo import Duo
 from fedpl.clients.phases import Align, Blend, Mixture, Phase, Pull
 from fedpl.clients.session import Fit, Session
 from fedpl.clients.trainer import ClientTrainer
 from fedpl.config import ClientConfig, Config, PerClient, problems
 from fedpl.errors import UserError
-from fedpl.objectives import APFL, Ditto, FedALA, FedProx, FedRep, Objective, PFedGraph, Plain
+from fedpl.objectives import APFL, Ditto, FedALA, FedDPA, FedProx, FedRep, Objective, PFedGraph, Plain
 from tests.clients.test_cohorts import relative, starts, trainer_clients
 
 Maker = Callable[..., ClientTrainer]
@@ -47,6 +48,13 @@ def together(trainer: ClientTrainer, rounds: Rounds) -> tuple[Tensor, list[Fit]]
     return tau, fits
 
 
+def adapters(fit: Fit) -> Sequence[Tensor]:
+    """Those of the model that the client uses, if it is another than the one it sends."""
+    if fit.tuned is None:
+        return ()
+    return fit.tuned[:2] if isinstance(fit.tuned, Duo) else (fit.tuned,)
+
+
 def columns(trainer: ClientTrainer, *kinds: str) -> Tensor:
     """Which columns hold tensors of these kinds."""
     chosen = torch.zeros(trainer.layout.size, dtype=torch.bool)
@@ -73,6 +81,8 @@ OBJECTIVES = {
     "apfl-fixed": APFL(alpha=0.4, adaptive=False),
     "fedala": FedALA(eta=20.0, epochs=2),
     "fedala-top": FedALA(eta=20.0, portion=1.0, blocks=2),
+    "feddpa": FedDPA(share=0.3),
+    "feddpa-final": FedDPA(variant="F"),
 }
 
 
@@ -88,8 +98,8 @@ def test_cohort_equals_one_by_one(make_trainer: Maker, name: str) -> None:
     assert [fit.loss for fit in fits] == pytest.approx([fit.loss for fit in reports], rel=1e-4)
     for fit, report in zip(fits, reports, strict=True):
         assert (fit.tuned is None) == (report.tuned is None)
-        if fit.tuned is not None and report.tuned is not None:
-            assert relative(fit.tuned[None], report.tuned[None]) < 1e-4
+        for row, expected_row in zip(adapters(fit), adapters(report), strict=True):
+            assert relative(row[None], expected_row[None]) < 1e-4
     kept, states = trainers[0].states, trainers[1].states
     assert states.keys() == kept.keys()
     for client, state in kept.items():
@@ -97,7 +107,9 @@ def test_cohort_equals_one_by_one(make_trainer: Maker, name: str) -> None:
             torch.testing.assert_close(states[client][key], value, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["ffa", "prox", "pfedgraph-own", "fedrep", "ditto", "apfl", "fedala"])
+@pytest.mark.parametrize(
+    "name", ["ffa", "prox", "pfedgraph-own", "fedrep", "ditto", "apfl", "fedala", "feddpa"]
+)
 def test_company_does_not_matter(make_trainer: Maker, name: str) -> None:
     objective = OBJECTIVES[name]
     reference, _ = together(make_trainer(objective=objective, max_steps=5), [(0, 1, 4, 6)] * 2)
@@ -266,6 +278,18 @@ def test_apfl_uses_the_mixture(make_trainer: Maker) -> None:
     assert all(0 <= share <= 1 and share != 0.3 for share in shares)
 
 
+def test_personal_adapters() -> None:
+    """What is written for PEFT; plain training leaves nothing beside the aggregate."""
+    own, aggregate = torch.randn(2, 5)
+    state = {"personal": own, "alpha": torch.tensor([0.3])}
+    for objective in (Ditto(), FedDPA()):
+        assert objective.personal(state, aggregate) is own
+    mixed = APFL().personal(state, aggregate)
+    torch.testing.assert_close(mixed, 0.3 * own + 0.7 * aggregate)
+    for objective in (Plain(), FedALA(), APFL(), Ditto()):
+        assert objective.personal({}, aggregate) is None
+
+
 def test_fedala_mixes_from_the_second_round_on(make_trainer: Maker) -> None:
     plain, _ = one_round(make_trainer, Plain())
     trainer = make_trainer(objective=FedALA(eta=50.0, blocks=2), max_steps=4)
@@ -313,6 +337,9 @@ def test_fedala_takes_what_lowers_the_loss(make_trainer: Maker) -> None:
         (APFL(alpha=1.0), "client.objective.alpha: must lie between 0 and 1, got 1.0"),
         (FedALA(portion=0.0), "client.objective.portion"),
         (FedALA(blocks=-1), "client.objective.blocks"),
+        (FedDPA(share=0.0), "client.objective.share: must lie above 0 and at most at 1, got 0.0"),
+        (FedDPA(max_share=2.0), "client.objective.max_share: must lie above 0 and at most at 1, got 2.0"),
+        (FedDPA(examples=0), "client.objective.examples: at least 1, got 0"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Objective) else "",
 )

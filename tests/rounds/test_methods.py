@@ -19,6 +19,9 @@ METHODS = sorted((Path(__file__).parents[2] / "configs" / "method").glob("*.yaml
 # The table of the tests names no groups.
 RUNNABLE = [path for path in METHODS if path.stem != "true_groups"]
 
+# Their clients keep a model beside the aggregate.
+PERSONAL = {"apfl", "ditto", "feddpa"}
+
 
 @pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: path.stem)
 def test_a_method_runs_and_its_adapters_answer_as_its_summary_says(
@@ -33,11 +36,16 @@ def test_a_method_runs_and_its_adapters_answer_as_its_summary_says(
     source = TextFiles((str(small_table),), Columns(split="split"))
     config = Config(data=source, model=ModelConfig(path=str(small_model)))
     trainer = ClientTrainer(config, source.load(0), Hardware(torch.device("cpu"), "32-true"))
+    assert (folder / "personal").exists() == (path.stem in PERSONAL)
     for client, entry in summary["clients"].items():
-        model = peft.PeftModel.from_pretrained(load_base(config.model, 2), folder / "adapters" / client)
-        batch = trainer.tokens[client, "test"].collate(range(4))
-        answers = model.eval()(batch["input_ids"], attention_mask=batch["attention_mask"]).argmax(-1)
-        assert score(batch["labels"].tolist(), answers.tolist()).accuracy == entry["aggregated"]["accuracy"]
+        answers = {"adapters": entry["aggregated"]}
+        if path.stem == "ditto":
+            answers["personal"] = entry["tuned"]
+        for kind, scores in answers.items():
+            model = peft.PeftModel.from_pretrained(load_base(config.model, 2), folder / kind / client)
+            batch = trainer.tokens[client, "test"].collate(range(4))
+            found = model.eval()(batch["input_ids"], attention_mask=batch["attention_mask"]).argmax(-1)
+            assert score(batch["labels"].tolist(), found.tolist()).accuracy == scores["accuracy"]
 
 
 def test_traffic_is_what_a_method_exchanges(small_run: list[str], tmp_path: Path) -> None:
