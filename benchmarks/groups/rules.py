@@ -80,6 +80,19 @@ RULES: dict[str, Aggregator] = {
     "clusters, corrected, head": Aggregator(
         HEADS, similarity=CorrectedCosine(), weighting=Clusters(keep=False, min_silhouette=0.2)
     ),
+    # what FedBip-G would be without one of its parts
+    "clusters, corrected, head, this round": Aggregator(
+        Subject(space="head"),
+        similarity=CorrectedCosine(),
+        weighting=Clusters(keep=False, min_silhouette=0.2),
+    ),
+    "clusters, head": Aggregator(HEADS, weighting=Clusters(keep=False, min_silhouette=0.2)),
+    "clusters, corrected, head, kept": Aggregator(
+        HEADS, similarity=CorrectedCosine(), weighting=Clusters(min_silhouette=0.2)
+    ),
+    "clusters, corrected, head, at least two": Aggregator(
+        HEADS, similarity=CorrectedCosine(), weighting=Clusters(keep=False, min_silhouette=-1.0)
+    ),
     # corrected in other spaces
     "corrected, product space, clipped": Aggregator(PRODUCT, similarity=CorrectedCosine(), weighting=CLIP),
     "corrected, head, clipped": Aggregator(HEADS, similarity=CorrectedCosine(), weighting=CLIP),

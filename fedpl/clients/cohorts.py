@@ -72,11 +72,9 @@ class CohortTrainer:
             clients: Whom.
             round: Number of the round, from 1.
         """
+        tokens = self.trainer.tokens
         effort = [
-            Work(
-                len(self.trainer.order(client, round)),
-                sum(map(len, self.trainer.tokens[client, "train"].ids)),
-            )
+            Work(len(self.trainer.order(client, round)), sum(map(len, tokens[client, "train"].ids)))
             for client in clients
         ]
         return group(effort, self.size)
@@ -103,14 +101,7 @@ class CohortTrainer:
         Yields:
             Places of a cohort's clients in `work`, their tuned θᵢ and what their training reports.
         """
-        effort = [
-            Work(
-                len(self.trainer.order(client, round)),
-                sum(map(len, self.trainer.tokens[client, "train"].ids)),
-            )
-            for client, _ in work
-        ]
-        waiting = group(effort, self.size)
+        waiting = self.groups([client for client, _ in work], round)
         while waiting:
             members, *waiting = waiting
             if len(members) > self.size:
