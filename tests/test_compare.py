@@ -13,7 +13,7 @@ from fedpl.compare import main
 from fedpl.comparison.execute import RoundLines
 from fedpl.comparison.plan import plan
 from fedpl.comparison.statistics import Spread, compare, harmed
-from fedpl.comparison.tables import as_csv, as_latex, caption, rich_table
+from fedpl.comparison.tables import as_csv, as_latex, as_markdown, caption, rich_table
 from fedpl.errors import UserError
 from fedpl.fit import main as fit
 
@@ -65,7 +65,7 @@ def test_every_method_and_seed_has_a_run_directory(finished: Path) -> None:
     folders = {path.name for path in finished.iterdir() if path.is_dir()}
     assert folders == {f"{method}-s{seed}" for method in METHODS for seed in (0, 1)}
     files = {path.name for path in finished.iterdir() if path.is_file()}
-    assert files == {"comparison.json", "comparison.csv", "comparison.tex", "comparison.png"}
+    assert files == {f"comparison.{ending}" for ending in ("json", "csv", "tex", "md", "png")}
 
 
 def test_one_model_and_one_first_round_per_seed(finished: Path, counts: dict[str, int]) -> None:
@@ -202,6 +202,8 @@ def test_one_seed_has_no_standard_deviation_and_no_local_no_harm(tmp_path: Path)
     assert "put local among the methods" in caption(content)
     assert rich_table(content).row_count == 2
     assert r"fed\_avg & $\bar\theta$ & 50.0 & 50.0 & 50.0 & 50.0 & -- & 0.0 & 2 \\" in as_latex(content)
+    row = "| `fed_avg` | 50.0 | 50.0 | 50.0 / 50.0 | 50.0 / 50.0 | – / – | 0.0 | 2 |"
+    assert as_markdown(content).splitlines()[2] == row
     assert as_csv(content).splitlines()[1].startswith("fed_avg,3,aggregated,0.5,0.5,0.5,0.5,3,1.75,")
 
 

@@ -7,13 +7,13 @@ from rich.console import Console
 
 from fedpl.comparison.plan import Entry
 from fedpl.comparison.statistics import compare
-from fedpl.comparison.tables import as_csv, as_latex, caption, rich_table
+from fedpl.comparison.tables import as_csv, as_latex, as_markdown, caption, rich_table
 from fedpl.files import write_atomically, write_json
 from fedpl.tracking.comparison_plot import method_dots
 
 
 def write_report(out: Path, entries: Sequence[Entry], margin: float, console: Console) -> None:
-    """Write comparison.json, .csv, .tex and .png and print the table.
+    """Write comparison.json, .csv, .tex, .md and .png and print the table.
 
     Args:
         out: The comparison's directory.
@@ -28,7 +28,8 @@ def write_report(out: Path, entries: Sequence[Entry], margin: float, console: Co
     write_json(out / "comparison.json", comparison)
     write_atomically(out / "comparison.csv", as_csv(comparison).encode())
     write_atomically(out / "comparison.tex", as_latex(comparison).encode())
+    write_atomically(out / "comparison.md", as_markdown(comparison).encode())
     method_dots(comparison).savefig(out / "comparison.png", dpi=110)
     console.print(rich_table(comparison))
     console.print(caption(comparison), highlight=False)
-    console.print(f"comparison: {out}/comparison.{{json,csv,tex,png}}", highlight=False, soft_wrap=True)
+    console.print(f"comparison: {out}/comparison.{{json,csv,tex,md,png}}", highlight=False, soft_wrap=True)

@@ -90,6 +90,18 @@ def as_latex(comparison: dict[str, Any]) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
+def as_markdown(comparison: dict[str, Any]) -> str:
+    """One row a method: accuracy, worst client, lowest tenth and clients harmed, of θ̄ / of θ; costs."""
+    header = ["method", "accuracy θ̄", "accuracy θ", "worst", "decile", "harmed", "MB", "s"]
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    for method, entry in comparison["methods"].items():
+        both = zip(*(_cells(entry, model) for model in MODELS), strict=True)
+        (accuracy, tuned), _, worst, decile, hurt, (traffic, _), (seconds, _) = both
+        pairs = [" / ".join(cell.split(" ±")[0] for cell in pair) for pair in (worst, decile, hurt)]
+        lines.append("| " + " | ".join([f"`{method}`", accuracy, tuned, *pairs, traffic, seconds]) + " |")
+    return "\n".join([*lines, "", caption(comparison), ""])
+
+
 def _escape(text: str) -> str:
     for plain, latex in (("_", r"\_"), ("%", r"\%"), (" ± ", r" $\pm$ "), (">", "$>$"), ("–", "--")):
         text = text.replace(plain, latex)
