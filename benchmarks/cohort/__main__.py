@@ -14,6 +14,7 @@ import torch
 
 from benchmarks.aggregation.timing import interleaved
 from benchmarks.cohort import contestants, default_job
+from benchmarks.cohort.causal import NAME
 from benchmarks.cohort.plot import draw
 from benchmarks.machine import describe
 from fedpl.config import Config
@@ -120,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sizes", nargs="*", type=int, default=[1, 4, 16, 64], help="cohort sizes")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads, the same for all")
-    parser.add_argument("--model", default=Config().model.path)
+    parser.add_argument("--model", default=Config().model.path, help=f"as model.path, or {NAME}")
     parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
     parser.add_argument("--options", action="store_true", help="also gradient checkpointing")
@@ -132,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(arguments.threads)
     results: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
     measured = {**describe(), "threads": arguments.threads, "precision": arguments.precision}
+    measured["model"] = arguments.model
     if "grid" in arguments.parts:
         shapes = SHAPES if arguments.accelerator == "cpu" else GPU_SHAPES
         cases = [(*shape, 16) for shape in (shapes[:1] if arguments.quick else shapes)]

@@ -8,12 +8,13 @@ from functools import cache
 import torch
 from torch.nn import functional as F
 
+from benchmarks.cohort.causal import model_config
 from fedpl.clients.adapter import flatten, trainable, unflatten
 from fedpl.clients.cohorts import Assignment, CohortTrainer
 from fedpl.clients.hardware import choose_hardware
 from fedpl.clients.module import set_dropout
 from fedpl.clients.trainer import ClientTrainer
-from fedpl.config import ClientConfig, Config, ModelConfig
+from fedpl.config import ClientConfig, Config
 from fedpl.data import ClientData, FederatedData, Split
 
 STEPS = 2
@@ -39,7 +40,7 @@ def clients(number: int, batch: int, tokens: int) -> FederatedData:
 def make(data: FederatedData, model: str, batch: int, accelerator: str, precision: str) -> ClientTrainer:
     """A trainer without dropout, so that every way computes the same."""
     config = Config(
-        model=ModelConfig(path=model),
+        model=model_config(model),
         client=ClientConfig(batch_size=batch, epochs=1, model_dropout=False),
     )
     return ClientTrainer(config, data, choose_hardware(accelerator, precision))
