@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fedpl.clients import optimisers
 from fedpl.clients.optimisers import RowOptimiser, clip_rows, column_rates
 from fedpl.config import ClientConfig
 from fedpl.layout import AdapterLayout
@@ -12,10 +13,12 @@ LAYOUT = AdapterLayout.of(
 )
 
 
+@pytest.mark.parametrize("cached", [1, 2 * LAYOUT.size, 10**6], ids=["row", "two-rows", "all"])
 @pytest.mark.parametrize(
     ("name", "momentum"), [("adamw", 0.9), ("sgd", 0.9), ("sgd", 0.0)], ids=["adamw", "momentum", "sgd"]
 )
-def test_rows_equal_torch(name: str, momentum: float) -> None:
+def test_rows_equal_torch(name: str, momentum: float, cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimisers, "_CACHED", cached)
     config = ClientConfig(lr=0.01, head_lr=0.1, weight_decay=0.1, optimizer=name, momentum=momentum)  # type: ignore[arg-type]
     torch.manual_seed(0)
     factors, budgets = (1.0, 0.3, 2.0), (7, 5, 2)
