@@ -91,6 +91,11 @@ def test_numbers_are_those_of_the_runs(finished: Path) -> None:
         assert entry["sd"] == pytest.approx(abs(means[0] - means[1]) / 2**0.5)
         traffic = sum(runs[0]["bytes"].values())
         assert content["methods"][method]["bytes"]["mean"] == pytest.approx(traffic)
+        alone = [summary(finished / f"local-s{seed}") for seed in (0, 1)]
+        gains = [mean - run["mean"]["aggregated"]["accuracy"] for mean, run in zip(means, alone, strict=True)]
+        gain = content["methods"][method]["aggregated"]["gain"]
+        assert gain["mean"] == pytest.approx(sum(gains) / 2)
+        assert gain["sd"] == pytest.approx(abs(gains[0] - gains[1]) / 2**0.5)
     assert content["methods"]["local"]["aggregated"]["harmed"] == []
 
 
@@ -201,8 +206,8 @@ def test_one_seed_has_no_standard_deviation_and_no_local_no_harm(tmp_path: Path)
     assert content["methods"]["fed_avg"]["tuned"]["harmed"] is None
     assert "put local among the methods" in caption(content)
     assert rich_table(content).row_count == 2
-    assert r"fed\_avg & $\bar\theta$ & 50.0 & 50.0 & 50.0 & 50.0 & -- & 0.0 & 2 \\" in as_latex(content)
-    row = "| `fed_avg` | 50.0 | 50.0 | 50.0 / 50.0 | 50.0 / 50.0 | – / – | 0.0 | 2 |"
+    assert r"fed\_avg & $\bar\theta$ & 50.0 & -- & 50.0 & 50.0 & -- & 0.0 & 2 \\" in as_latex(content)
+    row = "| `fed_avg` | 50.0 | – | 50.0 | – | 50.0 / 50.0 | 50.0 / 50.0 | – / – | 0.0 | 2 |"
     assert as_markdown(content).splitlines()[2] == row
     assert as_csv(content).splitlines()[1].startswith("fed_avg,3,aggregated,0.5,0.5,0.5,0.5,3,1.75,")
 

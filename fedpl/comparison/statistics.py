@@ -104,9 +104,20 @@ def _method(
     for model in MODELS:
         found = [scores(summary, model) for summary in summaries]
         entry[model] = {name: Spread.of([run[name] for run in found])._asdict() for name in SCORES}
-        entry[model]["harmed"] = None if local is None else harmed(summaries, local, model, margin)
+        entry[model] |= _against_local(summaries, local, model, margin)
     costs = [_cost(summary) for summary in summaries]
     return entry | {name: Spread.of([cost[name] for cost in costs])._asdict() for name in costs[0]}
+
+
+def _against_local(
+    summaries: Sequence[dict[str, Any]], local: Sequence[dict[str, Any]] | None, model: str, margin: float
+) -> dict[str, Any]:
+    """Gain in accuracy, seed by seed on the same clients, and who is harmed; None without local-only runs."""
+    if local is None:
+        return {"gain": None, "harmed": None}
+    pairs = zip(summaries, local, strict=True)
+    gains = [scores(run, model)["accuracy"] - scores(alone, model)["accuracy"] for run, alone in pairs]
+    return {"gain": Spread.of(gains)._asdict(), "harmed": harmed(summaries, local, model, margin)}
 
 
 def _cost(summary: dict[str, Any]) -> dict[str, float | int]:

@@ -13,21 +13,31 @@ _NAMES = {"aggregated": "θ̄", "tuned": "θ"}
 _LATEX = {"aggregated": r"$\bar\theta$", "tuned": r"$\theta$"}
 
 
-def spread(value: dict[str, Any]) -> str:
-    """Mean ± standard deviation over seeds in %; the mean alone where there is one seed."""
-    mean = f"{100 * value['mean']:.1f}"
+def spread(value: dict[str, Any] | None, sign: str = "") -> str:
+    """Mean ± standard deviation over seeds in %; the mean alone where there is one seed, – for nothing.
+
+    Args:
+        value: Mean and standard deviation.
+        sign: "+" shows it always.
+    """
+    if value is None:
+        return "–"
+    mean = f"{100 * value['mean']:{sign}.1f}"
     return mean if value["sd"] is None else f"{mean} ± {100 * value['sd']:.1f}"
 
 
-_HEADER = ("accuracy", "macro-F1", "worst", "decile", "harmed", "MB", "s")
+_HEADER = ("accuracy", "gain", "worst", "decile", "harmed", "MB", "s")
 
 
 def _cells(entry: dict[str, Any], model: str) -> list[str]:
+    """Macro-F1 is in the JSON and the CSV; a terminal is 80 columns wide."""
     found = entry[model]
+    gained = spread(found["gain"], "+")
     hurt = "–" if found["harmed"] is None else str(len(found["harmed"]))
     costs = (f"{1e-6 * entry['bytes']['mean']:.1f}", f"{entry['seconds']['mean']:.0f}")
     costs = costs if model == MODELS[0] else ("", "")
-    return [*(spread(found[name]) for name in SCORES), hurt, *costs]
+    accuracy, worst, decile = (spread(found[name]) for name in ("accuracy", "worst", "bottom_decile"))
+    return [accuracy, gained, worst, decile, hurt, *costs]
 
 
 def rich_table(comparison: dict[str, Any]) -> Table:
@@ -57,8 +67,9 @@ def caption(comparison: dict[str, Any]) -> str:
         else "harmed: unknown; put local among the methods"
     )
     return (
-        f"θ̄: the aggregate as received, θ: after local training; worst, decile: the worst client and the "
-        f"lowest tenth; {harm}; MB: traffic both ways; s: training, aggregation and scoring"
+        f"θ̄: the aggregate as received, θ: after local training; gain: over local-only training, seed by "
+        f"seed; worst, decile: the worst client and the lowest tenth; {harm}; MB: traffic both ways; s: "
+        f"training, aggregation and scoring"
     )
 
 
@@ -91,14 +102,15 @@ def as_latex(comparison: dict[str, Any]) -> str:
 
 
 def as_markdown(comparison: dict[str, Any]) -> str:
-    """One row a method: accuracy, worst client, lowest tenth and clients harmed, of θ̄ / of θ; costs."""
-    header = ["method", "accuracy θ̄", "accuracy θ", "worst", "decile", "harmed", "MB", "s"]
+    """One row a method: accuracy and gain, then worst client, lowest tenth and harm of θ̄ / of θ; costs."""
+    header = ["method", "accuracy θ̄", "gain", "accuracy θ", "gain", "worst", "decile", "harmed", "MB", "s"]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for method, entry in comparison["methods"].items():
         both = zip(*(_cells(entry, model) for model in MODELS), strict=True)
-        (accuracy, tuned), _, worst, decile, hurt, (traffic, _), (seconds, _) = both
+        (received, tuned), (gain, tuned_gain), worst, decile, hurt, (traffic, _), (seconds, _) = both
         pairs = [" / ".join(cell.split(" ±")[0] for cell in pair) for pair in (worst, decile, hurt)]
-        lines.append("| " + " | ".join([f"`{method}`", accuracy, tuned, *pairs, traffic, seconds]) + " |")
+        cells = [f"`{method}`", received, gain, tuned, tuned_gain, *pairs, traffic, seconds]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", caption(comparison), ""])
 
 
