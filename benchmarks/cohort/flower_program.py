@@ -49,6 +49,7 @@ def main() -> None:
     class Watched(FedAvg):
         def configure_fit(self, *args: Any, **kwargs: Any) -> Any:
             own = resident(*arguments)
+            torch.set_num_threads(settings["threads"])  # Flower has as many workers, of one thread each
             loop = peft_bare(own, torch.zeros(own.layout.size))
             begin = time.perf_counter()
             loop()
