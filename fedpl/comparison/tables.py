@@ -22,7 +22,7 @@ def spread(value: dict[str, Any] | None, sign: str = "") -> str:
     """
     if value is None:
         return "–"
-    mean = f"{100 * value['mean']:{sign}.1f}"
+    mean = f"{round(100 * value['mean'], 1) + 0.0:{sign}.1f}"  # + 0.0: no minus before a zero
     return mean if value["sd"] is None else f"{mean} ± {100 * value['sd']:.1f}"
 
 

@@ -18,7 +18,8 @@ def method_dots(comparison: dict[str, Any]) -> Figure:
         comparison: The content of comparison.json.
     """
     methods = comparison["methods"]
-    figure = Figure(figsize=(6.8, 1.7 + 0.5 * len(methods)), layout="constrained")
+    height = 0.5 if len(methods) <= 10 else 0.32  # inches a method
+    figure = Figure(figsize=(6.8, 1.7 + height * len(methods)), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(methods))
     for model, (colour, marker, label, shift) in _STYLE.items():
