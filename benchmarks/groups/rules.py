@@ -24,6 +24,7 @@ PRODUCTS = Subject(average="products")
 HEAD = Subject(average="similarity", space="head")
 PRODUCT = Subject(average="products", space="product")
 HEADS = Subject(average="products", space="head")
+ANEW = Clusters(keep=False, min_silhouette=0.2)
 NORM = FactorWise(match_norm=True)
 
 RULES: dict[str, Aggregator] = {
@@ -71,22 +72,16 @@ RULES: dict[str, Aggregator] = {
     "Wiener, own length": Aggregator(PRODUCTS, similarity=InnerProduct(), weighting=Wiener(), combine=NORM),
     # groups found
     "clusters, found anew": Aggregator(AVERAGED, weighting=Clusters(keep=False)),
-    "clusters, corrected": Aggregator(
-        PRODUCTS, similarity=CorrectedCosine(), weighting=Clusters(keep=False, min_silhouette=0.2)
-    ),
-    "clusters, corrected, product space": Aggregator(
-        PRODUCT, similarity=CorrectedCosine(), weighting=Clusters(keep=False, min_silhouette=0.2)
-    ),
-    "clusters, corrected, head": Aggregator(
-        HEADS, similarity=CorrectedCosine(), weighting=Clusters(keep=False, min_silhouette=0.2)
-    ),
+    "clusters, corrected": Aggregator(PRODUCTS, similarity=CorrectedCosine(), weighting=ANEW),
+    "clusters, corrected, product space": Aggregator(PRODUCT, similarity=CorrectedCosine(), weighting=ANEW),
+    "clusters, corrected, head": Aggregator(HEADS, similarity=CorrectedCosine(), weighting=ANEW),
     # what FedBip-G would be without one of its parts
     "clusters, corrected, head, this round": Aggregator(
         Subject(space="head"),
         similarity=CorrectedCosine(),
-        weighting=Clusters(keep=False, min_silhouette=0.2),
+        weighting=ANEW,
     ),
-    "clusters, head": Aggregator(HEADS, weighting=Clusters(keep=False, min_silhouette=0.2)),
+    "clusters, head": Aggregator(HEADS, weighting=ANEW),
     "clusters, corrected, head, kept": Aggregator(
         HEADS, similarity=CorrectedCosine(), weighting=Clusters(min_silhouette=0.2)
     ),

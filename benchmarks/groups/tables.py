@@ -1,5 +1,6 @@
 """Tables of ``benchmarks.groups``: scores over seeds, and how much of the groups' gain a rule recovers."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,15 @@ from benchmarks.groups.rules import RULES
 
 def _values(seeds: dict[str, Any], rule: str, split: str, model: str) -> np.ndarray:
     return 100 * np.array([entry[rule][split][model]["mean"] for entry in seeds.values() if rule in entry])
+
+
+def _inside(seeds: dict[str, Any], rule: str) -> list[float]:
+    return [entry[rule]["weight_inside_groups"] for entry in seeds.values() if rule in entry]
+
+
+def _having(seeds: dict[str, Any], rules: Iterable[str]) -> dict[str, Any]:
+    """The seeds that all of these rules ran on."""
+    return {seed: entry for seed, entry in seeds.items() if set(rules) <= set(entry)}
 
 
 def tables(results: dict[str, Any]) -> str:
@@ -28,7 +38,7 @@ def tables(results: dict[str, Any]) -> str:
                 values = _values(seeds, rule, split, model)
                 spread = values.std(ddof=1) if len(values) > 1 else 0.0
                 cells.append(f"{values.mean():.1f} ± {spread:.1f}")
-            inside = [entry[rule]["weight_inside_groups"] for entry in seeds.values() if rule in entry]
+            inside = _inside(seeds, rule)
             cells = [str(len(inside)), *cells, _share(seeds, rule), f"{np.mean(inside):.2f}"]
             lines.append(f"| {rule} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -49,7 +59,7 @@ def short(results: dict[str, Any]) -> str:
     lines = ["| clients | seeds | " + " | ".join(COLUMNS.values()) + " | groups' gain: FedBip / `fedbip_g` |"]
     lines.append("|---" * (len(COLUMNS) + 3) + "|")
     for population, seeds in results["populations"].items():
-        common = {seed: entry for seed, entry in seeds.items() if set(COLUMNS) <= set(entry)}
+        common = _having(seeds, COLUMNS)
         if not common:
             continue
         cells = []
@@ -70,20 +80,14 @@ def ablation(results: dict[str, Any]) -> str:
     populations: dict[str, dict[str, Any]] = results["populations"]
     ran = [{rule for entry in seeds.values() for rule in entry} for seeds in populations.values()]
     rules = [rule for rule in RULES if all(rule in there for there in ran)]
-    common = {
-        name: {seed: entry for seed, entry in seeds.items() if set(rules) <= set(entry)}
-        for name, seeds in populations.items()
-    }
+    common = {name: _having(seeds, rules) for name, seeds in populations.items()}
     if not all(common.values()):
         return ""
     heads = [f"{name} (seeds {', '.join(seeds)})" for name, seeds in common.items()]
     lines = ["| rule | " + " | ".join(heads) + " | mean |", "|---" * (len(heads) + 2) + "|"]
     for rule in rules:
         scores = [_values(seeds, rule, "test", "aggregated").mean() for seeds in common.values()]
-        inside = [
-            np.mean([entry[rule]["weight_inside_groups"] for entry in seeds.values()])
-            for seeds in common.values()
-        ]
+        inside = [np.mean(_inside(seeds, rule)) for seeds in common.values()]
         cells = [f"{score:.1f} ({weight:.2f})" for score, weight in zip(scores, inside, strict=True)]
         lines.append(f"| {rule} | " + " | ".join(cells) + f" | {np.mean(scores):.1f} |")
     return "\n".join(lines)
@@ -92,7 +96,7 @@ def ablation(results: dict[str, Any]) -> str:
 def _share(seeds: dict[str, Any], rule: str) -> str:
     """How much of what the true groups gain over local-only training a rule gains, on test data."""
     ends = ("local only", "true groups", rule)
-    common = {seed: entry for seed, entry in seeds.items() if all(name in entry for name in ends)}
+    common = _having(seeds, ends)
     if not common:
         return ""
     low, high, own = (_values(common, name, "test", "aggregated").mean() for name in ends)

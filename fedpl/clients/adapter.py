@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedpl.layout import AdapterLayout
 
-_ADAPTER = "default"
+ADAPTER = "default"
 
 
 def trainable(model: PeftModel) -> dict[str, nn.Parameter]:
@@ -20,7 +20,7 @@ def trainable(model: PeftModel) -> dict[str, nn.Parameter]:
     found = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            plain = name.removeprefix("base_model.model.").replace(f".{_ADAPTER}.", ".")
+            plain = name.removeprefix("base_model.model.").replace(f".{ADAPTER}.", ".")
             found[plain.replace("modules_to_save.", "")] = parameter
     return found
 
@@ -45,7 +45,7 @@ def learning(parameters: Mapping[str, nn.Parameter], names: frozenset[str] | Non
 
 def layout_of(model: PeftModel) -> AdapterLayout:
     """The layout of a model's trainable tensors."""
-    config: Any = model.peft_config[_ADAPTER]
+    config: Any = model.peft_config[ADAPTER]
     scale = config.lora_alpha / config.r
     return AdapterLayout.of({name: tuple(p.shape) for name, p in trainable(model).items()}, scale)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -12,11 +13,10 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fedpl.clients.adapter import ADAPTER
 from fedpl.errors import UserError
 from fedpl.layout import AdapterLayout
 from fedpl.randomness import derive_seed
-
-_ADAPTER = "default"
 
 
 class Duo(NamedTuple):
@@ -57,12 +57,13 @@ def stack_models(models: Sequence[Models]) -> Models:
     Raises:
         TypeError: If they are not all of one kind.
     """
-    first = models[0]
     duos = [model for model in models if isinstance(model, Duo)]
-    if not isinstance(first, Duo):
+    if not duos:
         return torch.stack([model for model in models if isinstance(model, Tensor)])
+    if len(duos) < len(models):
+        raise TypeError("expected models of one kind, got single adapters and pairs of adapters")
     local, common = (torch.stack(rows) for rows in zip(*(duo[:2] for duo in duos), strict=True))
-    return first._replace(local=local, common=common)
+    return duos[0]._replace(local=local, common=common)
 
 
 def compared_examples(seed: int, client: str, available: int, wanted: int) -> list[int]:
@@ -94,14 +95,17 @@ def head_inputs(head: nn.Module) -> Iterator[list[Float[Tensor, "rows features"]
         handle.remove()
 
 
+@dataclass
 class Share:
     """The share of the adapter in place, to be set before a pass: one for all rows, or one each."""
 
-    value: Float[Tensor, "rows"] | float = 1.0
+    value: Float[Tensor, "rows"] | float
 
 
 @contextmanager
-def beside(model: PeftModel, layout: AdapterLayout, other: Float[Tensor, "params"]) -> Iterator[Share]:
+def beside(
+    model: PeftModel, layout: AdapterLayout, other: Float[Tensor, "params"], share: float = 1.0
+) -> Iterator[Share]:
     """Within it every adapted layer of a PEFT model gives share · own + (1 − share) · other.
 
     The layers' whole answers are mixed, by hooks, and the frozen layer is computed for each of the two: slow
@@ -111,16 +115,17 @@ def beside(model: PeftModel, layout: AdapterLayout, other: Float[Tensor, "params
         model: The model; the adapter in place is the own one.
         layout: Its adapter's layout.
         other: The second adapter.
+        share: Of the own one, until another is set through the object that is given.
 
     Raises:
         UserError: If the adapter holds more than LoRA on linear layers and linear heads.
     """
     tensors = {entry.name: other[entry.start : entry.stop].view(entry.shape) for entry in layout.entries}
-    share = Share()
+    given = Share(share)
 
     def mixing(answer: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
         def hook(_: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-            own = torch.as_tensor(share.value, device=output.device).to(output.dtype)
+            own = torch.as_tensor(given.value, device=output.device).to(output.dtype)
             if own.dim():
                 own = own.view(-1, *[1] * (output.dim() - 1))
             return own * output + (1 - own) * answer(inputs[0])
@@ -143,11 +148,11 @@ def beside(model: PeftModel, layout: AdapterLayout, other: Float[Tensor, "params
                 f"client.objective: two adapters at a time need LoRA on linear layers and linear heads; the "
                 f"adapter also holds {', '.join(sorted(tensors))}"
             )
-        yield share
+        yield given
 
 
 def _lora(module: PeftLinear, a: Tensor, b: Tensor) -> Callable[[Tensor], Tensor]:
-    frozen, scale = module.get_base_layer(), float(module.scaling[_ADAPTER])
+    frozen, scale = module.get_base_layer(), float(module.scaling[ADAPTER])
 
     def answer(x: Tensor) -> Tensor:
         base = frozen(x)

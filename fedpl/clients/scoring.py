@@ -85,17 +85,16 @@ def stacked_answers(
     engine.set_classes([trainer.classes[client] for client in clients])
     tokens = [trainer.tokens[client, split] for client in clients]
     rows = [Row(place, part, i, 1 / len(part)) for place, part in enumerate(tokens) for i in range(len(part))]
-    parts = [part.to(device) for part in pack(rows, limits)]
+    parts = pack(rows, limits)
     if not isinstance(models, Duo):
         engine.stack.bind(models.to(device))
-        for part in parts:
-            yield part, _logits(trainer, engine, part)
+        yield from _run(trainer, engine, parts)
         return
     engine.stack.bind(models.local.to(device))
     gates = _gates(trainer, engine, limits, clients, models, parts)
     with engine.stack.beside(models.common.to(device), 1.0) as own:
         for part, own.share in zip(parts, gates, strict=True):
-            yield part, _logits(trainer, engine, part)
+            yield from _run(trainer, engine, [part])
 
 
 def _gates(
@@ -115,18 +114,21 @@ def _gates(
     ]
     vectors: list[list[Tensor]] = [[] for _ in clients]
     with head_inputs(engine.stack.model.get_submodule(HEAD)) as seen:
-        for part in pack(rows, limits):
-            _logits(trainer, engine, part.to(trainer.hardware.device))
+        for part, _ in _run(trainer, engine, pack(rows, limits)):
             for row, vector in zip(part.rows, seen.pop(), strict=True):
                 vectors[row.client].append(vector)
         centres = torch.stack([centre(torch.stack(own)) for own in vectors])
-        gates = []
-        for part in parts:
-            _logits(trainer, engine, part)
-            gates.append(shares(seen.pop(), centres[part.client], duo.max_share))
-    return gates
+        return [
+            shares(seen.pop(), centres[part.client], duo.max_share)
+            for part, _ in _run(trainer, engine, parts)
+        ]
 
 
-def _logits(trainer: "ClientTrainer", engine: Engine, part: Pass) -> Float[Tensor, "rows classes"]:
-    with torch.no_grad(), trainer.hardware.autocast():
-        return engine(part, cache=True)
+def _run(
+    trainer: "ClientTrainer", engine: Engine, parts: Sequence[Pass]
+) -> Iterator[tuple[Pass, Float[Tensor, "rows classes"]]]:
+    for part in parts:
+        moved = part.to(trainer.hardware.device)
+        with torch.no_grad(), trainer.hardware.autocast():
+            logits = engine(moved, cache=True)
+        yield moved, logits

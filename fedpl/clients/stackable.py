@@ -5,10 +5,9 @@ from peft.tuners.lora import Linear as PeftLinear
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
 
-from fedpl.clients.adapter import trainable
+from fedpl.clients.adapter import ADAPTER, trainable
 from fedpl.errors import UserError
 
-_ADAPTER = "default"
 REMEDY = "set client.cohort_size to 1, which trains clients one by one through PEFT itself"
 
 # Options of PEFT's LoraConfig that change more than A, B, their scale and whole linear layers.
@@ -33,17 +32,15 @@ def refuse_unstackable(model: PeftModel) -> None:
     Raises:
         UserError: If there is one.
     """
-    config = model.peft_config.get(_ADAPTER)
+    config = model.peft_config.get(ADAPTER)
     if not isinstance(config, LoraConfig):
-        raise UserError(
-            f"expected one LoRA adapter named '{_ADAPTER}'; for another kind of adapter, {REMEDY}"
-        )
+        raise UserError(f"expected one LoRA adapter named '{ADAPTER}'; for another kind of adapter, {REMEDY}")
     options = [name for name in _REFUSED if getattr(config, name, None)]
     if config.bias != "none":
         options.append(f"bias='{config.bias}'")
     for name, module in model.named_modules():
         if isinstance(module, ModulesToSaveWrapper):
-            kept = module.modules_to_save[_ADAPTER]
+            kept = module.modules_to_save[ADAPTER]
             if type(kept) is not nn.Linear:
                 options.append(f"modules_to_save ({name} is a {type(kept).__name__}, not an nn.Linear)")
         elif hasattr(module, "lora_A") and not isinstance(module, PeftLinear):

@@ -12,11 +12,10 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
+from fedpl.clients.adapter import ADAPTER
 from fedpl.clients.stackable import REMEDY, refuse_unstackable
 from fedpl.errors import UserError
 from fedpl.layout import AdapterLayout
-
-_ADAPTER = "default"
 
 
 class Rows:
@@ -69,12 +68,12 @@ class StackedLora(nn.Module):
     def __init__(self, layer: PeftLinear, rows: Rows) -> None:
         super().__init__()
         self.base_layer = layer.get_base_layer()
-        self.lora_dropout = layer.lora_dropout[_ADAPTER]
-        self.scaling = float(layer.scaling[_ADAPTER])
+        self.lora_dropout = layer.lora_dropout[ADAPTER]
+        self.scaling = float(layer.scaling[ADAPTER])
         self.rows = rows
         # Plain tensors: they are views of the cohort's matrix and change with every cohort.
-        self.a = layer.lora_A[_ADAPTER].get_parameter("weight").detach()[None]
-        self.b = layer.lora_B[_ADAPTER].get_parameter("weight").detach()[None]
+        self.a = layer.lora_A[ADAPTER].get_parameter("weight").detach()[None]
+        self.b = layer.lora_B[ADAPTER].get_parameter("weight").detach()[None]
         self.beside: dict[str, Tensor] = {}
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -219,7 +218,7 @@ def _place(model: nn.Module, rows: Rows) -> Iterator[tuple[str, tuple[StackedLor
             stacked = StackedLora(module, rows)
             homes = {"lora_A.weight": "a", "lora_B.weight": "b"}
         elif isinstance(module, ModulesToSaveWrapper):
-            head = module.modules_to_save[_ADAPTER]
+            head = module.modules_to_save[ADAPTER]
             assert isinstance(head, nn.Linear)
             stacked = StackedLinear(head, rows)
             homes = {"weight": "weight"} | ({} if head.bias is None else {"bias": "bias"})

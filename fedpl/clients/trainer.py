@@ -2,8 +2,8 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -20,7 +20,7 @@ from fedpl.clients.hardware import Hardware
 from fedpl.clients.model import PooledClassifier, add_adapter, load_base, load_tokenizer
 from fedpl.clients.module import ClientModule
 from fedpl.clients.packing import Learner
-from fedpl.clients.phases import Beside, Phase
+from fedpl.clients.phases import Phase
 from fedpl.clients.scoring import answers
 from fedpl.clients.session import Fit, Session
 from fedpl.clients.shift import BaseWeights
@@ -192,23 +192,14 @@ class ClientTrainer:
             unflatten(theta[i], self.model, self.layout)
             parameters = trainable(self.model)
             part = phase.rows(slice(i, i + 1))
-            with learning(parameters, phase.train), self._second(part.beside):
+            second = part.beside and beside(self.model, self.layout, part.beside.other[0], part.beside.share)
+            with learning(parameters, phase.train), second or nullcontext():
                 module = ClientModule(self.model, parameters, scaled, learner, part)
                 loader = training_batches(learner.tokens, learner.order)
                 fit_once(module, loader, self.hardware, config.gradient_clip)
             flatten(self.model, self.layout, theta[i])
             means.append(sum(module.losses) / len(module.losses))
         return means
-
-    @contextmanager
-    def _second(self, second: Beside | None) -> Iterator[None]:
-        """With another adapter beside the one in place, if there is one."""
-        if second is None:
-            yield
-            return
-        with beside(self.model, self.layout, second.other[0]) as share:
-            share.value = second.share
-            yield
 
     def _own(self, client: str) -> PerClient:
         return self.config.client.per_client.get(client, PerClient())

@@ -32,11 +32,13 @@ class Objective(ABC):
     ) -> "Float[Tensor, 'params'] | None":
         """The adapter that a client uses in place of its aggregate, or beside it; None: there is none.
 
+        What it remembers under this name, unless an objective says otherwise.
+
         Args:
             state: What the client remembers.
             aggregate: Its newest θ̄ᵢ.
         """
-        return None
+        return state.get("personal")
 
     def problems(self) -> Sequence[str]:
         """What is wrong with the settings, one line each."""

@@ -38,11 +38,6 @@ class Ditto(Objective):
         personal = session.fit(Phase("personal", start, self.epochs, penalties=(pull,))).theta
         return Outcome(theta, personal, {"personal": personal})
 
-    def personal(
-        self, state: "Mapping[str, Tensor]", aggregate: "Float[Tensor, 'params']"
-    ) -> "Float[Tensor, 'params'] | None":
-        return state.get("personal")
-
     def problems(self) -> Sequence[str]:
         found = at_least_one("epochs", self.epochs)
         if self.lam > 0:
@@ -178,11 +173,6 @@ class FedDPA(Objective):
         start, second = session.recall("personal", received), Beside(received, self.share)
         local = session.fit(Phase("personal", start, epochs, beside=second)).theta
         return Outcome(theta, Duo(local, received, self.max_share, self.examples), {"personal": local})
-
-    def personal(
-        self, state: "Mapping[str, Tensor]", aggregate: "Float[Tensor, 'params']"
-    ) -> "Float[Tensor, 'params'] | None":
-        return state.get("personal")
 
     def problems(self) -> Sequence[str]:
         found = list(at_least_one("examples", self.examples))

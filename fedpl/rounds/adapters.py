@@ -20,7 +20,7 @@ def save_adapters(
     clients: Sequence[str],
     method: MethodFolder,
     objective: Objective,
-) -> bool:
+) -> None:
     """Every client's aggregate θ̄ᵢ in PEFT format, with what was added to the frozen weights.
 
     What clients keep beside it is written under ``personal/``, by those who keep something.
@@ -32,9 +32,6 @@ def save_adapters(
         method: Where the method's state lies.
         objective: Says what a client's personal model is.
 
-    Returns:
-        Whether there are personal models.
-
     Raises:
         UserError: If the state is gone or nothing can be written.
     """
@@ -43,7 +40,6 @@ def save_adapters(
         raise UserError(f"{method.path} holds no intact state any more")
     aggregates = borrow(checkpoint.state.personal)
     residual = checkpoint.state.memory.get("residual")
-    found = False
     for row, client in enumerate(clients):
         where = folder.adapter(client)
         with writing(folder.sub("adapters")):
@@ -57,5 +53,3 @@ def save_adapters(
         if personal is not None:
             with writing(folder.sub("personal")):
                 save_adapter(personal, trainer.model, trainer.layout, folder.adapter(client, "personal"))
-            found = True
-    return found

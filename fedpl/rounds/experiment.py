@@ -108,7 +108,7 @@ def run(
             display.line(f"fedpl: {folder.path} goes on after round {method.rounds_done}")
         begin(config.method, method)
         found = method.finish(heard)
-        has_personal = save_adapters(folder, trainer, data.ids, method.folder, config.client.objective)
+        save_adapters(folder, trainer, data.ids, method.folder, config.client.objective)
 
         baselines: dict[str, Any] = {}
         for name in config.baselines:
@@ -137,7 +137,7 @@ def run(
             draw_run(folder.path)
     console.print(closing_table(summary))
     places = {"run directory": "", "adapters": "adapters"}
-    places |= {"personal adapters": "personal"} if has_personal else {}
+    places |= {"personal adapters": "personal"} if (folder.path / "personal").exists() else {}
     places |= {"pictures": "plots"} if config.tracking.plots else {}
     for what, where in places.items():
         console.print(f"{what}: {folder.path / where}", highlight=False, soft_wrap=True)

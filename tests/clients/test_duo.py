@@ -62,6 +62,12 @@ def test_layers_mix_answers_not_factors(make_trainer: Maker, share: float) -> No
     assert share in (0, 1) or relative(logits(trainer, "c1", factors), expected) > 0.05
 
 
+def test_models_of_two_kinds_are_not_stacked() -> None:
+    pair = Duo(torch.zeros(3), torch.ones(3), 0.5, 5)
+    with pytest.raises(TypeError, match="expected models of one kind"):
+        stack_models([torch.zeros(3), pair])
+
+
 def test_hooks_are_gone_afterwards(make_trainer: Maker) -> None:
     trainer = make_trainer()
     local, common = duo(trainer).rows(0)[:2]
