@@ -38,7 +38,8 @@ class ClientModule(lightning.LightningModule):
         phase: Phase,
     ) -> None:
         super().__init__()
-        self.model = model
+        # In a tuple: Lightning moves the modules it knows to the CPU after a fit, and the model must stay.
+        self._model = (model,)
         self.config = config
         self.learner = learner
         self.phase = phase
@@ -51,7 +52,7 @@ class ClientModule(lightning.LightningModule):
             phase.view.share.requires_grad_()
 
     def on_fit_start(self) -> None:
-        set_dropout(self.model, self.config.model_dropout)
+        set_dropout(self._model[0], self.config.model_dropout)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         labels = batch["labels"]
@@ -94,13 +95,13 @@ class ClientModule(lightning.LightningModule):
     def _answer(self, batch: Batch) -> Float[Tensor, "batch classes"]:
         inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
         if self.phase.view is None:
-            return self.model(**inputs)
+            return self._model[0](**inputs)
         (point,) = self.phase.view.point(self._vector())
         tensors = {
             self._names[entry.name]: point[entry.start : entry.stop].view(entry.shape)
             for entry in self.layout.entries
         }
-        return torch.func.functional_call(self.model, tensors, kwargs=inputs)
+        return torch.func.functional_call(self._model[0], tensors, kwargs=inputs)
 
     def _vector(self) -> Float[Tensor, "1 params"]:
         """The adapter as one row, for autograd."""

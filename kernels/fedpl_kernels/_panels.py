@@ -110,15 +110,17 @@ class RowReader:
 class PanelReader:
     """Reads panels of some rows in order into two buffers, the next one while a caller works on this one.
 
-    The buffers are lent to JAX without a copy, so one may be refilled only when the work on it is done:
-    `each` waits for what its caller's function returned.
+    On a CPU the buffers are lent to JAX without a copy, so one may be refilled only when the work on it is
+    done: `each` waits for what its caller's function returned.
     """
 
     def __init__(self, store: VectorStore, rows: np.ndarray, panels: list[Panel], width: int) -> None:
         self._rows, self._panels = RowReader(store, rows), panels
         raw = np.uint16 if store.dtype == "bfloat16" else np.float32
         self._buffers = [_aligned((store.n, width), raw) for _ in range(2)]
-        self._lent = [jax.dlpack.from_dlpack(buffer, copy=False) for buffer in self._buffers]
+        self._lent: list[Array] = []
+        if jax.default_backend() == "cpu":
+            self._lent = [jax.dlpack.from_dlpack(buffer, copy=False) for buffer in self._buffers]
         self.torn = self._rows.torn
 
     def each(self, work: Callable[[Panel, Array], Array | None]) -> None:
@@ -135,9 +137,7 @@ class PanelReader:
             jax.block_until_ready(pending)
 
     def _on_device(self, which: int) -> Array:
-        if jax.default_backend() == "cpu":
-            return self._lent[which]
-        return jax.device_put(self._buffers[which])
+        return self._lent[which] if self._lent else jax.device_put(self._buffers[which])
 
     def _fill(self, which: int, panel: Panel) -> None:
         size = panel.stop - panel.start

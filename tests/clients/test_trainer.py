@@ -2,7 +2,9 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
+import lightning
 import pytest
 import torch
 
@@ -141,3 +143,16 @@ def test_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, n=native: n)
         assert choose_hardware("auto", "auto") == Hardware(torch.device("cuda", 0), precision)
     assert choose_hardware("cpu", "auto") == CPU
+
+
+def test_lightning_does_not_move_the_model(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = []
+
+    def fit(module: lightning.LightningModule, *rest: Any) -> None:
+        known.extend(module.parameters())
+        module.losses.append(0.0)
+
+    monkeypatch.setattr("fedpl.clients.trainer.fit_once", fit)
+    trainer = make(config)
+    trainer.fit("one-a", trainer.initial(), torch.empty(trainer.layout.size), round=1)
+    assert not known
