@@ -1,58 +1,130 @@
-"""Who takes part, in this process: ours in each mode, torch, NumPy, and pair-by-pair loops."""
+"""Who takes part, in this process: ours in each mode, torch, NumPy (on a CPU), and pair-by-pair loops."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
 from fedpl_kernels import gram, mix, reference
+from jax import lax
 
 Call = Callable[[], object]
 PAIR_ROWS = 4  # the loops are timed on so many rows against all, and scaled
+_DRAWN_COLUMNS = 1 << 14
+
+
+class Vectors(NamedTuple):
+    """The task vectors of a case where JAX works, and in host memory when that is a CPU's."""
+
+    lent: jax.Array
+    host: np.ndarray | None
+
+
+def on_gpu() -> bool:
+    """Whether JAX, and then everybody, works on a GPU."""
+    return jax.default_backend() != "cpu"
 
 
 def vectors(n: int, d: int) -> np.ndarray:
-    """The task vectors of a case; every process draws the same."""
+    """The task vectors of a case in host memory; every process draws the same."""
     return np.random.default_rng(0).standard_normal((n, d), dtype=np.float32)
 
 
-def grams(x: np.ndarray, lent: jnp.ndarray) -> dict[str, Call]:
-    """All ways to the Gram matrix of `x`; `lent` is the same as a JAX array."""
-    tensor, half = torch.from_numpy(x), lent.astype(jnp.bfloat16)
-    return {
-        "ours highest": lambda: gram(lent),
-        "ours tf32": lambda: gram(lent, precision="tf32"),
-        "ours bf16": lambda: gram(lent, precision="bf16"),
+def draw(n: int, d: int) -> Vectors:
+    """The task vectors of a case: `vectors` on a CPU; on a GPU drawn there, as they may outgrow the host."""
+    if on_gpu():
+        return Vectors(_drawn(n, d).block_until_ready(), None)
+    x = vectors(n, d)
+    return Vectors(jnp.asarray(x), x)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _drawn(n: int, d: int) -> jax.Array:
+    width = min(d, _DRAWN_COLUMNS)
+
+    def fill(k: jax.Array, x: jax.Array) -> jax.Array:
+        new = jax.random.normal(jax.random.fold_in(jax.random.key(0), k), (n, width))
+        return lax.dynamic_update_slice(x, new, (0, jnp.minimum(k * width, d - width)))
+
+    return lax.fori_loop(0, -(-d // width), fill, jnp.zeros((n, d)))
+
+
+def grams(data: Vectors) -> dict[str, Call]:
+    """All ways to the Gram matrix."""
+    x, half = data.lent, data.lent.astype(jnp.bfloat16)
+    tensor, half_tensor = torch.from_dlpack(x), torch.from_dlpack(half)
+    ways: dict[str, Call] = {
+        "ours highest": lambda: gram(x),
+        "ours tf32": lambda: gram(x, precision="tf32"),
+        "ours bf16": lambda: gram(x, precision="bf16"),
         "ours stored bf16": lambda: gram(half),
-        "torch": lambda: tensor @ tensor.T,
-        "numpy": lambda: x @ x.T,
+        "torch": lambda: _done(tensor @ tensor.T),
+        "torch bf16": lambda: _done(half_tensor @ half_tensor.T),
     }
+    host = data.host
+    if host is None:
+        return ways | {"torch tf32": lambda: _with_tf32(lambda: tensor @ tensor.T)}
+    return ways | {"numpy": lambda: host @ host.T}
 
 
-def mixes(weights: np.ndarray, x: np.ndarray, lent: jnp.ndarray) -> dict[str, Call]:
-    """All ways to P X. In place: onto a base that is there (ours), into an array that is there (theirs)."""
-    p, tensor, place = jnp.asarray(weights), torch.from_numpy(x), np.zeros_like(x)
-    weights_tensor, place_tensor = torch.from_numpy(weights), torch.zeros(x.shape)
+def mixes(weights: np.ndarray, data: Vectors) -> dict[str, Call]:
+    """All ways to P X. In place: onto a base that is there (ours), into an array that is there (theirs).
+
+    On a GPU in place only: with another result of that size the largest case would not fit.
+    """
+    p, x = jnp.asarray(weights), data.lent
+    weights_tensor, tensor = torch.from_dlpack(p), torch.from_dlpack(x)
+    place_tensor = torch.zeros_like(tensor)
     held = {"base": jnp.zeros(x.shape).block_until_ready()}
 
-    def onto() -> jnp.ndarray:
-        held["base"] = mix(p, lent, base=held["base"])
+    def onto(precision: str = "highest") -> jnp.ndarray:
+        held["base"] = mix(p, x, base=held["base"], precision=precision)
         return held["base"]
 
-    return {
+    ways: dict[str, Call] = {
         "ours onto base": onto,
-        "ours": lambda: mix(p, lent),
-        "ours bf16": lambda: mix(p, lent, precision="bf16"),
+        "torch out=": lambda: _done(torch.matmul(weights_tensor, tensor, out=place_tensor)),
+    }
+    host = data.host
+    if host is None:
+        return ways | {
+            "ours onto base tf32": lambda: onto("tf32"),
+            "ours onto base bf16": lambda: onto("bf16"),
+            "torch out= tf32": lambda: _with_tf32(
+                lambda: torch.matmul(weights_tensor, tensor, out=place_tensor)
+            ),
+        }
+    place = np.zeros_like(host)
+    return ways | {
+        "ours": lambda: mix(p, x),
+        "ours bf16": lambda: mix(p, x, precision="bf16"),
         "torch": lambda: weights_tensor @ tensor,
-        "torch out=": lambda: torch.matmul(weights_tensor, tensor, out=place_tensor),
-        "numpy": lambda: weights @ x,
-        "numpy out=": lambda: np.matmul(weights, x, out=place),
+        "numpy": lambda: weights @ host,
+        "numpy out=": lambda: np.matmul(weights, host, out=place),
     }
 
 
-def pair_loops(x: np.ndarray) -> dict[str, Call]:
+def _done(result: torch.Tensor) -> torch.Tensor:
+    """The result when it is there: torch returns before a GPU is ready."""
+    if result.is_cuda:
+        torch.cuda.synchronize()
+    return result
+
+
+def _with_tf32(call: Callable[[], torch.Tensor]) -> torch.Tensor:
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        return _done(call())
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def pair_loops(x: jax.Array) -> dict[str, Call]:
     """The way FedAMP and pFedGraph implementations go: one pair of clients after the other."""
-    tensor, rows = torch.from_numpy(x), min(PAIR_ROWS, len(x))
+    tensor, rows = torch.from_dlpack(x), min(PAIR_ROWS, len(x))
 
     def distances() -> list[float]:
         return [float(torch.norm(tensor[i] - tensor[j]) ** 2) for i in range(rows) for j in range(len(x))]
@@ -64,17 +136,22 @@ def pair_loops(x: np.ndarray) -> dict[str, Call]:
     return {"pairs: torch distance (FedAMP)": distances, "pairs: torch cosine (pFedGraph)": cosines}
 
 
-def gram_error(result: object, x: np.ndarray) -> float:
+def gram_error(result: object, x: jax.Array) -> float:
     """Largest error of the first and last rows' products against float64, relative to the row norms."""
-    chosen = sorted({*range(min(6, len(x))), *range(max(len(x) - 6, 0), len(x))})
-    exact = reference.gram(x[chosen])
+    chosen = np.array(sorted({*range(min(6, len(x))), *range(max(len(x) - 6, 0), len(x))}))
+    exact = reference.gram(np.asarray(x[chosen]))
     norms = np.sqrt(exact.diagonal())
-    found = np.asarray(result, np.float64)[np.ix_(chosen, chosen)]
+    found = _numbers(result)[np.ix_(chosen, chosen)]
     return float(np.max(np.abs(found - exact) / np.outer(norms, norms)))
 
 
-def mix_error(result: object, weights: np.ndarray, x: np.ndarray) -> float:
+def mix_error(result: object, weights: np.ndarray, x: jax.Array) -> float:
     """Largest error in the first and last columns against float64, relative to their largest entry."""
     columns = np.r_[0 : min(50, x.shape[1]), max(x.shape[1] - 50, 0) : x.shape[1]]
-    exact = reference.mix(weights, x[:, columns])
-    return float(np.abs(np.asarray(result, np.float64)[:, columns] - exact).max() / np.abs(exact).max())
+    exact = reference.mix(weights, np.asarray(x[:, columns]))
+    found = _numbers(result[:, columns])  # type: ignore[index]
+    return float(np.abs(found - exact).max() / np.abs(exact).max())
+
+
+def _numbers(result: object) -> np.ndarray:
+    return np.asarray(result.double().cpu() if isinstance(result, torch.Tensor) else result, np.float64)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from fedpl_kernels import VectorStore, gram, lora_gram, reference, sharded, sketch, streaming
 
-from .contestants import PAIR_ROWS, pair_loops, vectors
+from .contestants import PAIR_ROWS, draw, pair_loops, vectors
 from .timing import PeakMemory, interleaved, once
 
 
@@ -38,9 +38,8 @@ def lora(turns: int, n: int = 64, r: int = 8, d: int = 768) -> dict[str, object]
 
 def loops(turns: int, n: int = 200, d: int = 500_000) -> dict[str, object]:
     """Pair-by-pair implementations, timed on some rows against all and scaled to all rows."""
-    x = vectors(n, d)
-    lent = jnp.asarray(x)
-    times = interleaved({"ours": lambda: gram(lent)} | pair_loops(x), turns)
+    lent = draw(n, d).lent
+    times = interleaved({"ours": lambda: gram(lent)} | pair_loops(lent), turns)
     scaled = {name: timing.median * n / PAIR_ROWS for name, timing in times.items() if name != "ours"}
     ours = times["ours"].median
     return {

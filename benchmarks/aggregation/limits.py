@@ -7,6 +7,9 @@ import jax.numpy as jnp
 
 from .timing import interleaved
 
+# Numbers of the copy that measures bandwidth, on a CPU and on a GPU.
+_COPIED = (100_000_000, 1_000_000_000)
+
 
 def square_product(size: int, dtype: str = "float32", precision: str = "highest") -> Callable[[], jax.Array]:
     """A large product of square matrices: the machine's own limit for arithmetic."""
@@ -20,9 +23,14 @@ def square_product(size: int, dtype: str = "float32", precision: str = "highest"
     return lambda: product(a, b)
 
 
+def mode_of(name: str) -> str:
+    """A contestant's arithmetic, whose own limit it is compared with."""
+    return next((mode for mode in ("tf32", "bf16") if mode in name), "highest")
+
+
 def limits(size: int, turns: int) -> dict[str, float]:
     """Measured rates: operations a second of a square product for each precision, and bytes a second."""
-    wide = jnp.zeros(100_000_000, jnp.float32)
+    wide = jnp.zeros(_COPIED[jax.default_backend() != "cpu"], jnp.float32)
     copy = jax.jit(lambda x: x + 1.0)
     products = {
         "highest": square_product(size),

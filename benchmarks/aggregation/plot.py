@@ -9,8 +9,28 @@ import matplotlib.pyplot as plt
 
 STYLES = {"ours": "o-", "torch": "s--", "numpy": "^--", "flower": "x:", "pfl": "+:", "fedjax": "d:"}
 SHOWN = {
-    "gram": ("ours highest", "ours bf16", "torch", "numpy", "flower_distances"),
-    "mix": ("ours onto base", "ours", "torch out=", "numpy out=", "flower_average", "pfl_sum", "fedjax_mean"),
+    "gram": (
+        "ours highest",
+        "ours tf32",
+        "ours bf16",
+        "torch",
+        "torch tf32",
+        "torch bf16",
+        "numpy",
+        "flower_distances",
+    ),
+    "mix": (
+        "ours onto base",
+        "ours onto base tf32",
+        "ours onto base bf16",
+        "ours",
+        "torch out=",
+        "torch out= tf32",
+        "numpy out=",
+        "flower_average",
+        "pfl_sum",
+        "fedjax_mean",
+    ),
 }
 
 

@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+from .limits import mode_of
+
 
 def markdown(report: dict) -> str:
     """Grid, limits, and the questions beside it."""
@@ -13,13 +15,15 @@ def markdown(report: dict) -> str:
         f"commit {report['commit']}; float32 square product {limits['highest'] / 1e9:.0f} Gop/s, "
         f"bf16 {limits['bf16'] / 1e9:.0f}, copy {limits['copy_bytes'] / 1e9:.1f} GB/s.",
         "",
-        "| operation | n | d | contestant | median s | Gop/s | of square product | error | extra MB |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| operation | n | d | contestant | median s | Gop/s | of float32 square product | of its mode's "
+        "| error | extra MB |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {case['operation']} | {case['n']} | {case['d']:,} | {case['name']} | {case['median_s']:.3g} "
         f"| {case['operations_per_s'] / 1e9:.3g} | {case['of_square_product']:.0%} "
-        f"| {error(case)} | {case['peak_extra_bytes'] / 1e6:.0f} |"
+        f"| {case['operations_per_s'] / limits[mode_of(case['name'])]:.0%} | {error(case)} "
+        f"| {case['peak_extra_bytes'] / 1e6:.0f} |"
         for case in report["cases"]
     ]
     lora, loops = report["lora"], report["loops"]
@@ -48,6 +52,11 @@ def error(case: dict) -> str:
     return "sample" if case["error"] is None else f"{case['error']:.0e}"
 
 
+def exact(name: str) -> bool:
+    """Whether a contestant computes in full float32."""
+    return "tf32" not in name and "bf16" not in name
+
+
 def short(report: dict) -> str:
     """The grid in a few columns, for the README: milliseconds, the best variant of each system."""
     cells: dict[tuple[str, int, int], dict[str, dict]] = {}
@@ -59,12 +68,16 @@ def short(report: dict) -> str:
     ]
     for (operation, n, d), found in cells.items():
         ours = found["ours highest" if operation == "gram" else "ours onto base"]
+        half = found.get("ours bf16") or found["ours onto base bf16"]
         best = [
-            min(case["median_s"] for name, case in found.items() if name.split()[0] == system)
+            min(
+                (c["median_s"] for name, c in found.items() if name.split()[0] == system and exact(name)),
+                default=None,
+            )
             for system in ("torch", "numpy")
         ]
-        times = [ours["median_s"], found["ours bf16"]["median_s"], *best]
-        shown = " | ".join(f"{1000 * seconds:.3g}" for seconds in times)
+        times = [ours["median_s"], half["median_s"], *best]
+        shown = " | ".join("–" if seconds is None else f"{1000 * seconds:.3g}" for seconds in times)
         lines.append(f"| {operation} | {n} | {d:,} | {shown} | {ours['of_square_product']:.0%} |")
     return "\n".join(lines)
 

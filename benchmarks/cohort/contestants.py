@@ -93,7 +93,7 @@ def peft_bare(trainer: ClientTrainer, start: torch.Tensor) -> Callable[[], torch
     def call() -> torch.Tensor:
         out = torch.empty(len(ids), len(start))
         device = trainer.hardware.device
-        model = trainer.model.to(device)
+        model = trainer.model
         set_dropout(model, False)
         config = trainer.config.client
         for row, client in enumerate(ids):
@@ -128,10 +128,10 @@ def frozen_limit(trainer: ClientTrainer) -> Callable[[], None]:
     length = round(sum(len(ids) for part in kept for ids in part.ids) / sum(map(len, kept)))
     rows = tokens[: len(tokens) // length * length].view(-1, length)
     encoder = trainer.model.get_base_model().encoder
-    rows_per_pass = max(2048 // length, 1) if device.type == "cpu" else len(rows)
+    rows_per_pass = max((2048 if device.type == "cpu" else 16_384) // length, 1)
 
     def call() -> None:
-        encoder.to(device).eval()
+        encoder.eval()
         with trainer.model.disable_adapter():
             for part in rows.split(rows_per_pass):
                 embedded = encoder.get_input_embeddings()(part.to(device)).detach().requires_grad_()

@@ -30,9 +30,8 @@ def answers(
         model: An adapter, or two.
         split: train, validation or test.
     """
-    # Lightning moves a model to the CPU when a fit ends.
     device = trainer.hardware.device
-    peft = trainer.model.to(device).eval()
+    peft = trainer.model.eval()
     tokens = trainer.tokens[client, split]
     size = trainer.config.evaluation.batch_size
 
