@@ -16,6 +16,8 @@ from torch.overrides import TorchFunctionMode
 
 _SPREAD = (0x2C1B3C6D, 0x297A2D39, 0x1B56C4E9, 0x3C6EF35F)  # odd; one per axis within a row
 _SITE = 0x61C88647
+# So many numbers stay in a CPU's cache through all steps of the hash.
+_CACHED = 1 << 16
 
 
 def row_keys(stream: int, step: int, rows: int) -> Int[Tensor, "rows"]:
@@ -46,20 +48,28 @@ def keep_mask(keys: Int[Tensor, "rows"], site: int, shape: Sequence[int], p: flo
     for axis, length in enumerate(shape[1:]):
         steps = torch.arange(length, dtype=torch.int32, device=keys.device) * _SPREAD[axis % len(_SPREAD)]
         place = place.unsqueeze(-1) + steps
-    h = keys.view(-1, *(1,) * (len(shape) - 1)) ^ _mix(place)
-    return _mix(h) >= round(p * 2**32) - 2**31
+    place, rows = _mix(place), keys.view(-1, *(1,) * (len(shape) - 1))
+    kept = torch.empty(tuple(shape), dtype=torch.bool, device=keys.device)
+    size = max(_CACHED // max(place.numel(), 1), 1) if keys.device.type == "cpu" else len(keys)
+    for start in range(0, len(keys), size):
+        part = slice(start, start + size)
+        torch.ge(_mix(rows[part] ^ place), round(p * 2**32) - 2**31, out=kept[part])
+    return kept
 
 
 def _mix(h: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
-    """MurmurHash3's finaliser, on 32-bit integers that wrap."""
-    h = (h ^ _shift(h, 16)) * (0x85EBCA6B - 2**32)
-    h = (h ^ _shift(h, 13)) * (0xC2B2AE35 - 2**32)
-    return h ^ _shift(h, 16)
+    """MurmurHash3's finaliser, in place, on 32-bit integers that wrap."""
+    h ^= _shift(h, 16)
+    h *= 0x85EBCA6B - 2**32
+    h ^= _shift(h, 13)
+    h *= 0xC2B2AE35 - 2**32
+    h ^= _shift(h, 16)
+    return h
 
 
 def _shift(h: Int[Tensor, "..."], bits: int) -> Int[Tensor, "..."]:
     """Shift right as if unsigned; torch's own shift fills with the sign."""
-    return (h >> bits) & ((1 << h.element_size() * 8 - bits) - 1)
+    return (h >> bits).bitwise_and_((1 << h.element_size() * 8 - bits) - 1)
 
 
 class StreamDropout(TorchFunctionMode):
@@ -105,7 +115,7 @@ class StreamDropout(TorchFunctionMode):
         rows = len(self.keys)
         x = input if input.shape[0] == rows else input.reshape(rows, -1, input.shape[-1])
         mask = keep_mask(self.keys, self.site, x.shape, p)
-        return (x * mask * (1 / (1 - p))).view_as(input)
+        return (x * mask).mul_(1 / (1 - p)).view_as(input)
 
     def _attention(
         self,

@@ -42,6 +42,15 @@ def test_mask_does_not_depend_on_padding_or_company() -> None:
     assert part.equal(whole[[4, 1], :, :9, :9])
 
 
+def test_masks_stay_what_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of earlier versions can be repeated; how many rows are hashed at a time changes nothing."""
+    bits = "011001111010101101010111001110010010001110000011010101010110101111001010"
+    for cached in (1, 50, 1 << 16):
+        monkeypatch.setattr("fedpl.clients.dropout._CACHED", cached)
+        mask = keep_mask(row_keys(7, 2, 3), 5, (3, 4, 6), 0.5)
+        assert "".join(map(str, mask.int().flatten().tolist())) == bits
+
+
 def test_replaces_every_dropout_of_a_pass() -> None:
     x = torch.ones(3, 5, 8)
     module = nn.Sequential(nn.Dropout(0.5), nn.Dropout(0.5)).train()
