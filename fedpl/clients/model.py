@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.pytorch_utils import Conv1D
 
 from fedpl.config import LoraSettings, ModelConfig
 from fedpl.errors import UserError
@@ -177,6 +178,21 @@ def add_adapter(base: PooledClassifier, settings: LoraSettings, path: str, seed:
     # PEFT takes the name from the model it wraps, which is ours and has none.
     model.peft_config["default"].base_model_name_or_path = path
     return model
+
+
+def halve_frozen(model: peft.PeftModel) -> None:
+    """Keep the frozen linear layers in bfloat16: what autocast makes of them in every pass, made once.
+
+    The layers get weights of their own, so a model that shares the old ones keeps them. Everything else stays
+    float32: embeddings and norms, which autocast leaves alone, and what is trained.
+
+    Args:
+        model: The PEFT model; from here on it computes under bfloat16 autocast only.
+    """
+    for module in model.get_base_model().get_submodule("encoder").modules():
+        if isinstance(module, nn.Linear | Conv1D) and not module.weight.requires_grad:
+            for name, tensor in list(module.named_parameters(recurse=False)):
+                setattr(module, name, nn.Parameter(tensor.detach().bfloat16(), requires_grad=False))
 
 
 def _default_targets(base: PooledClassifier) -> tuple[str, ...]:

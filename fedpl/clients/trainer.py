@@ -17,7 +17,7 @@ from fedpl.clients.batches import Tokens, batch_order, training_batches
 from fedpl.clients.duo import Models, beside
 from fedpl.clients.fitting import fit_once
 from fedpl.clients.hardware import Hardware
-from fedpl.clients.model import PooledClassifier, add_adapter, load_base, load_tokenizer
+from fedpl.clients.model import PooledClassifier, add_adapter, halve_frozen, load_base, load_tokenizer
 from fedpl.clients.module import ClientModule
 from fedpl.clients.packing import Learner
 from fedpl.clients.phases import Phase
@@ -64,6 +64,8 @@ class ClientTrainer:
         base = base or load_base(config.model, len(data.classes))
         init = derive_seed(config.seed, "init")
         self.model = add_adapter(base, config.lora, config.model.path, init).to(hardware.device)
+        if hardware.precision == "bf16-mixed" and not config.aggregator.combine.shifts_base:
+            halve_frozen(self.model)
         self.layout = layout_of(self.model)
         self.tokens = {
             (client.id, split): Tokens(getattr(client, split), tokenizer, config.model.max_length)

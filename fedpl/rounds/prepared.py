@@ -73,7 +73,7 @@ class Workshop:
     """
 
     def __init__(self) -> None:
-        self._prepared: tuple[Config, Prepared] | None = None
+        self._prepared: tuple[tuple[Config, bool], Prepared] | None = None
         self._data: tuple[tuple[object, ...], FederatedData] | None = None
         self._base: tuple[tuple[ModelConfig, int], PooledClassifier] | None = None
 
@@ -83,7 +83,8 @@ class Workshop:
         Raises:
             UserError: As `prepare`.
         """
-        wanted = client_side(config)
+        # What changes the frozen weights needs them in float32.
+        wanted = client_side(config), config.aggregator.combine.shifts_base
         if self._prepared is None or self._prepared[0] != wanted:
             if self._prepared is not None:
                 self._prepared[1].executor.shift(None)  # the frozen weights are shared with what comes next

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fedpl.clients.adapter import flatten, layout_of
+from fedpl.clients.cohorts import Assignment, CohortTrainer
 from fedpl.clients.dropout import StreamDropout, row_keys
 from fedpl.clients.hardware import Hardware, choose_hardware
 from fedpl.clients.model import add_adapter, load_base
@@ -156,3 +157,31 @@ def test_lightning_does_not_move_the_model(config: Config, monkeypatch: pytest.M
     trainer = make(config)
     trainer.fit("one-a", trainer.initial(), torch.empty(trainer.layout.size), round=1)
     assert not known
+
+
+def test_frozen_layers_in_bf16_change_nothing_under_autocast(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linear layers alone are halved: what autocast would otherwise do to them in every pass."""
+
+    def results() -> tuple[ClientTrainer, torch.Tensor]:
+        trainer = ClientTrainer(config, config.data.load(config.seed), Hardware(CPU.device, "bf16-mixed"))
+        out = torch.empty(4, trainer.layout.size)
+        start = trainer.initial()
+        trainer.fit("one-a", start, out[0], 1)
+        work = [Assignment(client, start) for client in ("one-a", "three-b")]
+        for members, theta, _ in CohortTrainer(trainer).fit(work, 1):
+            out[[1 + i for i in members]] = theta
+        out[3] = trainer.loss("one-a", out[0])
+        return trainer, out
+
+    halved, found = results()
+    kept = {name for name, p in halved.model.named_parameters() if p.dtype == torch.float32}
+    half = {name for name, p in halved.model.named_parameters() if p.dtype == torch.bfloat16}
+    assert half
+    assert all(".encoder." in name and "lora" not in name and "Norm" not in name for name in half)
+    assert any("word_embeddings" in name for name in kept)
+    monkeypatch.setattr("fedpl.clients.trainer.halve_frozen", lambda model: None)
+    whole, expected = results()
+    assert {p.dtype for p in whole.model.parameters()} == {torch.float32}
+    assert torch.equal(found, expected)

@@ -9,7 +9,7 @@ import torch
 from fedpl.config import ClientConfig, Config, ModelConfig
 from fedpl.data import Columns, TextFiles
 from fedpl.rounds.prepared import Prepared, Workshop, client_side, prepare
-from fedpl.server import Aggregator, Uniform
+from fedpl.server import Aggregator, BySize, Stacking, Uniform
 
 
 @pytest.fixture
@@ -65,6 +65,17 @@ def test_a_shift_of_the_frozen_weights_ends_with_the_run_that_made_it(config: Co
     assert not torch.equal(layer.weight, before)
     workshop.prepare(replace(config, client=ClientConfig(lr=0.5)))
     assert torch.equal(layer.weight, before)
+
+
+def test_bf16_does_not_reach_those_who_change_the_frozen_weights(config: Config) -> None:
+    workshop = Workshop()
+    half = workshop.prepare(replace(config, precision="bf16-mixed"))
+    assert torch.bfloat16 in {tensor.dtype for tensor in frozen(half)}
+    stacking = Aggregator(weighting=BySize(), combine=Stacking())
+    whole = workshop.prepare(replace(config, precision="bf16-mixed", aggregator=stacking))
+    own = prepare(replace(config, precision="32-true"))
+    for a, b in zip(frozen(whole)[:-2], frozen(own)[:-2], strict=True):  # without the head's original
+        assert torch.equal(a, b)
 
 
 def test_only_settings_of_the_server_are_left_out(config: Config) -> None:
