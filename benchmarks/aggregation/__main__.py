@@ -30,6 +30,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--peer", nargs="*", default=[], metavar="SYSTEM=PYTHON", help="flower, pfl, fedjax")
     parser.add_argument("--skip-out-of-core", action="store_true", help="it writes 4 GB of temporary files")
+    parser.add_argument("--profile", metavar="FOLDER", help="trace the last case there, by JAX's profiler")
     parser.add_argument("--name", help="of the result files; the device by default")
     return parser.parse_args()
 
@@ -77,6 +78,8 @@ def main() -> None:
     for n, d in grid:
         print(f"n = {n}, d = {d}", file=sys.stderr, flush=True)
         report["cases"] += run_case(n, d, options.turns, square, peers, report["failed"])
+    if options.profile:
+        extras.profile(*grid[-1], options.profile)
     report |= {
         "lora": extras.lora(max(options.turns, 15)),
         "loops": extras.loops(options.turns),

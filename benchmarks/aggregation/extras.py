@@ -1,12 +1,13 @@
 """The questions beside the grid: LoRA product space, streaming from disk, precision, devices, loops."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from fedpl_kernels import VectorStore, gram, lora_gram, reference, sharded, sketch, streaming
+from fedpl_kernels import VectorStore, gram, lora_gram, mix, reference, sharded, sketch, streaming
 
 from .contestants import PAIR_ROWS, draw, pair_loops, vectors
 from .timing import PeakMemory, interleaved, once
@@ -85,6 +86,20 @@ def out_of_core(turns: int, n: int, d: int, budget: int) -> dict[str, object]:
         "peak_extra_bytes": peak.extra,
         "difference": error,
     }
+
+
+def profile(n: int, d: int, folder: str) -> None:
+    """A trace of one Gram in every mode and one mix, for TensorBoard or Perfetto."""
+    x = draw(n, d).lent
+    weights = jnp.full((n, n), 1 / n)
+    ways = {mode: partial(gram, x, precision=mode) for mode in ("highest", "tf32", "bf16")}
+    ways["mix"] = partial(mix, weights, x)
+    for call in ways.values():
+        once(call)
+    with jax.profiler.trace(folder):
+        for name, call in ways.items():
+            with jax.profiler.TraceAnnotation(name):
+                once(call)
 
 
 def precision(n: int = 64, d: int = 200_000) -> list[dict[str, object]]:
