@@ -9,8 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
-from jaxtyping import Bool, Int
+from jax import Array, lax
+from jaxtyping import Bool, Float, Int
 
 Boundaries = tuple[tuple[int, int], ...]
 
@@ -72,6 +72,21 @@ def default_block(n: int, platform: str) -> int:
     """Columns of a step for n rows: a power of two."""
     fit = max(1, _STEP_ELEMENTS[platform] // max(n, 1))
     return min(max(1 << (fit.bit_length() - 1), _NARROWEST[platform]), _WIDEST[platform])
+
+
+def window(
+    x: Float[Array, "n d"], row: int, column: int | Int[Array, ""], shape: tuple[int, int]
+) -> Float[Array, "rows columns"]:
+    """The part of X that begins there.
+
+    bfloat16 is cut out as 16-bit integers: XLA's programs for a CPU would turn the whole of X into float32
+    before the loop, and without the barrier copy it as integers there (512 x 200,000: 1.8x the time, 400 MB).
+    """
+    if x.dtype != jnp.bfloat16:
+        return lax.dynamic_slice(x, (row, column), shape)
+    x, column = lax.optimization_barrier((x, column))
+    bits = lax.bitcast_convert_type(x, jnp.uint16)
+    return lax.bitcast_convert_type(lax.dynamic_slice(bits, (row, column), shape), jnp.bfloat16)
 
 
 def windows(boundaries: Boundaries, width: int, block: int) -> Windows:

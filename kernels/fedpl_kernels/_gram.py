@@ -23,7 +23,16 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
-from ._columns import Boundaries, Walk, check_block, check_boundaries, default_block, platform_of, windows
+from ._columns import (
+    Boundaries,
+    Walk,
+    check_block,
+    check_boundaries,
+    default_block,
+    platform_of,
+    window,
+    windows,
+)
 from ._precision import Precision, check_precision, contract
 
 # Rows of a tile. Below 128 (CPU) a product is too small for its threads; more than 8 tile rows gain little
@@ -139,7 +148,7 @@ def tiled_gram(
         width, cut, steps, start, low, high, owner = walk
 
         def step(k: Array, totals: list[Array]) -> list[Array]:
-            tiles = [lax.dynamic_slice(x, (a, start[k]), (b - a, width)) for a, b in spans]
+            tiles = [window(x, a, start[k], (b - a, width)) for a, b in spans]
             if cut:
                 column = start[k] + jnp.arange(width)
                 counts = (low[k] <= column) & (column < high[k])

@@ -12,7 +12,16 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
-from ._columns import Boundaries, Walk, check_block, check_boundaries, default_block, platform_of, windows
+from ._columns import (
+    Boundaries,
+    Walk,
+    check_block,
+    check_boundaries,
+    default_block,
+    platform_of,
+    window,
+    windows,
+)
 from ._precision import Precision, check_precision, contract
 
 
@@ -150,7 +159,7 @@ def _fill(
 
     def step(k: Array, target: Array) -> Array:
         source, at = (target if x is None else x), (0, start[k])
-        new = product(p[owner[k]], lax.dynamic_slice(source, at, (p.shape[2], width)), precision)
+        new = product(p[owner[k]], window(source, *at, (p.shape[2], width)), precision)
         if add or cut:
             old = lax.dynamic_slice(target, at, (p.shape[1], width))
             column = start[k] + jnp.arange(width)

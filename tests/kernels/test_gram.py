@@ -9,6 +9,7 @@ import pytest
 from fedpl_kernels import cosine, cosine_blocks, gram, gram_blocks, reference, usable_rows
 from fedpl_kernels._columns import windows
 from fedpl_kernels._gram import raw_gram, tile_edges
+from fedpl_kernels._mix import _onto
 from fedpl_kernels._precision import check_precision
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -148,6 +149,19 @@ def test_lowers_for_a_gpu_with_full_precision_products() -> None:
     text = traced.lower(lowering_platforms=("cuda",)).as_text()
     assert "HIGHEST" in text
     assert text.count("dot_general") == 2 * 6  # three tile rows: six tiles; whole and cut windows
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_nothing_as_large_as_x_is_held_beside_it(dtype: jnp.dtype) -> None:
+    shape, whole = (256, 200_000), ((0, 200_000),)
+    x, base = jax.ShapeDtypeStruct(shape, dtype), jax.ShapeDtypeStruct(shape, "float32")
+    p = jax.ShapeDtypeStruct((1, 256, 256), "float32")
+    programs = (
+        raw_gram.lower(x, "highest", whole, 4096, 128),
+        _onto.lower(base, p, x, "highest", whole, 4096),
+    )
+    for program in programs:
+        assert program.compile().memory_analysis().temp_size_in_bytes < 0.25 * x.size * 2
 
 
 @given(st.integers(1, 3000), st.sampled_from([128, 1024]))
