@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.machine import describe
 from fedpl import compare
@@ -33,11 +34,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", default="runs/methods", help="directory of the comparison")
     options, rest = parser.parse_known_args(argv)
     compare.main(["--methods", ORDER, "--out", options.out, *rest])
-    out = Path(options.out)
+    keep(Path(options.out), "methods", {"options": rest})
+
+
+def keep(out: Path, name: str, about: dict[str, Any]) -> None:
+    """Keep a comparison as ``results/NAME.*``, with what it was measured on and `about` it."""
     comparison = json.loads((out / "comparison.json").read_text(encoding="utf-8"))
-    write_json(RESULTS / "methods.json", describe() | {"options": rest} | comparison)
+    write_json(RESULTS / f"{name}.json", describe() | about | comparison)
     for ending in ("md", "csv", "png"):
-        shutil.copyfile(out / f"comparison.{ending}", RESULTS / f"methods.{ending}")
+        shutil.copyfile(out / f"comparison.{ending}", RESULTS / f"{name}.{ending}")
 
 
 if __name__ == "__main__":

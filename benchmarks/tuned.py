@@ -19,11 +19,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from benchmarks.machine import describe
+from benchmarks.methods import keep
 from fedpl import compare, sweep
-from fedpl.files import write_json
 
-RESULTS = Path(__file__).parent / "results"
 RATES = (0.001, 0.002, 0.004)
 # A seed that no table of results uses.
 SEARCH_SEED = 3
@@ -137,11 +135,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     files = ",".join(str(out / "tuned" / f"{method}.yaml") for method in methods)
     compare.main(["--methods", files, "--seeds", options.seeds, "--out", str(out / "runs"), *rest])
-    comparison = json.loads((out / "runs" / "comparison.json").read_text(encoding="utf-8"))
     searched = {"search_seed": SEARCH_SEED, "searched": {method: found(method, out) for method in methods}}
-    write_json(RESULTS / "tuned.json", describe() | {"options": rest} | searched | comparison)
-    for ending in ("md", "csv", "png"):
-        shutil.copyfile(out / "runs" / f"comparison.{ending}", RESULTS / f"tuned.{ending}")
+    keep(out / "runs", "tuned", {"options": rest} | searched)
 
 
 if __name__ == "__main__":

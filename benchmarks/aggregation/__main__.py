@@ -12,8 +12,9 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parents[1] / "results"
 GRID = ((8, 1_000_000), (32, 1_000_000), (128, 500_000), (512, 200_000), (2048, 50_000))
-# The last one takes 98 GB for three matrices of its size; a smaller card gets fewer columns.
 GPU_GRID = ((64, 4_000_000), (512, 1_000_000), (2048, 1_000_000), (8192, 1_000_000))
+# Bytes for every number of X: three float32 matrices as large (98 GB for the last case). A card with less
+# memory gets fewer columns.
 _PER_NUMBER = 12
 
 
@@ -57,13 +58,13 @@ def main() -> None:
     from .grid import run_case
     from .limits import limits
     from .peers import Peer
+    from .timing import on_gpu
 
     first = jax.devices()[0]
-    gpu = first.platform != "cpu"
-    device = first.device_kind if gpu else "cpu"
-    square = options.square or (16_384 if gpu else 4096)
+    device = first.device_kind if on_gpu() else "cpu"
+    square = options.square or (16_384 if on_gpu() else 4096)
     grid = [tuple(map(int, case.split(","))) for case in options.grid or ()]
-    if not grid and gpu:
+    if not grid and on_gpu():
         most = first.memory_stats()["bytes_limit"] // _PER_NUMBER
         grid = [(n, min(d, most // n // 100_000 * 100_000)) for n, d in GPU_GRID]
     grid = grid or list(GRID)

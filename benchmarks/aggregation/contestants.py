@@ -11,6 +11,8 @@ import torch
 from fedpl_kernels import gram, mix, reference
 from jax import lax
 
+from .timing import on_gpu
+
 Call = Callable[[], object]
 PAIR_ROWS = 4  # the loops are timed on so many rows against all, and scaled
 _DRAWN_COLUMNS = 1 << 14
@@ -21,11 +23,6 @@ class Vectors(NamedTuple):
 
     lent: jax.Array
     host: np.ndarray | None
-
-
-def on_gpu() -> bool:
-    """Whether JAX, and then everybody, works on a GPU."""
-    return jax.default_backend() != "cpu"
 
 
 def vectors(n: int, d: int) -> np.ndarray:
@@ -61,8 +58,8 @@ def grams(data: Vectors) -> dict[str, Call]:
         "ours tf32": lambda: gram(x, precision="tf32"),
         "ours bf16": lambda: gram(x, precision="bf16"),
         "ours stored bf16": lambda: gram(half),
-        "torch": lambda: _done(tensor @ tensor.T),
-        "torch bf16": lambda: _done(half_tensor @ half_tensor.T),
+        "torch": lambda: tensor @ tensor.T,
+        "torch bf16": lambda: half_tensor @ half_tensor.T,
     }
     host = data.host
     if host is None:
@@ -86,7 +83,7 @@ def mixes(weights: np.ndarray, data: Vectors) -> dict[str, Call]:
 
     ways: dict[str, Call] = {
         "ours onto base": onto,
-        "torch out=": lambda: _done(torch.matmul(weights_tensor, tensor, out=place_tensor)),
+        "torch out=": lambda: torch.matmul(weights_tensor, tensor, out=place_tensor),
     }
     host = data.host
     if host is None:
@@ -107,17 +104,10 @@ def mixes(weights: np.ndarray, data: Vectors) -> dict[str, Call]:
     }
 
 
-def _done(result: torch.Tensor) -> torch.Tensor:
-    """The result when it is there: torch returns before a GPU is ready."""
-    if result.is_cuda:
-        torch.cuda.synchronize()
-    return result
-
-
 def _with_tf32(call: Callable[[], torch.Tensor]) -> torch.Tensor:
     torch.backends.cuda.matmul.allow_tf32 = True
     try:
-        return _done(call())
+        return call()
     finally:
         torch.backends.cuda.matmul.allow_tf32 = False
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from .timing import interleaved
+from .timing import interleaved, on_gpu
 
 # Numbers of the copy that measures bandwidth, on a CPU and on a GPU.
 _COPIED = (100_000_000, 1_000_000_000)
@@ -30,7 +30,7 @@ def mode_of(name: str) -> str:
 
 def limits(size: int, turns: int) -> dict[str, float]:
     """Measured rates: operations a second of a square product for each precision, and bytes a second."""
-    wide = jnp.zeros(_COPIED[jax.default_backend() != "cpu"], jnp.float32)
+    wide = jnp.zeros(_COPIED[on_gpu()], jnp.float32)
     copy = jax.jit(lambda x: x + 1.0)
     products = {
         "highest": square_product(size),

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -53,6 +54,8 @@ def once(call: Callable[[], object]) -> float:
     """Seconds until the result is there; a call may return its own seconds, measured elsewhere."""
     start = time.perf_counter()
     result = jax.block_until_ready(call())
+    if torch := torch_on_gpu():
+        torch.cuda.synchronize()
     return result if isinstance(result, float) else time.perf_counter() - start
 
 
@@ -76,13 +79,23 @@ class PeakMemory:
             self.peak = max(self.peak, held())
 
 
+def on_gpu() -> bool:
+    """Whether JAX, and then everybody, works on a GPU."""
+    return jax.default_backend() != "cpu"
+
+
+def torch_on_gpu() -> Any:
+    """The module torch where it is loaded (not for this alone) and sees a GPU, else None."""
+    torch = sys.modules.get("torch")
+    return torch if torch and torch.cuda.is_available() else None
+
+
 def held() -> int:
     """Bytes of this process: resident, and on a GPU by torch and by JAX."""
     total = resident()
-    torch = sys.modules.get("torch")  # not imported for this alone
-    if torch and torch.cuda.is_available():
+    if torch := torch_on_gpu():
         total += torch.cuda.memory_allocated()
-    if jax.default_backend() == "gpu":
+    if on_gpu():
         total += jax.local_devices()[0].memory_stats()["bytes_in_use"]
     return total
 

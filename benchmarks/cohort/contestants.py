@@ -138,7 +138,5 @@ def frozen_limit(trainer: ClientTrainer) -> Callable[[], None]:
                 with trainer.hardware.autocast():
                     states = encoder(inputs_embeds=embedded).last_hidden_state
                 states.float().sum().backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
 
     return call

@@ -8,7 +8,7 @@ from rich.console import Console
 from fedpl.comparison.plan import Entry
 from fedpl.rounds.experiment import run
 from fedpl.rounds.loop import RoundResult
-from fedpl.rounds.prepared import Workshop, client_side
+from fedpl.rounds.prepared import Workshop, shareable
 from fedpl.tracking.progress import round_line
 
 
@@ -64,7 +64,7 @@ def _grouped(entries: Sequence[Entry]) -> list[Entry]:
     groups: list[list[Entry]] = []
     for entry in entries:
         for group in groups:
-            if client_side(group[0].run.config) == client_side(entry.run.config):
+            if shareable(group[0].run.config) == shareable(entry.run.config):
                 group.append(entry)
                 break
         else:

@@ -64,6 +64,14 @@ def client_side(config: Config) -> Config:
     return replace(config, evaluation=evaluation, **{name: getattr(default, name) for name in server})
 
 
+def shareable(config: Config) -> tuple[Config, bool]:
+    """Runs that are equal in this can train on one executor.
+
+    In bf16 that is not only the client's side: what changes the frozen weights needs them in float32.
+    """
+    return client_side(config), config.precision != "32-true" and config.aggregator.combine.shifts_base
+
+
 class Workshop:
     """Prepares runs one after another and keeps what the next one can use.
 
@@ -83,8 +91,7 @@ class Workshop:
         Raises:
             UserError: As `prepare`.
         """
-        # What changes the frozen weights needs them in float32.
-        wanted = client_side(config), config.aggregator.combine.shifts_base
+        wanted = shareable(config)
         if self._prepared is None or self._prepared[0] != wanted:
             if self._prepared is not None:
                 self._prepared[1].executor.shift(None)  # the frozen weights are shared with what comes next

@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float, Key, UInt32
 
+from ._columns import window
 from ._gram import gram
 
 
@@ -53,7 +54,7 @@ def _compress(x: Array, key: Array, dim: int) -> Array:
         sign_key, turn_key = jax.random.split(jax.random.fold_in(key, k))
         sign = jax.random.rademacher(sign_key, (dim,), jnp.float32)
         fresh = start + jnp.arange(dim) >= k * dim
-        run = lax.dynamic_slice(x, (0, start), (n, dim)).astype(jnp.float32)
+        run = window(x, 0, start, (n, dim)).astype(jnp.float32)
         return total + jnp.roll(
             run * jnp.where(fresh, sign, 0.0), jax.random.randint(turn_key, (), 0, dim), axis=1
         )

@@ -11,6 +11,7 @@ from fedpl_kernels._columns import windows
 from fedpl_kernels._gram import raw_gram, tile_edges
 from fedpl_kernels._mix import _onto
 from fedpl_kernels._precision import check_precision
+from fedpl_kernels._sketch import _compress
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -159,6 +160,7 @@ def test_nothing_as_large_as_x_is_held_beside_it(dtype: jnp.dtype) -> None:
     programs = (
         raw_gram.lower(x, "highest", whole, 4096, 128),
         _onto.lower(base, p, x, "highest", whole, 4096),
+        _compress.lower(x, jax.random.key(0), 4096),
     )
     for program in programs:
         assert program.compile().memory_analysis().temp_size_in_bytes < 0.25 * x.size * 2
