@@ -19,11 +19,11 @@ from fedpl.cli import make_parser, parse
 from fedpl.conditions import FaultsConfig, ParticipationConfig, PrivacyConfig
 from fedpl.config import Config
 from fedpl.files import write_json
-from fedpl.rounds.prepared import Workshop
-from fedpl.rounds.privacy import epsilon
-from fedpl.rounds.sampling import hostile_rows
-from fedpl.scores import summarise
+from fedpl.records.scores import summarise
+from fedpl.runs.prepared import Workshop
+from fedpl.sampling import hostile_rows
 from fedpl.server import Aggregator, FedBip
+from fedpl.site.privacy import epsilon
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "conditions.json"

@@ -4,7 +4,7 @@ from collections import deque
 from typing import Any
 
 from fedpl.rounds.loop import Federation, RoundResult, run_rounds
-from fedpl.rounds.prepared import Prepared
+from fedpl.runs.prepared import Prepared
 from fedpl.server import Aggregator
 
 

@@ -17,11 +17,11 @@ from benchmarks.last_round import last_round
 from benchmarks.machine import describe
 from fedpl.config import Config
 from fedpl.data import Tweets
+from fedpl.executors.memo import FirstRoundMemo
 from fedpl.files import write_json
-from fedpl.rounds.first_round import FirstRoundMemo
+from fedpl.records.scores import summarise
 from fedpl.rounds.loop import RoundResult
-from fedpl.rounds.prepared import prepare
-from fedpl.scores import summarise
+from fedpl.runs.prepared import prepare
 from fedpl.server import Aggregator, FedBip, Local, TrueGroups, Uniform
 
 RESULTS = Path(__file__).parent / "results" / "main_job.json"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe
-from fedpl import compare
+from fedpl.compare import __main__ as compare
 from fedpl.files import write_json
 
 RESULTS = Path(__file__).parent / "results"

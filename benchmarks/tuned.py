@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from benchmarks.methods import keep
-from fedpl import compare, sweep
+from fedpl.compare import __main__ as compare
+from fedpl.sweep import __main__ as sweep
 
 RATES = (0.001, 0.002, 0.004)
 # A seed that no table of results uses.

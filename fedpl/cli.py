@@ -134,7 +134,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str] | None) -> tuple[Config, N
 
 
 def invocation(parser: ArgumentParser, argv: Sequence[str]) -> Invocation:
-    """Everything that `fedpl.rounds.experiment.run` needs of a command line.
+    """Everything that `fedpl.runs.experiment.run` needs of a command line.
 
     Raises:
         UserError: As `read`.

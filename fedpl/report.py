@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run_dir", type=Path, help="a finished run's directory")
     arguments = parser.parse_args(argv)
 
-    from fedpl.tracking.plots import draw_run
+    from fedpl.pictures.plots import draw_run
 
     for path in draw_run(arguments.run_dir):
         print(path)

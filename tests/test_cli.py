@@ -26,11 +26,12 @@ ROOT = Path(__file__).parents[1]
     ],
 )
 def test_answers_without_importing_anything_heavy(module: str, arguments: list[str], code: int) -> None:
+    module = f"fedpl.{module}" if module in ("fit", "report") else f"fedpl.{module}.__main__"
     script = (
         "import sys, atexit\n"
         "heavy = {'torch', 'jax', 'lightning', 'transformers', 'peft', 'wandb', 'datasets', 'optuna'}\n"
         "atexit.register(lambda: print('HEAVY', sorted(heavy & set(sys.modules))))\n"
-        f"from fedpl.{module} import main\n"
+        f"from {module} import main\n"
         "from fedpl.cli import run_main\n"
         "run_main(main)\n"
     )

@@ -27,7 +27,7 @@ def files(folder: str) -> list[Path]:
     [
         ("kernels", {"torch", "transformers", "peft", "lightning", "fedpl"}),
         ("fedpl/server", {"torch", "transformers", "peft", "lightning"}),
-        ("fedpl/clients", {"jax", "jaxlib", "fedpl_kernels"}),
+        *((f"fedpl/{room}", {"jax", "jaxlib", "fedpl_kernels"}) for room in ("model", "training", "site")),
         ("fedpl/data", {"jax", "jaxlib", "fedpl_kernels", "torch"}),
     ],
 )

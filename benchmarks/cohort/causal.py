@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 import torch
 from transformers import AutoModel, LlamaConfig
 
-from fedpl.clients.model import load_tokenizer
 from fedpl.config import Config, ModelConfig
+from fedpl.model.base import load_tokenizer
 
 NAME = "llama-135m"
 _SHAPE = LlamaConfig(

@@ -9,13 +9,13 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.cohort.causal import model_config
-from fedpl.clients.adapter import flatten, trainable, unflatten
-from fedpl.clients.cohorts import Assignment, CohortTrainer
-from fedpl.clients.hardware import choose_hardware
-from fedpl.clients.module import set_dropout
-from fedpl.clients.trainer import ClientTrainer
 from fedpl.config import ClientConfig, Config
 from fedpl.data import ClientData, FederatedData, Split
+from fedpl.model.adapter import flatten, trainable, unflatten
+from fedpl.model.hardware import choose_hardware
+from fedpl.training.alone.module import set_dropout
+from fedpl.training.stacked.cohorts import Assignment, CohortTrainer
+from fedpl.training.trainer import ClientTrainer
 
 STEPS = 2
 

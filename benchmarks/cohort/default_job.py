@@ -9,16 +9,16 @@ from typing import Any
 import torch
 
 from benchmarks.aggregation.timing import PeakMemory
-from fedpl.clients.cohort import CohortModule
-from fedpl.clients.cohorts import CohortTrainer
-from fedpl.clients.engine import Engine
-from fedpl.clients.hardware import choose_hardware
-from fedpl.clients.trainer import ClientTrainer
 from fedpl.config import ClientConfig, Config, LoraSettings
 from fedpl.data import ClientData, FederatedData, Split, Tweets
+from fedpl.executors.here import CohortExecutor, Executor, Job, LocalExecutor
 from fedpl.interop import server_device
-from fedpl.rounds.executor import CohortExecutor, Executor, Job, LocalExecutor
+from fedpl.model.hardware import choose_hardware
 from fedpl.rounds.loop import Federation, run_rounds
+from fedpl.training.stacked.cohorts import CohortTrainer
+from fedpl.training.stacked.engine import Engine
+from fedpl.training.stacked.module import CohortModule
+from fedpl.training.trainer import ClientTrainer
 
 
 def rounds(config: Config, data: FederatedData, cohorts: bool) -> Callable[[], dict[str, Any]]:

@@ -18,9 +18,9 @@ from benchmarks.last_round import last_round
 from benchmarks.machine import describe
 from benchmarks.main_job import line, scores
 from fedpl.config import Config
+from fedpl.executors.memo import FirstRoundMemo
 from fedpl.files import write_atomically, write_json
-from fedpl.rounds.first_round import FirstRoundMemo
-from fedpl.rounds.prepared import prepare
+from fedpl.runs.prepared import prepare
 
 RESULTS = Path(__file__).parents[1] / "results" / "groups.json"
 PAGE = """# Which rules find the groups

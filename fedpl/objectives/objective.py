@@ -1,6 +1,6 @@
 """What a client does with its data in a round: settings, and the phases that they amount to.
 
-An objective is called with a `fedpl.clients.session.Session` of one or more clients and speaks of rows of
+An objective is called with a `fedpl.objectives.session.Session` of one or more clients and speaks of rows of
 matrices; whether the rows are trained one by one or stacked is not its concern.
 """
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from fedpl.clients.session import Outcome, Session
+    from fedpl.objectives.session import Outcome, Session
 
 
 class Objective(ABC):

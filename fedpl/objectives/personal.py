@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from fedpl.clients.session import Outcome, Session
+    from fedpl.objectives.session import Outcome, Session
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Ditto(Objective):
     copies: ClassVar[int] = 4
 
     def __call__(self, session: "Session") -> "Outcome":
-        from fedpl.clients.phases import Phase, Pull
-        from fedpl.clients.session import Outcome
+        from fedpl.objectives.phases import Phase, Pull
+        from fedpl.objectives.session import Outcome
 
         theta = session.fit().theta
         received = session.received
@@ -63,8 +63,8 @@ class APFL(Objective):
     copies: ClassVar[int] = 5
 
     def __call__(self, session: "Session") -> "Outcome":
-        from fedpl.clients.phases import Mixture, Phase
-        from fedpl.clients.session import Outcome
+        from fedpl.objectives.phases import Mixture, Phase
+        from fedpl.objectives.session import Outcome
 
         theta = session.fit().theta
         share = session.recall("alpha", theta.new_full((len(theta), 1), self.alpha))
@@ -114,8 +114,8 @@ class FedALA(Objective):
     copies: ClassVar[int] = 7
 
     def __call__(self, session: "Session") -> "Outcome":
-        from fedpl.clients.phases import Blend, Phase
-        from fedpl.clients.session import Outcome
+        from fedpl.objectives.phases import Blend, Phase
+        from fedpl.objectives.session import Outcome
 
         received = session.received
         blend = Blend(session.recall("own", received), received)
@@ -161,9 +161,9 @@ class FedDPA(Objective):
     copies: ClassVar[int] = 5
 
     def __call__(self, session: "Session") -> "Outcome":
-        from fedpl.clients.duo import Duo
-        from fedpl.clients.phases import Beside, Phase
-        from fedpl.clients.session import Outcome
+        from fedpl.objectives.models import Duo
+        from fedpl.objectives.phases import Beside, Phase
+        from fedpl.objectives.session import Outcome
 
         received = session.received
         theta = session.fit().theta

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from fedpl.objectives.objective import Objective, at_least_one, positive
 
 if TYPE_CHECKING:
-    from fedpl.clients.phases import Phase
-    from fedpl.clients.session import Outcome, Session
+    from fedpl.objectives.phases import Phase
+    from fedpl.objectives.session import Outcome, Session
 
 Kind = Literal["lora_A", "lora_B", "head"]
 Start = Literal["received", "own"]
@@ -27,8 +27,8 @@ class Plain(Objective):
     train: tuple[Kind, ...] = _ALL
 
     def __call__(self, session: "Session") -> "Outcome":
-        from fedpl.clients.phases import Phase
-        from fedpl.clients.session import Outcome
+        from fedpl.objectives.phases import Phase
+        from fedpl.objectives.session import Outcome
 
         return Outcome(session.fit(Phase(train=session.tensors(self.train))).theta)
 
@@ -53,7 +53,7 @@ class FedProx(Objective):
     copies: ClassVar[int] = 3
 
     def __call__(self, session: "Session") -> "Outcome":
-        from fedpl.clients.phases import Phase, Pull
+        from fedpl.objectives.phases import Phase, Pull
 
         pull = Pull(session.received, self.mu)
         return _from(self.start, session, Phase(train=session.tensors(self.train), penalties=(pull,)))
@@ -82,7 +82,7 @@ class PFedGraph(Objective):
     copies: ClassVar[int] = 3
 
     def __call__(self, session: "Session") -> "Outcome":
-        from fedpl.clients.phases import Align, Phase
+        from fedpl.objectives.phases import Align, Phase
 
         return _from(self.start, session, Phase(penalties=(Align(session.received, self.lam),)))
 
@@ -104,8 +104,8 @@ class FedRep(Objective):
     copies: ClassVar[int] = 1
 
     def __call__(self, session: "Session") -> "Outcome":
-        from fedpl.clients.phases import Phase
-        from fedpl.clients.session import Outcome
+        from fedpl.objectives.phases import Phase
+        from fedpl.objectives.session import Outcome
 
         head = session.fit(Phase("head", epochs=self.head_epochs, train=session.tensors(("head",))))
         base = Phase(start=head.theta, train=session.tensors(("lora_A", "lora_B")))
@@ -117,7 +117,7 @@ class FedRep(Objective):
 
 def _from(start: Start, session: "Session", phase: "Phase") -> "Outcome":
     """A phase begun at what was received, or at the client's own model, which is then remembered."""
-    from fedpl.clients.session import Outcome
+    from fedpl.objectives.session import Outcome
 
     if start == "received":
         return Outcome(session.fit(phase).theta)

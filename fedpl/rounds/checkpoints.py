@@ -15,6 +15,11 @@ from fedpl.server.state import ServerState, state_of, state_tensors
 
 _log = logging.getLogger(__name__)
 _KEPT = 2
+_FORMAT = "2"  # of what is in a checkpoint; 1 held what clients remember
+
+
+class Outdated(UserError):
+    """A checkpoint of another version of fedpl: going back before it would lose work without a word."""
 
 
 class Ledger(NamedTuple):
@@ -43,8 +48,8 @@ class Checkpoint(NamedTuple):
         state: The server's state.
         ledger: What the server knows of the clients.
         last_sent: Task vectors that clients sent last, where absent ones' may still be needed; else None.
-        client_states: What clients keep to themselves, by row and name.
-        capacity: What the executor had chosen for the machine, see `Executor.capacity`.
+        memories: Digests of what each client remembers; its site keeps it.
+        capacity: What the executor had chosen for the machine, see `Company.capacity`.
         origin: Fingerprint of the data the clients have.
         elapsed: Seconds that the run had taken.
     """
@@ -52,8 +57,8 @@ class Checkpoint(NamedTuple):
     state: ServerState
     ledger: Ledger
     last_sent: Float[np.ndarray, "clients params"] | None
-    client_states: Mapping[int, Mapping[str, np.ndarray]]
-    capacity: dict[str, int]
+    memories: Mapping[str, str]
+    capacity: Mapping[str, int]
     origin: str
     elapsed: float
 
@@ -78,12 +83,11 @@ class Checkpoints:
         tensors |= {f"ledger.{name}": value for name, value in checkpoint.ledger._asdict().items()}
         if checkpoint.last_sent is not None:
             tensors["last_sent"] = checkpoint.last_sent
-        for row, state in checkpoint.client_states.items():
-            tensors |= {f"client.{row}.{name}": value for name, value in state.items()}
         metadata = {
+            "format": _FORMAT,
             "round": str(checkpoint.state.round),
-            "clients": json.dumps(list(checkpoint.client_states)),
-            "capacity": json.dumps(checkpoint.capacity),
+            "memories": json.dumps(checkpoint.memories),
+            "capacity": json.dumps(dict(checkpoint.capacity)),
             "origin": checkpoint.origin,
             "elapsed": repr(checkpoint.elapsed),
         }
@@ -95,12 +99,19 @@ class Checkpoints:
 
         Args:
             limit: Last round to look at; None: any.
+
+        Raises:
+            Outdated: If it is of another version of fedpl.
         """
         for path in self._paths():
             if limit is not None and path > self._path(limit):
                 continue
             try:
-                return _read(path)
+                tensors, metadata = read_tensors(path)
+                _check_format(path, metadata)
+                return _checkpoint_of(path, tensors, metadata)
+            except Outdated:
+                raise
             except UserError as error:
                 _log.warning("%s; going back to the state before it", error)
         return None
@@ -119,19 +130,22 @@ class Checkpoints:
         return sorted(self.folder.glob("round-??????.safetensors"), reverse=True)
 
 
-def _read(path: Path) -> Checkpoint:
-    tensors, metadata = read_tensors(path)
+def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
+    found = metadata.get("format", "1")
+    if found != _FORMAT:
+        raise Outdated(
+            f"resume: {path} has format {found} of another version of fedpl, this one reads {_FORMAT}: go on "
+            f"with the version that began the run, or start a new run (fedpl.replay reads its task vectors)"
+        )
+
+
+def _checkpoint_of(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> Checkpoint:
     try:
-        states: dict[int, dict[str, np.ndarray]] = {row: {} for row in json.loads(metadata["clients"])}
-        for name, value in tensors.items():
-            if name.startswith("client."):
-                _, row, key = name.split(".", 2)
-                states[int(row)][key] = value
         return Checkpoint(
             state_of(tensors, int(metadata["round"])),
             Ledger(*(tensors[f"ledger.{name}"] for name in Ledger._fields)),
             tensors.get("last_sent"),
-            states,
+            json.loads(metadata["memories"]),
             json.loads(metadata["capacity"]),
             metadata["origin"],
             float(metadata["elapsed"]),

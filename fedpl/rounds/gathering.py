@@ -2,18 +2,19 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedpl.errors import UserError
-from fedpl.rounds.executor import ClientUpdate, Executor, Job
-from fedpl.rounds.journal import ClientStates, Delivery, Journal, Plan
+from fedpl.executors.protocol import Executor
+from fedpl.records.messages import Answer, Company, Failure, Report, Work
+from fedpl.rounds.journal import Delivery, Journal
 
 _log = logging.getLogger(__name__)
+NEVER = "never answered"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,6 @@ class Gathering:
         isolate: Whether a client whose training fails is left out; else its error ends the run.
         timeout: Seconds after which no more clients begin; None waits for all.
         clock: Seconds since some moment.
-        seal: Called with a client's id and task vector before the vector leaves the client.
         heard: Called with every report as it arrives.
         journal: Where they are kept until the round is closed; None keeps nothing.
     """
@@ -34,97 +34,172 @@ class Gathering:
     isolate: bool = False
     timeout: float | None = None
     clock: Callable[[], float] = time.monotonic
-    seal: Callable[[str, Float[Tensor, "params"]], None] = field(default=lambda client, vector: None)
-    heard: Callable[[ClientUpdate], None] = field(default=lambda update: None)
+    heard: Callable[[Report], None] = field(default=lambda report: None)
     journal: Journal | None = None
 
     def __call__(
-        self, jobs: Sequence[Job], matrix: Float[Tensor, "clients params"]
-    ) -> tuple[list[ClientUpdate], dict[str, str]]:
-        """Fill a row of the matrix for each job.
+        self, work: Sequence[Work], rows: dict[str, Float[Tensor, "params"]]
+    ) -> tuple[list[Report], dict[str, str]]:
+        """Fill a row for each piece of work.
 
         Args:
-            jobs: The clients' work in one round.
-            matrix: Task vectors.
+            work: The clients' work in one round.
+            rows: Where their task vectors belong.
 
         Returns:
             The reports, and why clients delivered nothing, by client.
         """
-        if not jobs:
+        if not work:
             return [], {}
-        by_client = {job.client: job for job in jobs}
-        groups = [[job.client for job in group] for group in self.executor.groups(jobs)]
-        plan = Plan(groups, self.executor.capacity())
+        company = self.executor.plan(work)
         if self.journal is not None:
-            plan = self.journal.open(jobs[0].round, plan)
-            self.executor.set_capacity(plan.capacity)
-        updates: list[ClientUpdate] = []
-        errors: dict[str, str] = {}
-        begin = self.clock()
-        for number, members in enumerate(plan.groups):
-            delivery = self._recall(number, matrix)
-            if delivery is None:
-                group = [by_client[client] for client in members]
-                closed = self.timeout is not None and self.clock() - begin > self.timeout
-                delivery = self._too_late(group) if closed else self._train(group, matrix)
-                if self.journal is not None:
-                    self.journal.write(number, delivery, matrix)
-            for update in delivery.updates:
-                self.heard(update)
-            updates += delivery.updates
-            errors |= delivery.errors
-        return updates, errors
+            company = self.journal.open(work[0].round, company)
+            self.executor.plan((), company.capacity)  # what another machine chose holds from here on
+        round = _Round(self, {each.client: each for each in work}, rows, company)
+        round.recall()
+        round.train()
+        found = {r.client: r for delivery in round.delivered.values() for r in delivery.reports}
+        reports = [found[each.client] for each in work if each.client in found]
+        errors = {c: why for delivery in round.delivered.values() for c, why in delivery.errors.items()}
+        return reports, errors | {c: NEVER for c in rows if c not in errors and c not in found}
 
-    def _too_late(self, jobs: Sequence[Job]) -> Delivery:
-        """Nothing of clients who had not begun when the round closed; a resume repeats that."""
-        reason = f"had not begun when the round closed after {self.timeout:g} s"
-        return Delivery((), {job.client: reason for job in jobs}, self._states(jobs))
 
-    def _recall(self, group: int, matrix: Float[Tensor, "clients params"]) -> Delivery | None:
-        known = self.journal.read(group, matrix.shape[1]) if self.journal is not None else None
-        if known is None:
-            return None
-        delivery, rows = known
-        for update, row in zip(delivery.updates, rows, strict=True):
-            matrix[update.row] = torch.from_numpy(row).to(matrix.device)
-        for client, state in delivery.states.items():
-            self.executor.load_client_state(client, state)
-        return delivery
+class _Round:
+    """The open round: what has come of each group.
 
-    def _train(self, jobs: Sequence[Job], matrix: Float[Tensor, "clients params"]) -> Delivery:
-        """Train clients together; if that fails, one by one, to find out whose fault it is."""
-        before = self._states(jobs) if self.isolate else {}
-        try:
-            updates = tuple(self._sealed(update, matrix) for update in self.executor.train(jobs, matrix))
-            return Delivery(updates, {}, self._states(jobs))
-        except UserError:
-            raise
-        except Exception as error:
-            names = ", ".join(f"'{job.client}'" for job in jobs)
-            if not self.isolate:
-                error.add_note(f"in round {jobs[0].round}, while training {names}")
-                raise
-            what = f"{type(error).__name__}: {error}"
-            _log.warning("round %d: training %s failed", jobs[0].round, names, exc_info=error)
-        for job in jobs:
-            self.executor.load_client_state(job.client, before[job.client])
-        if len(jobs) == 1:
-            return Delivery((), {jobs[0].client: f"its training failed: {' '.join(what.split())}"}, before)
-        parts = [self._train([job], matrix) for job in jobs]
-        return Delivery(
-            tuple(update for part in parts for update in part.updates),
-            {client: reason for part in parts for client, reason in part.errors.items()},
-            {client: state for part in parts for client, state in part.states.items()},
-        )
+    Attributes:
+        delivered: What finished groups delivered, by number; behind them, what came from nobody's work.
+    """
 
-    def _sealed(self, update: ClientUpdate, matrix: Float[Tensor, "clients params"]) -> ClientUpdate:
-        self.seal(update.client, matrix[update.row])
-        return update
+    def __init__(
+        self,
+        gathering: Gathering,
+        asked: dict[str, Work],
+        rows: dict[str, Float[Tensor, "params"]],
+        company: Company,
+    ) -> None:
+        self.gathering = gathering
+        self.asked = asked
+        self.rows = rows
+        self.company = company
+        self.delivered: dict[int, Delivery] = {}
+        self._group = {c: number for number, members in enumerate(company.groups) for c in members}
+        self._reports: dict[str, Report] = {}
+        self._errors: dict[str, str] = {}
+        self._times: Counter[str] = Counter()
+        self._size = len(next(iter(rows.values())))
 
-    def _states(self, jobs: Sequence[Job]) -> ClientStates:
-        return {
-            job.client: {
-                name: value.clone() for name, value in self.executor.client_state(job.client).items()
-            }
-            for job in jobs
+    def recall(self) -> None:
+        """Take what groups delivered before an interruption."""
+        journal = self.gathering.journal
+        if journal is None:
+            return
+        for number in range(len(self.company.groups) + 1):
+            known = journal.read(number, self._size)
+            if known is None:
+                continue
+            self.delivered[number] = known._replace(reports=tuple(map(self._settled, known.reports)))
+            for report in known.reports:
+                self._times[report.client] += 1
+                self.gathering.heard(report)
+
+    def train(self) -> None:
+        """Let the other groups train, in the company that they would have had."""
+        begin, timeout = self.gathering.clock(), self.gathering.timeout
+        left = [number for number in range(len(self.company.groups)) if number not in self.delivered]
+        work = [self.asked[c] for number in left for c in self.company.groups[number]]
+        if timeout is None or self.gathering.clock() - begin <= timeout:
+            for answer in self.gathering.executor.train(work, self.company, self.rows):
+                finished = self._hear(answer)
+                if finished and timeout is not None and self.gathering.clock() - begin > timeout:
+                    break
+        for number in left:
+            if number in self.delivered:
+                continue
+            members = self.company.groups[number]
+            if timeout is not None and self.gathering.clock() - begin > timeout:
+                # Nothing of clients who had not begun when the round closed; a resume repeats that.
+                reason = f"had not begun when the round closed after {timeout:g} s"
+            else:
+                reason = NEVER
+            self._errors |= {c: reason for c in members if c not in self._reports and c not in self._errors}
+            self._finish(number)
+
+    def _hear(self, answer: Answer) -> bool:
+        """Take an answer; whether its group is complete with it."""
+        if isinstance(answer, Failure):
+            self._failed(answer)
+            touched = answer.clients
+        elif answer.client not in self._group:
+            self._finish(len(self.company.groups), {answer.client: "was not asked"})
+            return False
+        else:
+            self._accept(answer)
+            touched = (answer.client,)
+        complete = {
+            number
+            for number in {self._group[client] for client in touched}
+            if all(c in self._reports or c in self._errors for c in self.company.groups[number])
         }
+        for number in complete:
+            self._finish(number)
+        return bool(complete)
+
+    def _accept(self, report: Report) -> None:
+        """Keep a report, or the reason why it cannot be kept."""
+        client, row = report.client, self.rows[report.client]
+        if report.attempt != self.asked[client].attempt:
+            _log.warning("an answer of '%s' to an earlier attempt is dropped", client)
+            return
+        self._times[client] += 1
+        if self._times[client] > 1:
+            # The later answer may be the forgery, or the earlier one: neither is used.
+            self._reports.pop(client, None)
+            self._errors[client] = f"answered {self._times[client]} times"
+        elif report.vector.shape != row.shape or report.vector.dtype != row.dtype:
+            came = f"{report.vector.dtype} {tuple(report.vector.shape)}"
+            self._errors[client] = f"sent {came}, expected {row.dtype} {tuple(row.shape)}"
+        else:
+            self._reports[client] = self._settled(report)
+            self.gathering.heard(report)
+
+    def _failed(self, failure: Failure) -> None:
+        """Clients that failed together train one by one, to find out whose fault it is."""
+        round = self.asked[failure.clients[0]].round
+        names = ", ".join(f"'{client}'" for client in failure.clients)
+        if not self.gathering.isolate:
+            error = failure.error or RuntimeError(failure.reason)
+            error.add_note(f"in round {round}, while training {names}")
+            raise error
+        _log.warning("round %d: training %s failed", round, names, exc_info=failure.error)
+        if len(failure.clients) == 1:
+            self._errors[failure.clients[0]] = failure.reason
+            return
+        again = [self.asked[c]._replace(attempt=failure.attempt + 1) for c in failure.clients]
+        self.asked |= {each.client: each for each in again}
+        alone = Company(tuple((client,) for client in failure.clients), self.company.capacity)
+        for answer in self.gathering.executor.train(again, alone, self.rows):
+            if isinstance(answer, Failure):
+                self._failed(answer)
+            else:
+                self._accept(answer)
+        silent = [c for c in failure.clients if c not in self._reports and c not in self._errors]
+        self._errors |= dict.fromkeys(silent, NEVER)
+
+    def _settled(self, report: Report) -> Report:
+        """A report whose task vector lies where it belongs."""
+        row = self.rows[report.client]
+        if report.vector.data_ptr() != row.data_ptr():
+            row.copy_(report.vector)
+        return report._replace(vector=row)
+
+    def _finish(self, number: int, errors: Mapping[str, str] | None = None) -> None:
+        """Keep what came of a group; again, if more has come of it."""
+        members = self.company.groups[number] if number < len(self.company.groups) else ()
+        found = {c: self._errors[c] for c in members if c in self._errors} | dict(errors or {})
+        if number == len(self.company.groups) and number in self.delivered:
+            found = self.delivered[number].errors | found
+        delivery = Delivery(tuple(self._reports[c] for c in members if c in self._reports), found)
+        self.delivered[number] = delivery
+        if self.gathering.journal is not None:
+            self.gathering.journal.write(number, delivery, self._size)

@@ -18,37 +18,21 @@ from torch import Tensor
 
 from fedpl.errors import UserError
 from fedpl.files import read_tensors, write_tensors, writing
-from fedpl.rounds.executor import ClientUpdate
-from fedpl.scores import Scores
+from fedpl.records.messages import Company, Report, Seconds
 
 _log = logging.getLogger(__name__)
-ClientStates = dict[str, dict[str, Tensor]]
-
-
-class Plan(NamedTuple):
-    """How a round is trained.
-
-    Attributes:
-        groups: Ids of the clients that train together, group by group.
-        capacity: What the executor had chosen for the machine, see `Executor.capacity`.
-    """
-
-    groups: list[list[str]]
-    capacity: dict[str, int]
 
 
 class Delivery(NamedTuple):
     """What a group of clients delivered.
 
     Attributes:
-        updates: Their reports; the task vectors are in the matrix.
+        reports: Their answers; the task vectors are in the matrix.
         errors: Why clients delivered nothing, by client.
-        states: What the clients keep to themselves between rounds.
     """
 
-    updates: tuple[ClientUpdate, ...]
+    reports: tuple[Report, ...]
     errors: dict[str, str]
-    states: ClientStates
 
 
 class Journal:
@@ -61,28 +45,28 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def open(self, round: int, plan: Plan) -> Plan:
+    def open(self, round: int, company: Company) -> Company:
         """Start a round, or go on with it if an earlier process started it for the same clients.
 
         Args:
             round: Number of the round.
-            plan: How to train it, unless it has been started.
+            company: Who trains together, unless it has been started.
 
         Returns:
-            The plan that holds.
+            The company that holds.
         """
         started = self._started(round)
-        if started is not None and _members(started) == _members(plan):
+        if started is not None and _members(started) == _members(company):
             return started
         self.close()
         with writing(self.folder):
             self.folder.mkdir()
-        content = {"round": round, "groups": plan.groups, "capacity": plan.capacity}
+        content = {"round": round, "groups": company.groups, "capacity": dict(company.capacity)}
         write_tensors(self._plan, {}, {"plan": json.dumps(content)})
-        return plan
+        return company
 
-    def read(self, group: int, size: int) -> tuple[Delivery, Float[np.ndarray, "members params"]] | None:
-        """What a group delivered before, with its task vectors in the order of its reports.
+    def read(self, group: int, size: int) -> Delivery | None:
+        """What a group delivered before; the reports hold their task vectors.
 
         Args:
             group: Number of the group in the plan.
@@ -96,42 +80,31 @@ class Journal:
             return None
         try:
             tensors, metadata = read_tensors(path)
-            report = json.loads(metadata["report"])
-            updates = tuple(_update_of(values) for values in report["updates"])
-            rows = tensors["rows"]
+            content, rows = json.loads(metadata["report"]), tensors["rows"]
+            if rows.shape != (len(content["reports"]), size) or rows.dtype != np.float32:
+                raise UserError(f"{path} holds {rows.dtype} {rows.shape}")
+            reports = tuple(
+                _report_of(values, torch.from_numpy(row))
+                for values, row in zip(content["reports"], rows, strict=True)
+            )
+            return Delivery(reports, content["errors"])
         except (UserError, KeyError, TypeError, ValueError) as error:
             _log.warning("%s; its clients are trained again", error)
             return None
-        if rows.shape != (len(updates), size) or rows.dtype != np.float32:
-            _log.warning("%s holds %s %s; its clients are trained again", path, rows.dtype, rows.shape)
-            return None
-        states: ClientStates = {client: {} for client in report["stateful"]}
-        for place, client in enumerate(report["stateful"]):
-            prefix = f"client.{place}."
-            for name, value in tensors.items():
-                if name.startswith(prefix):
-                    states[client][name.removeprefix(prefix)] = torch.from_numpy(value)
-        return Delivery(updates, report["errors"], states), rows
 
-    def write(self, group: int, delivery: Delivery, matrix: Float[Tensor, "clients params"]) -> None:
+    def write(self, group: int, delivery: Delivery, size: int) -> None:
         """Keep what a group delivered; it is there whole or not at all.
 
         Args:
             group: Number of the group in the plan.
-            delivery: Its reports.
-            matrix: Task vectors of all clients.
+            delivery: Its reports, with their task vectors.
+            size: Number of parameters.
         """
-        rows = [update.row for update in delivery.updates]
-        tensors = {"rows": matrix[rows].cpu().numpy()}
-        for place, state in enumerate(delivery.states.values()):
-            for name, value in state.items():
-                tensors[f"client.{place}.{name}"] = value.detach().cpu().numpy()
-        report = {
-            "updates": [_values(update) for update in delivery.updates],
-            "errors": delivery.errors,
-            "stateful": list(delivery.states),
-        }
-        write_tensors(self._group(group), tensors, {"report": json.dumps(report)})
+        rows = np.empty((len(delivery.reports), size), np.float32)
+        for row, report in zip(rows, delivery.reports, strict=True):
+            row[:] = report.vector.cpu().numpy()
+        content = {"reports": [_values(report) for report in delivery.reports], "errors": delivery.errors}
+        write_tensors(self._group(group), {"rows": rows}, {"report": json.dumps(content)})
 
     def close(self) -> None:
         """Forget the round: its state is on disk."""
@@ -148,25 +121,27 @@ class Journal:
     def _group(self, group: int) -> Path:
         return self.folder / f"group-{group:05d}.safetensors"
 
-    def _started(self, round: int) -> Plan | None:
+    def _started(self, round: int) -> Company | None:
         if not self._plan.exists():
             return None
         try:
             content = json.loads(read_tensors(self._plan)[1]["plan"])
-            return Plan(content["groups"], content["capacity"]) if content["round"] == round else None
+            groups = tuple(tuple(members) for members in content["groups"])
+            return Company(groups, content["capacity"]) if content["round"] == round else None
         except (UserError, KeyError, TypeError, ValueError) as error:
             _log.warning("%s; the round starts anew", error)
             return None
 
 
-def _members(plan: Plan) -> Sequence[str]:
-    return sorted(client for group in plan.groups for client in group)
+def _members(company: Company) -> Sequence[str]:
+    return sorted(client for group in company.groups for client in group)
 
 
-def _values(update: ClientUpdate) -> dict[str, Any]:
-    return update._asdict() | {"tuned": {split: list(scores) for split, scores in update.tuned.items()}}
+def _values(report: Report) -> dict[str, Any]:
+    values = report._asdict() | {"seconds": list(report.seconds)}
+    del values["vector"]
+    return values
 
 
-def _update_of(values: dict[str, Any]) -> ClientUpdate:
-    tuned = {split: Scores(*scores) for split, scores in values["tuned"].items()}
-    return ClientUpdate(**values | {"tuned": tuned})
+def _report_of(values: dict[str, Any], vector: Float[Tensor, "params"]) -> Report:
+    return Report(**values | {"seconds": Seconds(*values["seconds"]), "vector": vector})

@@ -1,9 +1,13 @@
 """The rounds of a federated run, as a generator: draw, receive, train, vet, compare, mix, score."""
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,34 +16,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedpl.conditions import FaultsConfig, ParticipationConfig, PrivacyConfig
+from fedpl.conditions import ParticipationConfig
 from fedpl.errors import UserError
+from fedpl.executors.protocol import Executor
 from fedpl.interop import allocate, borrow, lend
-from fedpl.layout import AdapterLayout
-from fedpl.objectives import Objective
-from fedpl.rounds.attacks import attack
+from fedpl.method import Method
+from fedpl.records.messages import Begin, Census, Frozen, Report, Seconds, Work
+from fedpl.records.scores import Scores
 from fedpl.rounds.checkpoints import Checkpoint, Ledger
-from fedpl.rounds.executor import ClientUpdate, Executor, Job
-from fedpl.rounds.gathering import Gathering
+from fedpl.rounds.gathering import NEVER, Gathering
 from fedpl.rounds.journal import Journal
-from fedpl.rounds.privacy import privatise
-from fedpl.rounds.sampling import Cohort, draw, hostile_rows
 from fedpl.rounds.vetting import vet
-from fedpl.scores import Scores
-from fedpl.server.aggregator import Aggregator
+from fedpl.sampling import draw
 from fedpl.server.state import ServerState, TaskVectors
 
 _log = logging.getLogger(__name__)
 BYTES_PER_PARAMETER = 4
-
-
-@dataclass(frozen=True)
-class Seconds:
-    """Where a round's time went."""
-
-    train: float = 0.0
-    aggregate: float = 0.0
-    evaluate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +45,7 @@ class RoundResult:
             take part hold what they last sent.
         similarity: sᵢₖ per block.
         weights: pᵢₖ per block.
-        updates: What each client reported whose task vector was used, in the order of the rows.
+        reports: What each client reported whose task vector was used, in the order of the rows.
         aggregated: Scores of the new θ̄ᵢ of all clients by split and client; the splits that were due.
         seconds: Where the time went.
         bytes_up: Traffic from all clients to the server.
@@ -61,6 +53,7 @@ class RoundResult:
         drawn: How many clients were asked to take part.
         rejected: Why task vectors were not used, by client.
         ledger: What the server knows of each client.
+        memories: Digests of what each client remembers.
     """
 
     round: int
@@ -68,18 +61,19 @@ class RoundResult:
     vectors: Float[Tensor, "clients params"]
     similarity: Float[np.ndarray, "blocks clients clients"]
     weights: Float[np.ndarray, "blocks clients clients"]
-    updates: tuple[ClientUpdate, ...]
-    aggregated: dict[str, dict[str, Scores]]
+    reports: tuple[Report, ...]
+    aggregated: Mapping[str, Mapping[str, Scores]]
     seconds: Seconds
     bytes_up: int
     bytes_down: int
     drawn: int
     rejected: Mapping[str, str]
     ledger: Ledger
+    memories: Mapping[str, str]
 
     def tuned(self, split: str) -> dict[str, Scores]:
         """Scores of the tuned θᵢ of those who took part, by client; empty if the split was not due."""
-        return {u.client: u.tuned[split] for u in self.updates if split in u.tuned}
+        return {report.client: report.scores[split] for report in self.reports if split in report.scores}
 
 
 @dataclass(frozen=True)
@@ -87,34 +81,32 @@ class Federation:
     """What stays the same through a run.
 
     Attributes:
-        clients: Client ids; a client's place is its row in every matrix.
-        layout: The adapter's layout.
-        aggregator: The server rule.
-        executor: Who trains.
-        initial: θ₀, on the device where task vectors live.
-        evaluate_every: Score validation data every so many rounds and after the last; 0: never.
-        on_update: Called with every client's report as it arrives.
+        method: What clients minimise, and the server's rule.
+        executor: The way to the clients.
         seed: The run's seed.
         participation: Who takes part, and whose task vector counts.
-        faults: Simulated faults and attacks.
-        privacy: What is done to a task vector before it leaves its client.
-        objective: What clients minimise; None: client.objective of the configuration.
-        true_groups: The clients' true groups where the data names them; for studies.
+        evaluate_every: Score validation data every so many rounds and after the last; 0: never.
+        folder: Where sites in this process keep what their clients remember; None: in memory alone.
+        heard: Called with the round and every client's report as it arrives.
     """
 
-    clients: tuple[str, ...]
-    layout: AdapterLayout
-    aggregator: Aggregator
+    method: Method
     executor: Executor
-    initial: Float[Tensor, "params"]
-    evaluate_every: int = 1
-    on_update: Callable[[int, ClientUpdate], None] = field(default=lambda round, update: None)
     seed: int = 0
     participation: ParticipationConfig = ParticipationConfig()
-    faults: FaultsConfig = FaultsConfig()
-    privacy: PrivacyConfig = PrivacyConfig()
-    objective: Objective | None = None
-    true_groups: tuple[str, ...] | None = None
+    evaluate_every: int = 1
+    folder: Path | None = None
+    heard: Callable[[int, Report], None] = field(default=lambda round, report: None)
+
+    @cached_property
+    def census(self) -> Census:
+        """The clients; a client's place is its row in every matrix."""
+        return self.executor.join()
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """Client ids by row."""
+        return self.census.clients
 
     def splits_due(self, round: int, rounds: int) -> tuple[str, ...]:
         """Splits to score in a round: validation when its turn has come, the test only at the end."""
@@ -122,11 +114,6 @@ class Federation:
         every = self.evaluate_every
         validation = every > 0 and (last or round % every == 0)
         return ("validation",) * validation + ("test",) * last
-
-    @property
-    def needs_last_sent(self) -> bool:
-        """Whether a client may be away from a round, so that what it last sent has to be kept."""
-        return self.participation.fraction < 1 or self.faults.lost > 0
 
 
 def run_rounds(
@@ -138,7 +125,7 @@ def run_rounds(
     """FedBip and its relatives (arXiv 2509.12697): one `RoundResult` per round.
 
     Args:
-        federation: Clients, server rule, executor.
+        federation: Clients, method, executor.
         rounds: Number of rounds in all.
         start: Where an interrupted run stood; None: at the beginning.
         journal: Where the open round is kept, so that it can be gone on with; None keeps nothing.
@@ -146,154 +133,189 @@ def run_rounds(
     Raises:
         UserError: If fewer task vectors of a round can be used than participation.min_clients.
     """
-    n = len(federation.clients)
-    matrix = allocate(n, federation.layout.size, federation.initial.device)
-    _prepare(federation, start)
+    census, rule, executor = federation.census, federation.method.aggregator, federation.executor
+    clients, n = census.clients, len(census.members)
+    matrix = allocate(n, census.layout.size, census.initial.device)
+    executor.tell(
+        Begin(federation.method.name, None if federation.folder is None else str(federation.folder))
+    )
     if start is None:
-        reference = jnp.array(lend(federation.initial))  # an own copy: the state outlives the tensor
-        state, ledger = federation.aggregator.init(reference, n), Ledger.new(n)
+        reference = jnp.array(lend(census.initial))  # an own copy: the state outlives the tensor
+        standing = Standing(rule.init(reference, n), Ledger.new(n), dict.fromkeys(clients, ""))
     else:
-        state, ledger = start.state, start.ledger
+        standing = Standing(start.state, start.ledger, dict(start.memories))
+        executor.plan((), start.capacity)
         if start.last_sent is not None:
             matrix.copy_(torch.from_numpy(start.last_sent))
-    _shift(federation, state)
-    for round in range(state.round + 1, rounds + 1):
+    frozen = freeze(executor, standing.state)
+    for round in range(standing.state.round + 1, rounds + 1):
         due = federation.splits_due(round, rounds)
-        cohort = draw(federation.clients, federation.participation, federation.faults, federation.seed, round)
+        drawn = draw(clients, federation.participation, federation.seed, round)
 
         # 1. Client i receives its own aggregate, fine-tunes it and fills row i with its task vector.
-        answering = [row for row in cohort.drawn if row not in cohort.lost]
-        state = _chosen(federation, state, answering)
-        updates, rejected = _gather(federation, state, matrix, cohort, answering, round, due, journal)
-        ledger = _entered(ledger, cohort, updates)
-        for row in sorted(set(cohort.drawn) - cohort.lost - {update.row for update in updates}):
-            matrix[row].zero_()
+        answers = _gather(federation, standing, matrix, drawn, round, due, frozen, journal)
+        state, ledger, memories = _entered(federation, standing, drawn, answers)
+        for row in drawn:
+            if clients[row] not in answers.silent and clients[row] not in answers.used:
+                matrix[row].zero_()
 
         # 2. The server compares the task vectors and mixes them, one aggregate per client.
         begin = time.perf_counter()
+        groups = tuple(member.group for member in census.members)
         vectors = TaskVectors(
             matrix=lend(matrix),
             mask=jnp.array(ledger.age == 0),
             num_examples=jnp.array(ledger.examples, jnp.int32),
             age=jnp.array(ledger.age, jnp.int32),
-            true_groups=federation.true_groups,
+            true_groups=groups if all(groups) else None,
         )
-        state, aggregation = federation.aggregator.update(state, vectors, federation.layout)
+        state, aggregation = rule.update(state, vectors, census.layout)
         # The matrix is shared memory: nothing may be running on it when the next round fills it.
         jax.block_until_ready((state, aggregation))
         aggregate_seconds = time.perf_counter() - begin
 
         # 3. The new aggregates of all clients are scored as they will receive them.
         begin = time.perf_counter()
-        _shift(federation, state)
+        standing = Standing(state, ledger, memories)
+        frozen = freeze(executor, state)
         personal = borrow(state.personal)
-        aggregated = {split: federation.executor.score(federation.clients, personal, split) for split in due}
+        aggregated = {split: executor.score(clients, personal, split) for split in due}
         del personal
-        evaluate_seconds = time.perf_counter() - begin + sum(u.evaluate_seconds for u in updates)
+        reports = tuple(answers.used.values())
+        evaluate_seconds = time.perf_counter() - begin + sum(r.seconds.evaluate for r in reports)
 
-        sent = len(cohort.drawn) - len(cohort.lost)
-        up = federation.aggregator.exchanged(federation.layout)
-        down = federation.aggregator.received(federation.layout, sent)
+        sent = len(drawn) - len(answers.silent)
+        up, down = rule.exchanged(census.layout), rule.received(census.layout, sent)
         yield RoundResult(
             round=round,
             state=state,
             vectors=matrix,
             similarity=np.asarray(aggregation.similarity),
             weights=np.asarray(aggregation.weights),
-            updates=tuple(updates),
+            reports=reports,
             aggregated=aggregated,
-            seconds=Seconds(sum(u.train_seconds for u in updates), aggregate_seconds, evaluate_seconds),
+            seconds=Seconds(sum(r.seconds.train for r in reports), aggregate_seconds, evaluate_seconds),
             bytes_up=sent * up * BYTES_PER_PARAMETER,
-            bytes_down=len(cohort.drawn) * down * BYTES_PER_PARAMETER,
-            drawn=len(cohort.drawn),
-            rejected=rejected,
+            bytes_down=len(drawn) * down * BYTES_PER_PARAMETER,
+            drawn=len(drawn),
+            rejected=answers.rejected,
             ledger=ledger,
+            memories=memories,
         )
 
 
-def _prepare(federation: Federation, start: Checkpoint | None) -> None:
-    """Put the executor where it was; nothing of a method that ran before is left in it."""
-    executor = federation.executor
-    executor.shift(None)
-    for row, client in enumerate(federation.clients):
-        kept = start.client_states.get(row, {}) if start is not None else {}
-        executor.load_client_state(client, {name: torch.from_numpy(value) for name, value in kept.items()})
-    if start is not None:
-        executor.set_capacity(start.capacity)
+class Standing(NamedTuple):
+    """What the server holds between two rounds.
+
+    Attributes:
+        state: Of its rule.
+        ledger: What it knows of each client.
+        memories: Digests of what each client remembers.
+    """
+
+    state: ServerState
+    ledger: Ledger
+    memories: Mapping[str, str]
 
 
-def _shift(federation: Federation, state: ServerState) -> None:
-    """What the server adds to the frozen weights of all clients (FLoRA, FedEx), where it does."""
-    if "residual" in state.memory:
-        federation.executor.shift(borrow(state.memory["residual"]))
+class Answers(NamedTuple):
+    """What came of a round's work.
+
+    Attributes:
+        used: Reports whose task vectors can be used, by client, in the order of the rows.
+        all: All reports.
+        rejected: Why task vectors are not used, by client.
+        silent: Who never answered.
+    """
+
+    used: Mapping[str, Report]
+    all: Sequence[Report]
+    rejected: Mapping[str, str]
+    silent: frozenset[str]
 
 
-def _chosen(federation: Federation, state: ServerState, asked: Sequence[int]) -> ServerState:
-    """Where the server has several models, the clients that are asked choose theirs (IFCA)."""
-    candidates = federation.aggregator.candidates(state)
-    if candidates is None:
-        return state
-    losses = np.full((len(federation.clients), len(candidates)), np.nan, np.float32)
-    names = [federation.clients[row] for row in asked]
-    losses[list(asked)] = federation.executor.losses(names, borrow(candidates)).cpu().numpy()
-    chosen = federation.aggregator.assign(state, jnp.array(losses))
-    # Whoever is away has chosen nothing and keeps what it has.
-    present = jnp.zeros(len(losses), bool).at[jnp.array(asked, int)].set(True)
-    return chosen._replace(personal=jnp.where(present[:, None], chosen.personal, state.personal))
+def freeze(executor: Executor, state: ServerState) -> str:
+    """Tell sites what the server adds to the frozen weights of all clients (FLoRA, FedEx); its digest."""
+    residual = None if state.residual is None else borrow(state.residual)
+    digest = ""
+    if residual is not None:
+        digest = hashlib.blake2b(residual.cpu().numpy().tobytes(), digest_size=16).hexdigest()
+    executor.tell(Frozen(digest, residual))
+    return digest
 
 
 def _gather(
     federation: Federation,
-    state: ServerState,
+    standing: Standing,
     matrix: Float[Tensor, "clients params"],
-    cohort: Cohort,
-    answering: Sequence[int],
+    drawn: Sequence[int],
     round: int,
     due: tuple[str, ...],
+    frozen: str,
     journal: Journal | None,
-) -> tuple[list[ClientUpdate], dict[str, str]]:
-    """Reports of the clients whose task vectors can be used, by row, and why the others' cannot."""
-    clients, seed = federation.clients, federation.seed
-    personal = borrow(state.personal)
-    jobs = [Job(clients[row], row, round, personal[row], due, federation.objective) for row in answering]
+) -> Answers:
+    """Have the drawn clients train; whose task vectors can be used, and why the others' cannot."""
+    clients, rule = federation.clients, federation.method.aggregator
+    offers = rule.offers(standing.state)
+    personal = borrow(standing.state.personal)
+    work = [
+        Work(
+            client=clients[row],
+            round=round,
+            received=personal[row] if offers is None else borrow(offers),
+            splits=due,
+            objective=federation.method.objective,
+            memory=standing.memories[clients[row]],
+            frozen=frozen,
+            run=federation.method.name,
+            sends=federation.method.exchanges,
+        )
+        for row in drawn
+    ]
     gathering = Gathering(
         federation.executor,
         isolate=federation.participation.on_client_error == "skip",
         timeout=federation.participation.timeout,
-        seal=lambda client, vector: privatise(vector, federation.privacy, seed, round, client),
-        heard=lambda update: federation.on_update(round, update),
+        heard=lambda report: federation.heard(round, report),
         journal=journal,
     )
-    updates, rejected = gathering(jobs, matrix)
-    hostile = hostile_rows(clients, federation.faults, seed)
-    attack(matrix, clients, hostile, {u.row for u in updates}, federation.faults, seed, round)
-    rejected |= {clients[row]: "never answered" for row in sorted(cohort.lost)}
-    late = [clients[row] for row in cohort.late]
-    asked = {job.client: job.row for job in jobs}
-    rejected |= vet(updates, asked, late, matrix, federation.participation.max_norm)
+    reports, rejected = gathering(work, {clients[row]: matrix[row] for row in drawn})
+    silent = frozenset(client for client, reason in rejected.items() if reason == NEVER)
+    rejected |= vet(reports, federation.participation.max_norm)
     for client, reason in rejected.items():
         _log.warning("round %d: '%s' is left out: %s", round, client, reason)
-    usable = sorted((u for u in updates if u.client not in rejected), key=lambda update: update.row)
+    by_client = {report.client: report for report in reports if report.client not in rejected}
+    used = {clients[row]: by_client[clients[row]] for row in drawn if clients[row] in by_client}
     needed = federation.participation.min_clients
-    if len(usable) < min(needed, len(clients)):
+    if len(used) < min(needed, len(clients)):
         reasons = "; ".join(f"'{client}' {reason}" for client, reason in list(rejected.items())[:3])
         raise UserError(
-            f"round {round}: {len(usable)} task vectors can be used, participation.min_clients asks for "
+            f"round {round}: {len(used)} task vectors can be used, participation.min_clients asks for "
             f"{needed} ({reasons}); the state after round {round - 1} is intact"
         )
-    return usable, rejected
+    return Answers(used, reports, rejected, silent)
 
 
-def _entered(ledger: Ledger, cohort: Cohort, updates: list[ClientUpdate]) -> Ledger:
-    """The ledger after a round's answers."""
-    used = {update.row: update.examples for update in updates}
-    age, examples, sent = (values.copy() for values in ledger)
+def _entered(
+    federation: Federation, standing: Standing, drawn: Sequence[int], answers: Answers
+) -> tuple[ServerState, Ledger, Mapping[str, str]]:
+    """What the server holds after a round's answers, before it has aggregated them."""
+    clients = federation.clients
+    age, examples, sent = (values.copy() for values in standing.ledger)
     age[age >= 0] += 1
-    for row in cohort.drawn:
-        if row in cohort.lost:
+    for row in drawn:
+        client = clients[row]
+        if client in answers.silent:
             continue
         # What was not usable has taken the place of what the client had sent before.
-        age[row] = 0 if row in used else -1
-        examples[row] = used.get(row, examples[row])
+        used = answers.used.get(client)
+        age[row] = -1 if used is None else 0
+        examples[row] = examples[row] if used is None else used.examples
         sent[row] += 1
-    return Ledger(age, examples, sent)
+    memories = {**standing.memories, **{report.client: report.memory for report in answers.all}}
+    choices = {report.client: report.choice for report in answers.all if report.choice is not None}
+    state = standing.state
+    if choices:
+        picked = jnp.array([choices.get(client, -1) for client in clients], jnp.int32)
+        state = federation.method.aggregator.settle(state, picked)
+    return state, Ledger(age, examples, sent), memories

@@ -2,58 +2,30 @@
 
 import math
 import statistics
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedpl.rounds.executor import ClientUpdate
+from fedpl.records.messages import Report
 
 
-def vet(
-    updates: Sequence[ClientUpdate],
-    asked: Mapping[str, int],
-    late: Collection[str],
-    matrix: Float[Tensor, "clients params"],
-    max_norm: float | None,
-) -> dict[str, str]:
+def vet(reports: Sequence[Report], max_norm: float | None) -> dict[str, str]:
     """Why answers cannot be used, by client; clients that are not named can.
 
-    A row of the matrix cannot have another shape or type than the others: an executor that receives
-    something else fails when it fills the row, and that is an error of this client.
-
     Args:
-        updates: What was reported.
-        asked: The row of every client that was asked.
-        late: Clients whose answer came after the round had closed.
-        matrix: Task vectors.
+        reports: What was reported, at most once by each client that was asked.
         max_norm: Longest usable vector, as a multiple of the median length; None: any.
     """
     found: dict[str, str] = {}
-    for client, times in Counter(update.client for update in updates).items():
-        if times > 1:
-            # The later answer has overwritten the earlier one: neither can be told from a forgery.
-            found[client] = f"answered {times} times"
-    owner = {row: client for client, row in asked.items()}
-    for update in updates:
-        if update.client not in asked:
-            reason = "was not asked"
-        elif update.row != asked[update.client]:
-            reason = f"answered for row {update.row}, its own is {asked[update.client]}"
-        elif update.examples < 1:
-            reason = f"claims {update.examples} training examples"
-        elif update.client in late:
-            reason = "answered late"
-        else:
-            continue
-        found.setdefault(update.client, reason)
-        victim = owner.get(update.row)
-        if victim not in (None, update.client):
-            found.setdefault(victim, f"its row was filled by '{update.client}'")
-    usable = [update for update in updates if update.client not in found]
-    return found | _bad_lengths({u.client: _length(matrix[u.row]) for u in usable}, max_norm)
+    for report in reports:
+        if report.examples < 1:
+            found[report.client] = f"claims {report.examples} training examples"
+        elif report.late:
+            found[report.client] = "answered late"
+    usable = [report for report in reports if report.client not in found]
+    return found | _bad_lengths({report.client: _length(report.vector) for report in usable}, max_norm)
 
 
 def _bad_lengths(lengths: Mapping[str, float], max_norm: float | None) -> dict[str, str]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from fedpl.layout import AdapterLayout, Entry, Granularity
+from fedpl.records.layout import AdapterLayout, Entry, Granularity
 from fedpl.server.clustering import Ifca
 from fedpl.server.combine import Combine, FactorWise
 from fedpl.server.similarity import Cosine, Similarity
@@ -142,6 +142,17 @@ class Aggregator:
     def candidates(self, state: "ServerState") -> "Array | None":
         """Models among which clients choose before they train, [models, params]; None where they do not."""
         return state.memory.get("ifca.models")
+
+    def offers(self, state: "ServerState") -> "Array | None":
+        return self.candidates(state)
+
+    def settle(self, state: "ServerState", choices: "Array") -> "ServerState":
+        import jax.numpy as jnp
+
+        labels = jnp.where(choices >= 0, choices, state.memory["ifca.labels"])
+        chosen = state.memory["ifca.models"][labels]
+        personal = jnp.where((choices >= 0)[:, None], chosen, state.personal)
+        return state._replace(personal=personal, memory={**state.memory, "ifca.labels": labels})
 
     def assign(self, state: "ServerState", losses: "Array") -> "ServerState":
         """Every client receives the candidate of least loss.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 if TYPE_CHECKING:
     from jax import Array
 
-    from fedpl.layout import AdapterLayout, Entry
+    from fedpl.records.layout import AdapterLayout, Entry
 
 
 class Round(NamedTuple):

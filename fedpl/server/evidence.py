@@ -7,7 +7,7 @@ from fedpl_kernels import gram_blocks, lora_delta, lora_gram
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from fedpl.layout import AdapterLayout, Entry, Granularity, merge_ranges
+from fedpl.records.layout import AdapterLayout, Entry, Granularity, merge_ranges
 from fedpl.server.state import ServerState, TaskVectors
 from fedpl.server.subject import Subject
 

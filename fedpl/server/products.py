@@ -9,7 +9,7 @@ from fedpl_kernels import mix_blocks
 from jax import Array
 from jaxtyping import Bool, Float
 
-from fedpl.layout import AdapterLayout, Entry, merge_ranges
+from fedpl.records.layout import AdapterLayout, Entry, merge_ranges
 from fedpl.server.combine import Round
 
 _TINY = 1e-30

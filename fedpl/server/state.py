@@ -48,6 +48,10 @@ class ServerState(NamedTuple):
     reference: Float[Array, "params"]
     memory: dict[str, Array] = {}  # noqa: RUF012 - never changed in place
 
+    @property
+    def residual(self) -> Array | None:
+        return self.memory.get("residual")
+
 
 class Aggregation(NamedTuple):
     """How a round was aggregated, per block.

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from fedpl.layout import AdapterLayout
+from fedpl.records.layout import AdapterLayout
 from fedpl.server.candidates import remember
 from fedpl.server.combine import FactorWise, Round
 from fedpl.server.evidence import Evidence, View, averaged, compared_vectors, shared_groups

@@ -1,7 +1,7 @@
 """What a person sees while a run goes on: a live display on a terminal, plain lines elsewhere."""
 
+import math
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -14,7 +14,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from fedpl.rounds.executor import ClientUpdate
+from fedpl.records.messages import Report
+from fedpl.records.results import Baseline, Model, RunSummary
+from fedpl.records.rounds import RoundRecord
+from fedpl.records.scores import Summary
 
 
 class Display:
@@ -52,11 +55,11 @@ class Display:
         )
         self._live.reset(self._clients, description="clients", total=clients, visible=True)
 
-    def client(self, round: int, update: ClientUpdate) -> None:
+    def client(self, round: int, report: Report) -> None:
         """A client has reported."""
         self._live.advance(self._clients)
 
-    def round(self, record: dict[str, Any], rounds: int) -> None:
+    def round(self, record: RoundRecord, rounds: int) -> None:
         """A round is done."""
         self._live.advance(self._rounds)
         self._live.reset(self._clients)
@@ -68,49 +71,53 @@ class Display:
         self.console.print(text, highlight=False, soft_wrap=True)
 
 
-def round_line(record: dict[str, Any], rounds: int) -> str:
+def round_line(record: RoundRecord, rounds: int) -> str:
     """One line about a round."""
-    parts = [f"{record['method']}  round {record['round']}/{rounds}  loss {_number(record['train_loss'])}"]
-    if record["participants"] < len(record["clients"]["id"]):
-        parts.append(f"{record['participants']} of {len(record['clients']['id'])} clients")
-    if "validation" in record:
-        for model in ("aggregated", "tuned"):
-            values = record["validation"][model]
-            mean, worst = values["mean"]["accuracy"], values["worst"]["accuracy"]
-            parts.append(f"{model} {100 * mean:.1f} (worst {100 * worst:.1f})")
-    seconds = record["seconds"]
-    if "epsilon" in record:
-        parts.append(f"ε {_number(record['epsilon'])}")
-    times = f"train {seconds['train']:.1f} s, aggregate {1000 * seconds['aggregate']:.0f} ms"
+    parts = [f"{record.method}  round {record.round}/{rounds}  loss {_number(record.train_loss)}"]
+    if record.participants < len(record.clients.id):
+        parts.append(f"{record.participants} of {len(record.clients.id)} clients")
+    if record.validation is not None:
+        metric = record.metrics[0]
+        for model, found in (
+            ("aggregated", record.validation.aggregated),
+            ("tuned", record.validation.tuned),
+        ):
+            mean, worst = (metric.shown(scores[metric.name]) for scores in (found.mean, found.worst))
+            parts.append(f"{model} {mean} (worst {worst})")
+    if record.epsilon is not None:
+        parts.append(f"ε {_number(record.epsilon)}")
+    seconds = record.seconds
+    times = f"train {seconds.train:.1f} s, aggregate {1000 * seconds.aggregate:.0f} ms"
     return "  ".join([*parts, times])
 
 
-def closing_table(summary: dict[str, Any]) -> Table:
-    """Test accuracy per client and over clients: baselines, the method before and after local training."""
-    table = Table(title=f"Test accuracy, %, after {summary['rounds']} rounds")
+def closing_table(summary: RunSummary) -> Table:
+    """Test scores per client and over clients: baselines, the method before and after local training."""
+    primary, *others = summary.metrics
+    table = Table(title=f"Test {primary.title}, after {summary.rounds} rounds")
     table.add_column("client")
-    method = summary["method"]
     names = {"local": "local only", "fedavg": "federated average"}
-    columns = [(names.get(name, name), entry, "aggregated") for name, entry in summary["baselines"].items()]
-    columns += [(f"{method} {model}", summary, model) for model in ("aggregated", "tuned")]
-    columns += [("majority class", summary, "majority")]
+    columns: list[tuple[str, RunSummary | Baseline, Model]] = [
+        (names.get(name, name), baseline, "aggregated") for name, baseline in summary.baselines.items()
+    ]
+    columns += [(f"{summary.method} aggregated", summary, "aggregated")]
+    columns += [(f"{summary.method} tuned", summary, "tuned"), (summary.floor_name, summary, "majority")]
     for name, _, _ in columns:
         table.add_column(name, justify="right")
-    for client in summary["clients"]:
-        table.add_row(client, *(_percent(entry["clients"][client][model]) for _, entry, model in columns))
+    for client in summary.clients:
+        # A dash for a client that took no part in the last round and has no tuned model.
+        values = [found.scores_of(client).value(model, primary) for _, found, model in columns]
+        table.add_row(client, *map(primary.shown, values))
     table.add_section()
-    for statistic in ("mean", "std", "worst", "bottom_decile"):
-        values = [_percent(entry[statistic][model]) for _, entry, model in columns]
-        table.add_row(statistic.replace("_", " "), *values, style="bold" if statistic == "mean" else None)
-    macro_f1 = [_percent(entry["mean"][model], "macro_f1") for _, entry, model in columns]
-    table.add_row("mean macro-F1", *macro_f1)
+    for statistic in Summary._fields:
+        values = [found.test.value(statistic, model, primary) for _, found, model in columns]
+        style = "bold" if statistic == "mean" else None
+        table.add_row(statistic.replace("_", " "), *map(primary.shown, values), style=style)
+    for metric in others:
+        values = [found.test.value("mean", model, metric) for _, found, model in columns]
+        table.add_row(f"mean {metric.label}", *map(metric.shown, values))
     return table
 
 
-def _percent(scores: dict[str, float] | None, name: str = "accuracy") -> str:
-    """A score, or a dash for a client that took no part in the last round and has no tuned model."""
-    return "–" if scores is None else f"{100 * scores[name]:.1f}"
-
-
-def _number(value: float | None) -> str:
-    return "not finite" if value is None else f"{value:.3f}"
+def _number(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "not finite"

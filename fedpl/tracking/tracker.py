@@ -2,11 +2,12 @@
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from fedpl.files import writing
+from fedpl.records.results import RunSummary
+from fedpl.records.rounds import RoundRecord
 from fedpl.rounds.loop import RoundResult
 
 
@@ -14,11 +15,11 @@ from fedpl.rounds.loop import RoundResult
 class Tracker(Protocol):
     """Receives every finished round, then the summary."""
 
-    def round(self, record: dict[str, Any], result: RoundResult) -> None:
+    def round(self, record: RoundRecord, result: RoundResult) -> None:
         """Take a finished round: its record and, for pictures, the result itself."""
         ...
 
-    def finish(self, summary: dict[str, Any]) -> None:
+    def finish(self, summary: RunSummary) -> None:
         """Take the summary and close."""
         ...
 
@@ -31,16 +32,11 @@ class JsonLines:
         with writing(path):
             self._file = path.open("a", encoding="utf-8")
 
-    def round(self, record: dict[str, Any], result: RoundResult) -> None:
+    def round(self, record: RoundRecord, result: RoundResult) -> None:
         with writing(self._path):
-            self._file.write(json.dumps(record, allow_nan=False) + "\n")
+            self._file.write(json.dumps(record.to_json(), allow_nan=False) + "\n")
             self._file.flush()
             os.fsync(self._file.fileno())
 
-    def finish(self, summary: dict[str, Any]) -> None:
+    def finish(self, summary: RunSummary) -> None:
         self._file.close()
-
-
-def read_metrics(path: Path) -> Sequence[dict[str, Any]]:
-    """All rounds of a ``metrics.jsonl``."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -11,9 +11,11 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from fedpl.config import WandbConfig
+from fedpl.pictures.plots import cluster_order, heat_map
+from fedpl.records.plain import encode, flat
+from fedpl.records.results import RunSummary
+from fedpl.records.rounds import RoundRecord, mean_over_blocks
 from fedpl.rounds.loop import RoundResult
-from fedpl.tracking.plots import cluster_order, heat_map
-from fedpl.tracking.records import mean_over_blocks
 
 Mode = Literal["online", "offline", "disabled"]
 
@@ -97,16 +99,15 @@ class WandbTracker:
         self.run.define_metric("round")
         self.run.define_metric("*", step_metric="round")
 
-    def round(self, record: dict[str, Any], result: RoundResult) -> None:
+    def round(self, record: RoundRecord, result: RoundResult) -> None:
         """Log a round's numbers, the similarity as an image and the weights as a table."""
         import wandb
 
         similarity, weights = mean_over_blocks(result.similarity), mean_over_blocks(result.weights)
         rows = [[name, *row] for name, row in zip(self.clients, weights.tolist(), strict=True)]
         title = f"Similarity of task vectors, round {result.round}"
-        clients = record["clients"]
         diagnostics: dict[str, Any] = {
-            f"server/{name}/{statistic}": function(clients[name])
+            f"server/{name}/{statistic}": function(getattr(record.clients, name))
             for name in ("row_sum", "absolute_weight", "effective_neighbours", "self_weight")
             for statistic, function in (("mean", np.mean), ("min", np.min), ("max", np.max))
         }
@@ -115,7 +116,7 @@ class WandbTracker:
             diagnostics["server/rejected"] = wandb.Table(columns=["client", "reason"], data=rejected)
         self.run.log(
             {
-                **flat({k: v for k, v in record.items() if k not in ("clients", "method", "rejected")}),
+                **flat(record.to_json()),
                 **diagnostics,
                 "server/similarity": _image(similarity, self.clients, title),
                 "server/weights": wandb.Table(columns=["client", *self.clients], data=rows),
@@ -124,23 +125,10 @@ class WandbTracker:
             step=result.round,
         )
 
-    def finish(self, summary: dict[str, Any]) -> None:
+    def finish(self, summary: RunSummary) -> None:
         """Write the closing scores to the run's summary and end the run."""
-        scores = {name: summary[name] for name in ("mean", "std", "worst", "bottom_decile")}
-        self.run.summary.update(flat({"test": scores, "total_seconds": summary["seconds"]["total"]}))
+        self.run.summary.update(flat({"test": encode(summary.test), "total_seconds": summary.seconds.total}))
         self.run.finish()
-
-
-def flat(value: dict[str, Any], prefix: str = "") -> dict[str, float | int]:
-    """Nested dictionaries as one with ``/`` in its keys; per-client entries and nulls are left out."""
-    found: dict[str, float | int] = {}
-    for key, item in value.items():
-        if isinstance(item, dict):
-            if key != "clients":
-                found |= flat(item, f"{prefix}{key}/")
-        elif isinstance(item, int | float):
-            found[prefix + key] = item
-    return found
 
 
 def _image(similarity: Any, clients: tuple[str, ...], title: str) -> Any:

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as Spec
 from jaxtyping import Bool, Float
 
 from ._columns import Boundaries, check_boundaries, default_block, shares, walk_of
-from ._gram import TILE, exclude, tiled_gram
+from ._gram import exclude, tiled_gram
 from ._mix import check_targets, walked_mix
 from ._precision import Precision, check_precision
 
@@ -106,7 +106,7 @@ def _gram(mesh: Mesh, axis: str, precision: Precision, boundaries: Boundaries): 
         plans = shares(boundaries, x.shape[1], mesh.size, default_block(x.shape[0], platform))
         parts = [plan.only(plan.full) for plan in plans], [plan.only(~plan.full) for plan in plans]
         walks = [walk_of(lax.axis_index(axis), part) for part in parts if any(len(own.start) for own in part)]
-        local = tiled_gram(x, walks, len(boundaries), precision, TILE[platform])
+        local = tiled_gram(x, walks, len(boundaries), precision, platform)
         return exclude(lax.psum(local, axis), mask)
 
     return run

@@ -15,7 +15,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from ._columns import Boundaries, check_boundaries, default_block, platform_of
-from ._gram import TILE, exclude, raw_gram, usable_rows
+from ._gram import exclude, raw_gram, usable_rows
 from ._mix import local_mix
 from ._panels import Panel, PanelReader, RowReader, cut, numbers, panel_width, reading_width
 from ._precision import Precision, check_precision
@@ -199,7 +199,7 @@ def _write(
 def _add_gram(total: Array, panel: Array, precision: Precision) -> Array:
     x, platform = numbers(panel), platform_of(panel)
     block = default_block(x.shape[0], platform)
-    return total + raw_gram(x, precision, ((0, x.shape[1]),), block, TILE[platform])[0]
+    return total + raw_gram(x, precision, ((0, x.shape[1]),), block, platform)[0]
 
 
 @partial(jax.jit, static_argnames="precision")

@@ -1,17 +1,36 @@
 """Clients whose training is arithmetic, so that rounds can be run, cut off and repeated in milliseconds."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from fedpl.layout import AdapterLayout
+from fedpl.conditions import FaultsConfig, PrivacyConfig
+from fedpl.method import Method
+from fedpl.objectives import Plain
 from fedpl.randomness import derive_seed
-from fedpl.rounds.executor import ClientUpdate, Job
+from fedpl.records.layout import AdapterLayout
+from fedpl.records.messages import (
+    Begin,
+    Census,
+    Company,
+    Failure,
+    Frozen,
+    Member,
+    Notice,
+    Report,
+    Seconds,
+    Work,
+)
+from fedpl.records.scores import Scores
 from fedpl.rounds.loop import Federation
-from fedpl.scores import Scores
 from fedpl.server import Aggregator
+from fedpl.site.faults import Faults
+from fedpl.site.memory import Memory
+from fedpl.site.privacy import privatise
+from fedpl.tasks.metrics import CLASSIFICATION
 
 LAYOUT = AdapterLayout.of(
     {f"layers.{i}.lora_{kind}": (2, 4) if kind == "A" else (4, 2) for i in range(2) for kind in "AB"}
@@ -27,56 +46,105 @@ class ToyExecutor:
         size: Clients that train together.
         trained: Clients in the order in which they were trained.
         shifts: What the frozen weights were moved by, in order.
-        states: What clients remember: how often they have trained.
-        sabotage: Called with a job and the client's row after training, for tests of what may go wrong.
+        memory: What clients remember: how often they have trained.
+        sabotage: Called with the work and the client's row after training, for tests of what may go wrong.
+        answers: Called with what would be answered, for tests of wrong answers.
     """
 
-    def __init__(self, size: int = 2) -> None:
+    def __init__(
+        self,
+        size: int = 2,
+        clients: Sequence[str] = CLIENTS,
+        faults: FaultsConfig = FaultsConfig(),  # noqa: B008
+        privacy: PrivacyConfig = PrivacyConfig(),  # noqa: B008
+        seed: int = 0,
+        groups: Mapping[str, str] | None = None,
+    ) -> None:
         self.size = size
         self.trained: list[tuple[int, str]] = []
-        self.states: dict[str, dict[str, torch.Tensor]] = {}
         self.shifts: list[torch.Tensor | None] = []
-        self.sabotage: Callable[[Job, torch.Tensor], None] = lambda job, row: None
+        self.memory = Memory()
+        self.faults = Faults(clients, faults, seed)
+        self.privacy, self.seed = privacy, seed
+        self.sabotage: Callable[[Work, torch.Tensor], None] = lambda work, row: None
+        self.answers: Callable[[Report], Sequence[Report]] = lambda report: [report]
+        members = tuple(
+            Member(c, 10 + len(c), {"accuracy": 0.5, "macro_f1": 0.25}, c, (groups or {}).get(c, ""))
+            for c in clients
+        )
+        initial = torch.linspace(-1, 1, LAYOUT.size)
+        self.census = Census(members, LAYOUT, initial, CLASSIFICATION, ("no", "yes"), "toy")
 
-    def groups(self, jobs: Sequence[Job]) -> list[list[Job]]:
-        return [list(jobs[i : i + self.size]) for i in range(0, len(jobs), self.size)]
+    def join(self) -> Census:
+        return self.census
 
-    def capacity(self) -> dict[str, int]:
-        return {"size": self.size}
+    def plan(self, work: Sequence[Work], capacity: Mapping[str, int] | None = None) -> Company:
+        if capacity:
+            self.size = capacity["size"]
+        there = [each.client for each in work if not self.faults.lost(each.client, each.round)]
+        groups = [there[i : i + self.size] for i in range(0, len(there), self.size)]
+        return Company(tuple(map(tuple, self.faults.company(groups))), {"size": self.size})
 
-    def set_capacity(self, capacity: dict[str, int]) -> None:
-        self.size = capacity["size"]
+    def tell(self, notice: Notice) -> None:
+        match notice:
+            case Begin():
+                self.memory = Memory(None if notice.folder is None else Path(notice.folder))
+            case Frozen():
+                self.shifts.append(None if notice.residual is None else notice.residual.clone())
 
-    def shift(self, residual: torch.Tensor | None) -> None:
-        self.shifts.append(None if residual is None else residual.clone())
+    def train(
+        self, work: Sequence[Work], company: Company, into: Mapping[str, torch.Tensor] | None = None
+    ) -> Iterator[Report | Failure]:
+        assert into is not None
+        asked = {each.client: each for each in work}
+        for members in company.groups:
+            group = [asked[client] for client in members if client in asked]
+            try:
+                reports = [self._train(each, len(group), into[each.client]) for each in group]
+            except RuntimeError as error:
+                reason = f"its training failed: {' '.join(f'{type(error).__name__}: {error}'.split())}"
+                yield Failure(tuple(each.client for each in group), reason, error, group[0].attempt)
+                continue
+            sent = {each.client: into[each.client] for each in group if each.sends}
+            for client, row in sent.items():
+                privatise(row, self.privacy, self.seed, asked[client].round, client)
+            if group:
+                self.faults.attack(sent, group[0].round)
+            for report in reports:
+                yield from self.answers(report)
 
-    def losses(self, clients: Sequence[str], vectors: torch.Tensor) -> torch.Tensor:
-        goals = [torch.full_like(vectors[0], len(client) - 3.5) for client in clients]
-        return torch.stack([(vectors - goal).square().mean(1) for goal in goals])
+    def _train(self, work: Work, together: int, row: torch.Tensor) -> Report:
+        self.trained.append((work.round, work.client))
+        received, choice = work.received, None
+        if received.dim() == 2:
+            goal = torch.full_like(received[0], len(work.client) - 3.5)
+            losses = (received - goal).square().mean(1)
+            choice = int(torch.where(losses.isfinite(), losses, torch.inf).argmin())
+            received = received[choice]
+        stream = torch.Generator().manual_seed(derive_seed(0, "toy", work.round, work.client))
+        goal = torch.randn(len(received), generator=stream)
+        count = self.memory.recall(work.client, work.memory).get("count", torch.zeros(1)) + 1
+        row.copy_(0.1 * (goal - received) + 1e-3 * together + 1e-3 * count)
+        self.sabotage(work, row)
+        scores = {split: {"accuracy": 0.5 + float(row[0]) / 100, "macro_f1": 0.25} for split in work.splits}
+        return Report(
+            work.client,
+            row,
+            10 + len(work.client),
+            3,
+            float(row.norm()),
+            scores,
+            Seconds(0.25, 0.0, 0.125),
+            self.memory.keep(work.client, {"count": count}),
+            choice,
+            self.faults.late(work.client, work.round),
+            work.attempt,
+        )
 
-    def client_state(self, client: str) -> dict[str, torch.Tensor]:
-        return self.states.get(client, {})
-
-    def load_client_state(self, client: str, state: dict[str, torch.Tensor]) -> None:
-        self.states[client] = dict(state)
-
-    def train(self, jobs: Iterable[Job], out: torch.Tensor) -> Iterator[ClientUpdate]:
-        jobs = list(jobs)
-        for job in jobs:
-            self.trained.append((job.round, job.client))
-            stream = torch.Generator().manual_seed(derive_seed(0, "toy", job.round, job.client))
-            goal = torch.randn(len(job.received), generator=stream)
-            count = self.states.get(job.client, {}).get("count", torch.zeros(1)) + 1
-            self.states[job.client] = {"count": count}
-            row = 0.1 * (goal - job.received) + 1e-3 * len(jobs) + 1e-3 * count
-            self.sabotage(job, row)
-            out[job.row] = row
-            tuned = {split: Scores(0.5 + float(row[0]) / 100, 0.25) for split in job.splits}
-            examples = 10 + len(job.client)
-            yield ClientUpdate(job.client, job.row, examples, 3, float(row.norm()), tuned, 0.25, 0.125)
-
-    def score(self, clients: Sequence[str], vectors: torch.Tensor, split: str) -> dict[str, Scores]:
-        return {client: Scores(float(v.sum()), 0.5) for client, v in zip(clients, vectors, strict=True)}
+    def score(self, clients: Sequence[str], models: torch.Tensor, split: str) -> dict[str, Scores]:
+        return {
+            c: {"accuracy": float(v.sum()), "macro_f1": 0.5} for c, v in zip(clients, models, strict=True)
+        }
 
 
 @pytest.fixture
@@ -84,13 +152,13 @@ def toy() -> Callable[..., Federation]:
     """Makes a federation of seven toy clients, `size` training together; else its fields."""
 
     def make(size: int = 2, **changes: Any) -> Federation:
-        fields = {
-            "clients": CLIENTS,
-            "layout": LAYOUT,
-            "aggregator": Aggregator(),
-            "executor": ToyExecutor(size),
-            "initial": torch.linspace(-1, 1, LAYOUT.size),
+        own = {
+            name: changes.pop(name) for name in ("faults", "privacy", "clients", "groups") if name in changes
         }
-        return Federation(**(fields | changes))
+        rule = changes.pop("aggregator", Aggregator())
+        objective = changes.pop("objective", None)
+        executor = changes.pop("executor", None) or ToyExecutor(size, seed=changes.get("seed", 0), **own)
+        method = Method("toy", objective or Plain(), rule)
+        return Federation(**({"method": method, "executor": executor} | changes))
 
     return make

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from fedpl.errors import UserError
 from fedpl.files import read_tensors, write_tensors
-from fedpl.rounds.checkpoints import Checkpoint, Checkpoints, Ledger
-from fedpl.rounds.executor import ClientUpdate
-from fedpl.rounds.journal import Delivery, Journal, Plan
-from fedpl.scores import Scores
+from fedpl.records.messages import Company, Report, Seconds
+from fedpl.rounds.checkpoints import Checkpoint, Checkpoints, Ledger, Outdated
+from fedpl.rounds.journal import Delivery, Journal
 from fedpl.server.state import ServerState, load_state, save_state
 
 
@@ -26,7 +25,7 @@ def checkpoint(round: int = 1) -> Checkpoint:
         state,
         Ledger(np.array([0, -1]), np.array([7, 0]), np.array([round, 0])),
         np.array([[1.5, 2.5], [0.0, 0.0]], np.float32),
-        {1: {"v": np.array([3.0, 4.0], np.float32), "a.b": np.array(0.25, np.float32)}},
+        {"a": "", "b": "0f" * 16},
         {"size": 4, "tokens": 2048},
         "origin",
         12.5,
@@ -132,48 +131,63 @@ def test_states_are_read_from_checkpoints_too(tmp_path: Path) -> None:
         load_state(tmp_path / "nowhere")
 
 
+def test_another_version_s_checkpoint_is_refused_and_not_passed_over(tmp_path: Path) -> None:
+    Checkpoints(tmp_path).save(checkpoint())
+    path = tmp_path / "round-000001.safetensors"
+    tensors, metadata = read_tensors(path)
+    del metadata["format"]
+    write_tensors(path, tensors, metadata)
+    with pytest.raises(Outdated, match=r"has format 1 of another version of fedpl, this one reads 2"):
+        Checkpoints(tmp_path).latest()
+
+
 def test_an_intact_file_of_another_kind(tmp_path: Path) -> None:
     path = tmp_path / "round-000001.safetensors"
-    write_tensors(path, {"x": np.zeros(2)}, {"round": "1"})
-    assert read_tensors(path)[1] == {"round": "1"}
+    written = {"round": "1", "format": "2"}
+    write_tensors(path, {"x": np.zeros(2)}, written)
+    assert read_tensors(path)[1] == written
     with pytest.raises(UserError, match="not a server state"):
         load_state(path)
     assert Checkpoints(tmp_path).latest() is None
 
 
 MATRIX = torch.arange(12.0).reshape(3, 4) / 7
-PLAN = Plan([["a", "c"], ["b"]], {"size": 2})
-SCORES = {"test": Scores(1 / 3, 0.1)}
+PLAN = Company((("a", "c"), ("b",)), {"size": 2})
+SCORES = {"test": {"accuracy": 1 / 3, "macro_f1": 0.1}}
+SECONDS = Seconds(0.1, 0.0, 0.2)
 DELIVERY = Delivery(
-    (ClientUpdate("a", 0, 5, 2, math.nan, {}, 0.1, 0.2), ClientUpdate("c", 2, 6, 2, 1 / 3, SCORES, 0.1, 0.2)),
+    (
+        Report("a", MATRIX[0], 5, 2, math.nan, {}, SECONDS, memory="0f"),
+        Report("c", MATRIX[2], 6, 2, 1 / 3, SCORES, SECONDS, choice=1, late=True, attempt=2),
+    ),
     {"b": "its training failed"},
-    {"a": {"v": torch.tensor([1.5])}, "c": {}},
 )
 
 
 def opened(folder: Path) -> Journal:
     journal = Journal(folder / "open")
     assert journal.open(3, PLAN) == PLAN
-    journal.write(0, DELIVERY, MATRIX)
+    journal.write(0, DELIVERY, 4)
     return journal
 
 
 def test_a_group_comes_back_as_it_was(tmp_path: Path) -> None:
-    delivery, rows = opened(tmp_path).read(0, 4)
-    assert rows.tobytes() == MATRIX[[0, 2]].numpy().tobytes()
+    delivery = opened(tmp_path).read(0, 4)
     assert repr(delivery) == repr(DELIVERY)
+    for report, row in zip(delivery.reports, (0, 2), strict=True):
+        assert report.vector.numpy().tobytes() == MATRIX[row].numpy().tobytes()
     assert opened(tmp_path).read(1, 4) is None
 
 
 def test_the_plan_of_an_interrupted_round_wins(tmp_path: Path) -> None:
     journal = opened(tmp_path)
-    other = Plan([["a"], ["b"], ["c"]], {"size": 1})
+    other = Company((("a",), ("b",), ("c",)), {"size": 1})
     assert journal.open(3, other) == PLAN
     assert journal.read(0, 4) is not None
 
 
-@pytest.mark.parametrize("plan", [PLAN, Plan([["a", "d"], ["b"]], {"size": 2})])
-def test_another_round_or_other_clients_start_anew(tmp_path: Path, plan: Plan) -> None:
+@pytest.mark.parametrize("plan", [PLAN, Company((("a", "d"), ("b",)), {"size": 2})])
+def test_another_round_or_other_clients_start_anew(tmp_path: Path, plan: Company) -> None:
     journal = opened(tmp_path)
     assert journal.open(4 if plan is PLAN else 3, plan) == plan
     assert journal.read(0, 4) is None

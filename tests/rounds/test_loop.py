@@ -2,21 +2,22 @@
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from fedpl.clients.hardware import Hardware
-from fedpl.clients.trainer import ClientTrainer
 from fedpl.conditions import ParticipationConfig
 from fedpl.config import ClientConfig, Config, LoraSettings, ModelConfig
 from fedpl.data import Columns, FederatedData, TextFiles
-from fedpl.rounds.executor import ClientUpdate, Job, LocalExecutor, local_executor
-from fedpl.rounds.first_round import FirstRoundMemo
+from fedpl.executors.here import Here
+from fedpl.executors.memo import FirstRoundMemo
+from fedpl.method import Method
+from fedpl.records.messages import Answer, Census, Company, Work
 from fedpl.rounds.loop import Federation, RoundResult, run_rounds
+from fedpl.runs.prepared import prepare
 from fedpl.server import Aggregator, FactorWise, FedBip, Ifca, Local, Residual, Uniform
 from fedpl.server.state import TaskVectors
 
@@ -29,14 +30,13 @@ def config(small_model: Path, small_table: Path) -> Config:
         data=TextFiles((str(small_table),), Columns(split="split")),
         model=ModelConfig(path=str(small_model)),
         lora=LoraSettings(r=2),
-        client=ClientConfig(batch_size=5, epochs=1),
+        client=ClientConfig(batch_size=5, epochs=1, cohort_size=1),
+        accelerator="cpu",
     )
 
 
 def federation(config: Config, aggregator: Aggregator, data: FederatedData | None = None) -> Federation:
-    data = data or config.data.load(config.seed)
-    trainer = ClientTrainer(config, data, Hardware(torch.device("cpu"), "32-true"))
-    return Federation(data.ids, trainer.layout, aggregator, LocalExecutor(trainer), trainer.initial())
+    return Federation(Method("method", aggregator=aggregator), prepare(config, data).executor)
 
 
 def last(rounds: Iterator[RoundResult]) -> tuple[RoundResult, np.ndarray]:
@@ -48,7 +48,7 @@ def last(rounds: Iterator[RoundResult]) -> tuple[RoundResult, np.ndarray]:
 def test_a_round_is_receive_train_compare_mix(config: Config) -> None:
     """θ̄ᵢ + Σₖ pᵢₖ τₖ, computed here from the recorded parts of two rounds."""
     run = federation(config, FEDBIP)
-    before = np.tile(run.initial.numpy(), (3, 1)).astype(np.float64)
+    before = np.tile(run.census.initial.numpy(), (3, 1)).astype(np.float64)
     for result in run_rounds(run, 2):
         expected = before + result.weights[0].astype(np.float64) @ result.vectors.numpy().astype(np.float64)
         np.testing.assert_allclose(np.asarray(result.state.personal), expected, rtol=1e-5, atol=1e-6)
@@ -73,30 +73,31 @@ def test_order_of_clients_does_not_matter(config: Config) -> None:
     np.testing.assert_allclose(reversed_[::-1], forward, rtol=1e-4, atol=1e-6)
 
 
-class Backwards(LocalExecutor):
+class Backwards(Here):
     """Trains the last client first."""
 
-    def groups(self, jobs: Sequence[Job]) -> list[list[Job]]:
-        return super().groups(jobs)[::-1]
+    def plan(self, work: Sequence[Work], capacity: Mapping[str, int] | None = None) -> Company:
+        company = super().plan(work, capacity)
+        return company._replace(groups=company.groups[::-1])
 
 
 def test_order_of_training_does_not_matter_at_all(config: Config) -> None:
     run = federation(config, FEDBIP)
     first, forward = last(run_rounds(run, 2))
-    again = dataclasses.replace(run, executor=Backwards(run.executor.trainer))
+    again = dataclasses.replace(run, executor=Backwards(run.executor.site))
     second, backward = last(run_rounds(again, 2))
     assert np.array_equal(forward, backward)
-    assert [u.client for u in first.updates] == [u.client for u in second.updates] == list(run.clients)
+    assert [u.client for u in first.reports] == [u.client for u in second.reports] == list(run.clients)
 
 
 def test_identical_clients_make_fedbip_equal_to_fedavg(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Same data and, the client's name taken out of the key, the same streams."""
-    import fedpl.clients.trainer as trainer
+    import fedpl.training.partitions as partitions
     from fedpl.randomness import derive_seed
 
-    monkeypatch.setattr(trainer, "derive_seed", lambda s, stage, r=0, client="": derive_seed(s, stage, r))
+    monkeypatch.setattr(partitions, "derive_seed", lambda s, stage, r=0, client="": derive_seed(s, stage, r))
     one = config.data.load(0).clients[0]
     twins = tuple(dataclasses.replace(one, id=name) for name in ("x", "y", "z"))
     data = FederatedData(twins, ("no", "yes"))
@@ -110,7 +111,7 @@ def test_identical_clients_make_fedbip_equal_to_fedavg(
 
 
 def test_conflicting_clients_are_told_apart(config: Config) -> None:
-    longer = dataclasses.replace(config, client=ClientConfig(batch_size=5, epochs=6))
+    longer = dataclasses.replace(config, client=ClientConfig(batch_size=5, epochs=6, cohort_size=1))
     result, _ = last(run_rounds(federation(longer, FEDBIP), 2))
     one, three, two = 0, 1, 2  # ids in sorted order: one-a, three-b, two-a
     similarity = result.similarity[0]
@@ -129,7 +130,7 @@ def test_the_test_split_is_scored_only_at_the_end(config: Config) -> None:
 def test_every_report_reaches_the_listener(config: Config) -> None:
     heard: list[tuple[int, str]] = []
     listen = dataclasses.replace(
-        federation(config, FEDBIP), on_update=lambda round, update: heard.append((round, update.client))
+        federation(config, FEDBIP), heard=lambda round, report: heard.append((round, report.client))
     )
     list(run_rounds(listen, 2))
     assert heard == [(round, client) for round in (1, 2) for client in listen.clients]
@@ -138,39 +139,48 @@ def test_every_report_reaches_the_listener(config: Config) -> None:
 def test_traffic_and_steps_are_counted(config: Config) -> None:
     run = federation(config, FEDBIP)
     result = next(run_rounds(run, 1))
-    assert result.bytes_up == result.bytes_down == 3 * run.layout.size * 4
-    assert [update.steps for update in result.updates] == [4, 4, 4]
-    assert [update.examples for update in result.updates] == [16, 16, 16]
+    assert result.bytes_up == result.bytes_down == 3 * run.census.layout.size * 4
+    assert [update.steps for update in result.reports] == [4, 4, 4]
+    assert [update.examples for update in result.reports] == [16, 16, 16]
 
 
-class Counting(LocalExecutor):
+class Counting(Here):
     """Counts the clients it trains."""
 
     trained = 0
 
-    def train(self, jobs: Iterable[Job], out: torch.Tensor) -> Iterator[ClientUpdate]:
-        for update in super().train(jobs, out):
+    def train(
+        self, work: Sequence[Work], company: Company, into: Mapping[str, torch.Tensor] | None = None
+    ) -> Iterator[Answer]:
+        for answer in super().train(work, company, into):
             self.trained += 1
-            yield update
+            yield answer
 
 
 def test_a_shared_first_round_is_trained_once_and_changes_nothing(config: Config) -> None:
     run = federation(config, FEDBIP)
-    counting = Counting(run.executor.trainer)
+    counting = Counting(run.executor.site)
     shared = dataclasses.replace(run, executor=FirstRoundMemo(counting))
     for aggregator in (FEDBIP, Aggregator(weighting=Uniform())):
-        _, expected = last(run_rounds(dataclasses.replace(run, aggregator=aggregator), 2))
-        _, found = last(run_rounds(dataclasses.replace(shared, aggregator=aggregator), 2))
+        method = Method("method", aggregator=aggregator)
+        _, expected = last(run_rounds(dataclasses.replace(run, method=method), 2))
+        _, found = last(run_rounds(dataclasses.replace(shared, method=method), 2))
         assert np.array_equal(found, expected)
     assert counting.trained == 3 + 3 + 3
 
 
 def test_a_first_round_from_elsewhere_is_trained_anew(config: Config) -> None:
     run = federation(config, FEDBIP)
-    counting = Counting(run.executor.trainer)
-    shared = dataclasses.replace(run, executor=FirstRoundMemo(counting))
-    list(run_rounds(shared, 1))
-    list(run_rounds(dataclasses.replace(shared, initial=run.initial + 1), 1))
+
+    class Elsewhere(FirstRoundMemo):
+        def join(self) -> Census:
+            census = super().join()
+            return census._replace(initial=census.initial + self.moved)
+
+    counting = Counting(run.executor.site)
+    memo = Elsewhere(counting)
+    for memo.moved in (0, 1, 1):
+        list(run_rounds(dataclasses.replace(run, executor=memo), 1))
     assert counting.trained == 6
 
 
@@ -185,11 +195,11 @@ RULES = {
 @pytest.mark.parametrize("rule", RULES)
 def test_absent_clients_keep_their_aggregate_bit_for_bit(rule: str, toy: Callable[..., Federation]) -> None:
     run = toy(participation=PARTIAL, aggregator=RULES[rule])
-    before = np.tile(run.initial.numpy(), (7, 1))
+    before = np.tile(run.census.initial.numpy(), (7, 1))
     everybody: set[int] = set()
     for result in run_rounds(run, 8):
         after = np.array(result.state.personal)
-        present = [update.row for update in result.updates]
+        present = [run.clients.index(report.client) for report in result.reports]
         absent = sorted(set(range(7)) - set(present))
         assert len(present) == result.drawn == 3
         assert np.array_equal(after[absent].view(np.int32), before[absent].view(np.int32))
@@ -211,11 +221,11 @@ def test_clients_that_take_part_choose_their_model(toy: Callable[..., Federation
     settings = Ifca(models=2, spread=0.5)
     run = toy(participation=PARTIAL, aggregator=Aggregator(weighting=settings, combine=FactorWise("models")))
     chosen: dict[str, int] = {}
-    personal = np.tile(run.initial.numpy(), (7, 1))
+    personal = np.tile(run.census.initial.numpy(), (7, 1))
     for result in run_rounds(run, 6):
         labels = np.asarray(result.state.memory["ifca.labels"])
         models = np.asarray(result.state.memory["ifca.models"])
-        rows = [update.row for update in result.updates]
+        rows = [run.clients.index(report.client) for report in result.reports]
         after = np.array(result.state.personal)
         absent = sorted(set(range(7)) - set(rows))
         assert np.array_equal(after[absent], personal[absent])
@@ -229,7 +239,7 @@ def test_clients_that_take_part_choose_their_model(toy: Callable[..., Federation
 
 def test_the_frozen_weights_are_moved_by_the_server_s_residual(toy: Callable[..., Federation]) -> None:
     run = toy(aggregator=Aggregator(weighting=Uniform(), combine=Residual()))
-    residuals = [np.array(result.state.memory["residual"]) for result in run_rounds(run, 3)]
+    residuals = [np.array(result.state.residual) for result in run_rounds(run, 3)]
     first, *moved = run.executor.shifts
     assert first is None, "what another method left is taken away"
     assert np.abs(residuals[0]).max() > 0
@@ -240,11 +250,11 @@ def test_the_frozen_weights_are_moved_by_the_server_s_residual(toy: Callable[...
 def test_participants_are_aggregated_as_if_the_others_did_not_exist(toy: Callable[..., Federation]) -> None:
     run = toy(participation=PARTIAL)
     result = next(run_rounds(run, 3))
-    rows = [update.row for update in result.updates]
+    rows = [run.clients.index(report.client) for report in result.reports]
     tau = result.vectors.numpy()[rows].astype(np.float64)
     unit = tau / np.linalg.norm(tau, axis=1, keepdims=True)
     similarity = unit @ unit.T
-    expected = run.initial.numpy() + similarity / similarity.sum(1, keepdims=True) @ tau
+    expected = run.census.initial.numpy() + similarity / similarity.sum(1, keepdims=True) @ tau
     np.testing.assert_allclose(np.asarray(result.state.personal)[rows], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -258,12 +268,13 @@ def test_ages_and_what_was_sent_last(toy: Callable[..., Federation]) -> None:
             return super().update(state, vectors, layout)
 
     run = toy(participation=PARTIAL, aggregator=Watching())
-    last = {row: (-1, np.zeros(run.layout.size)) for row in range(7)}
+    last = {row: (-1, np.zeros(run.census.layout.size)) for row in range(7)}
     for result in run_rounds(run, 8):
         vectors = seen[-1]
         last = {row: (age + (age >= 0), tau) for row, (age, tau) in last.items()}
-        for update in result.updates:
-            last[update.row] = 0, result.vectors[update.row].numpy().copy()
+        for report in result.reports:
+            row = run.clients.index(report.client)
+            last[row] = 0, result.vectors[row].numpy().copy()
         assert vectors.age.tolist() == [age for age, _ in last.values()]
         assert vectors.mask.tolist() == [age == 0 for age, _ in last.values()]
         assert np.array_equal(vectors.matrix, np.stack([tau for _, tau in last.values()]))
@@ -274,16 +285,16 @@ def test_ages_and_what_was_sent_last(toy: Callable[..., Federation]) -> None:
 def test_traffic_counts_who_takes_part(toy: Callable[..., Federation]) -> None:
     run = toy(participation=PARTIAL)
     for result in run_rounds(run, 2):
-        assert result.bytes_up == result.bytes_down == 3 * run.layout.size * 4
+        assert result.bytes_up == result.bytes_down == 3 * run.census.layout.size * 4
 
 
 def test_partial_rounds_by_real_training(config: Config) -> None:
     """Who is absent is not trained and has no tuned model; everybody's aggregate is scored."""
     run = dataclasses.replace(federation(config, FEDBIP), participation=ParticipationConfig(fraction=0.5))
-    counting = Counting(run.executor.trainer)
+    counting = Counting(run.executor.site)
     result, _ = last(run_rounds(dataclasses.replace(run, executor=counting), 2))
     assert counting.trained == 4
-    assert set(result.tuned("test")) == {update.client for update in result.updates}
+    assert set(result.tuned("test")) == {update.client for update in result.reports}
     assert set(result.aggregated["test"]) == set(run.clients)
 
 
@@ -294,19 +305,13 @@ def test_a_client_whose_data_crash_training_is_found_among_others(
     """A token that the model does not have: an error of torch in the middle of the cohort."""
     config = dataclasses.replace(config, client=dataclasses.replace(config.client, cohort_size=size))
     data = config.data.load(config.seed)
-    trainer = ClientTrainer(config, data, Hardware(torch.device("cpu"), "32-true"))
-    trainer.tokens["two-a", "train"].ids[3][:] = 10_000
-    run = Federation(
-        data.ids,
-        trainer.layout,
-        FEDBIP,
-        local_executor(trainer),
-        trainer.initial(),
-        participation=ParticipationConfig(on_client_error="skip"),
+    run = dataclasses.replace(
+        federation(config, FEDBIP, data), participation=ParticipationConfig(on_client_error="skip")
     )
-    start = np.tile(run.initial.numpy(), (3, 1))
+    run.executor.site.worker.partitions.examples["two-a", "train"].ids[3][:] = 10_000
+    start = np.tile(run.census.initial.numpy(), (3, 1))
     result, personal = last(run_rounds(run, 2))
-    assert [update.client for update in result.updates] == ["one-a", "three-b"]
+    assert [update.client for update in result.reports] == ["one-a", "three-b"]
     assert "its training failed: IndexError" in result.rejected["two-a"]
     assert "training 'two-a' failed" in caplog.text
     assert np.array_equal(personal[2], start[2])

@@ -9,75 +9,53 @@ import torch
 
 from fedpl.conditions import FaultsConfig, ParticipationConfig
 from fedpl.errors import UserError
+from fedpl.records.messages import Report, Work
 from fedpl.rounds import loop
-from fedpl.rounds.executor import ClientUpdate, Job
 from fedpl.rounds.loop import Federation, run_rounds
-from fedpl.rounds.sampling import Cohort
 from fedpl.rounds.vetting import vet
 from fedpl.server import Aggregator, Uniform
 
-ASKED = {"a": 0, "b": 1, "c": 2, "d": 3}
+CLIENTS = ("a", "b", "c", "d")
 
 
-def update(client: str, row: int, examples: int = 5) -> ClientUpdate:
-    return ClientUpdate(client, row, examples, 1, 0.5, {}, 0.0, 0.0)
-
-
-GOOD = [update(client, row) for client, row in ASKED.items()]
-
-
-def matrix(scale: float = 1.0) -> torch.Tensor:
-    """Four vectors of length 2, the last one `scale` times as long."""
+def reports(scale: float = 1.0) -> list[Report]:
+    """Four answers with vectors of length 2, the last one `scale` times as long."""
     rows = torch.ones(4, 4)
     rows[3] *= scale
-    return rows
+    return [Report(client, row, 5, 1, 0.5, {}) for client, row in zip(CLIENTS, rows, strict=True)]
 
 
 def test_good_answers_are_used() -> None:
-    assert vet(GOOD, ASKED, (), matrix(), 100.0) == {}
+    assert vet(reports(), 100.0) == {}
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_one_number_that_is_not_finite(bad: float) -> None:
-    rows = matrix()
-    rows[1, 2] = bad
-    assert vet(GOOD, ASKED, (), rows, 100.0) == {"b": "its task vector is not finite"}
+    found = reports()
+    found[1].vector[2] = bad
+    assert vet(found, 100.0) == {"b": "its task vector is not finite"}
 
 
 def test_absurd_lengths_relative_to_the_median() -> None:
-    assert vet(GOOD, ASKED, (), matrix(9.9), 10.0) == {}
-    assert "has length 22, the limit is 20" in vet(GOOD, ASKED, (), matrix(11.0), 10.0)["d"]
-    assert vet(GOOD, ASKED, (), matrix(1e30), None) == {}
-    assert list(vet(GOOD, ASKED, (), matrix(1e30), 10.0)) == ["d"], "its float32 norm would overflow"
+    assert vet(reports(9.9), 10.0) == {}
+    assert "has length 22, the limit is 20" in vet(reports(11.0), 10.0)["d"]
+    assert vet(reports(1e30), None) == {}
+    assert list(vet(reports(1e30), 10.0)) == ["d"], "its float32 norm would overflow"
 
 
 def test_without_any_movement_there_is_no_limit() -> None:
-    rows = torch.zeros(4, 4)
-    rows[3] = 1
-    assert vet(GOOD, ASKED, (), rows, 10.0) == {}
-
-
-def test_a_client_that_answers_twice_does_not_count() -> None:
-    assert vet([*GOOD, update("c", 2)], ASKED, (), matrix(), None) == {"c": "answered 2 times"}
-
-
-def test_a_client_that_was_not_asked() -> None:
-    assert vet([*GOOD[:3], update("z", 9)], ASKED, (), matrix(), None) == {"z": "was not asked"}
-
-
-def test_a_row_that_is_not_the_client_s_own_takes_its_owner_along() -> None:
-    found = vet([*GOOD[:3], update("d", 1)], ASKED, (), matrix(), None)
-    assert found == {"d": "answered for row 1, its own is 3", "b": "its row was filled by 'd'"}
+    found = [report._replace(vector=torch.zeros(4)) for report in reports()[:3]]
+    assert vet([*found, reports()[3]], 10.0) == {}
 
 
 def test_late_and_empty_answers() -> None:
-    answers = [*GOOD[:3], update("d", 3, examples=0)]
-    found = vet(answers, ASKED, ("a",), matrix(), None)
+    late, *others, empty = reports()
+    found = vet([late._replace(late=True), *others, empty._replace(examples=0)], None)
     assert found == {"a": "answered late", "d": "claims 0 training examples"}
 
 
 def spoil(client: str, change: Callable[[torch.Tensor], object], round: int = 2):  # type: ignore[no-untyped-def]
-    def sabotage(job: Job, row: torch.Tensor) -> None:
+    def sabotage(job: Work, row: torch.Tensor) -> None:
         if (job.client, job.round) == (client, round):
             change(row)
 
@@ -105,10 +83,10 @@ def test_a_bad_vector_moves_nobody_and_the_round_goes_on(
     spoilt.executor.sabotage = spoil("cleo", change)
     _, second = run_rounds(spoilt, 2)
     assert reason in second.rejected["cleo"]
-    assert [u.client for u in second.updates] == [c for c in spoilt.clients if c != "cleo"]
+    assert [u.client for u in second.reports] == [c for c in spoilt.clients if c != "cleo"]
     assert second.ledger.age.tolist() == [0, 0, -1, 0, 0, 0, 0]
     assert np.isfinite(np.asarray(second.state.personal)).all()
-    cohorts = [Cohort(tuple(range(7))), Cohort((0, 1, 3, 4, 5, 6))]
+    cohorts = [tuple(range(7)), (0, 1, 3, 4, 5, 6)]
     monkeypatch.setattr(loop, "draw", lambda *_: cohorts.pop(0))
     _, other = run_rounds(away, 2)
     assert np.array_equal(np.asarray(second.state.personal), np.asarray(other.state.personal))
@@ -134,13 +112,13 @@ def test_a_client_that_crashes_alone_is_found_and_left_out(
     _, second, third = run_rounds(federation, 3)
     assert second.rejected == {"cleo": "its training failed: RuntimeError: bad label"}
     assert third.rejected == {}
-    assert len(second.updates) == 6
+    assert len(second.reports) == 6
     assert "training 'cleo' failed" in caplog.text
     assert "Traceback" in caplog.text
     # cleo and dan trained together: dan's failed attempt left no trace in what he remembers.
-    assert {c: int(s["count"]) for c, s in federation.executor.states.items()} == {
-        client: 2 if client == "cleo" else 3 for client in federation.clients
-    }
+    memory = federation.executor.memory
+    counts = {c: int(memory.recall(c, digest)["count"]) for c, digest in third.memories.items()}
+    assert counts == {client: 2 if client == "cleo" else 3 for client in federation.clients}
 
 
 def test_a_crash_ends_the_run_unless_told_otherwise(toy: Callable[..., Federation]) -> None:
@@ -159,7 +137,7 @@ def test_lost_and_late_clients_keep_what_they_have(
 ) -> None:
     federation = toy(faults=FaultsConfig(lost=0.3, late=0.3), seed=3)
     rows = {client: row for row, client in enumerate(federation.clients)}
-    before = np.tile(federation.initial.numpy(), (7, 1))
+    before = np.tile(federation.census.initial.numpy(), (7, 1))
     seen: set[str] = set()
     for result in run_rounds(federation, 6):
         after = np.array(result.state.personal)
@@ -167,11 +145,11 @@ def test_lost_and_late_clients_keep_what_they_have(
             seen.add(reason)
             assert f"round {result.round}: '{client}' is left out: {reason}" in caplog.messages
             assert np.array_equal(after[rows[client]], before[rows[client]])
-        for done in result.updates:
-            assert not np.array_equal(after[done.row], before[done.row])
+        for done in result.reports:
+            assert not np.array_equal(after[rows[done.client]], before[rows[done.client]])
         lost = sum(reason == "never answered" for reason in result.rejected.values())
-        assert (result.drawn, len(result.updates)) == (7, 7 - len(result.rejected))
-        assert result.bytes_down == 7 * federation.layout.size * 4
-        assert result.bytes_up == (7 - lost) * federation.layout.size * 4
+        assert (result.drawn, len(result.reports)) == (7, 7 - len(result.rejected))
+        assert result.bytes_down == 7 * federation.census.layout.size * 4
+        assert result.bytes_up == (7 - lost) * federation.census.layout.size * 4
         before = after
     assert seen == {"never answered", "answered late"}

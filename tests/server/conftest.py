@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from fedpl.layout import AdapterLayout
+from fedpl.records.layout import AdapterLayout
 from fedpl.server.state import TaskVectors
 
 SHAPES = {

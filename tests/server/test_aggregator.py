@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedpl.errors import UserError
-from fedpl.layout import AdapterLayout
+from fedpl.records.layout import AdapterLayout
 from fedpl.server import Aggregator, BySize, Cosine, FedBip, Local, Uniform, Weighting
 from fedpl.server.state import TaskVectors, load_state, save_state
 

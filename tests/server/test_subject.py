@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedpl.layout import AdapterLayout
+from fedpl.records.layout import AdapterLayout
 from fedpl.server import (
     Aggregator,
     CentredCosine,

@@ -1,39 +1,55 @@
 import io
+import math
+from dataclasses import replace
 
 from rich.console import Console
+from rich.table import Table
 
+from fedpl.records.messages import Seconds
 from fedpl.tracking.progress import Display, closing_table, round_line
+from tests.made_up import REGRESSION, record, result, summary
 
-SCORES = {"mean": {"accuracy": 0.8125}, "worst": {"accuracy": 0.5}}
-RECORD = {
-    "method": "fedbip",
-    "round": 2,
-    "train_loss": 0.25,
-    "participants": 3,
-    "clients": {"id": ["a", "b", "c"]},
-    "seconds": {"train": 1.5, "aggregate": 0.002, "evaluate": 0.5},
-    "validation": {"aggregated": SCORES, "tuned": SCORES},
-}
+RECORD = replace(
+    record({"a": 1.0, "b": 0.75, "c": 0.5}), method="fedbip", round=2, seconds=Seconds(1.5, 0.002, 0.5)
+)
 
 
 def test_a_round_in_one_line() -> None:
     assert round_line(RECORD, 5) == (
-        "fedbip  round 2/5  loss 0.250  aggregated 81.2 (worst 50.0)  tuned 81.2 (worst 50.0)  "
+        "fedbip  round 2/5  loss 0.250  aggregated 75.0 (worst 50.0)  tuned 75.0 (worst 50.0)  "
         "train 1.5 s, aggregate 2 ms"
     )
-    assert "loss not finite" in round_line(RECORD | {"train_loss": None}, 5)
-    partial = round_line(RECORD | {"participants": 2, "epsilon": 1.5}, 5)
+    assert "loss not finite" in round_line(replace(RECORD, train_loss=math.nan), 5)
+    partial = round_line(replace(RECORD, participants=2, epsilon=1.5), 5)
     assert "loss 0.250  2 of 3 clients  aggregated" in partial
     assert "  ε 1.500  train" in partial
 
 
+def test_a_round_of_another_task_follows_its_metric() -> None:
+    line = round_line(record({"a": 0.5, "b": 1.25}, REGRESSION), 5)
+    assert "aggregated 0.875 (worst 1.250)  tuned 0.875 (worst 1.250)" in line
+
+
+def column(table: Table, place: int) -> list[str]:
+    return list(table.columns[place].cells)
+
+
 def test_a_client_without_a_tuned_model_has_a_dash() -> None:
-    entry = {"accuracy": 0.5, "macro_f1": 0.25}
-    models = {"aggregated": entry, "tuned": None, "majority": entry}
-    statistics = {name: models | {"tuned": entry} for name in ("mean", "std", "worst", "bottom_decile")}
-    summary = {"method": "m", "rounds": 1, "baselines": {}, "clients": {"a": models}} | statistics
-    table = closing_table(summary)
-    assert [next(iter(column.cells)) for column in table.columns] == ["a", "50.0", "–", "50.0"]
+    table = closing_table(summary({"a": 0.5, "b": 0.75}, tuned=["b"]))
+    assert table.title == "Test accuracy, %, after 1 rounds"
+    assert [next(iter(column.cells)) for column in table.columns] == ["a", "50.0", "–", "25.0"]
+    assert [column.header for column in table.columns][-1] == "majority class"
+    assert column(table, 1)[2:] == ["62.5", "12.5", "50.0", "52.5", "62.5"]
+    assert column(table, 0)[2:] == ["mean", "std", "worst", "bottom decile", "mean macro-F1"]
+
+
+def test_the_closing_table_of_another_task() -> None:
+    baselines = {"local": result({"a": 1.5, "b": 2.0}, REGRESSION)}
+    table = closing_table(summary({"a": 0.5, "b": 0.75}, REGRESSION, baselines))
+    assert table.title == "Test rmse, after 1 rounds"
+    assert [column.header for column in table.columns][-1] == "without learning"
+    assert column(table, 1)[:5] == ["1.500", "2.000", "1.750", "0.250", "2.000"]
+    assert column(table, 0)[-1] == "mean pearson"
 
 
 def shown(terminal: bool, enabled: bool) -> str:

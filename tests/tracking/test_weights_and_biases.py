@@ -7,7 +7,7 @@ import wandb
 
 from fedpl.config import WandbConfig
 from fedpl.fit import main
-from fedpl.tracking.weights_and_biases import WandbTracker, choose_mode, flat, logged_in
+from fedpl.tracking.weights_and_biases import WandbTracker, choose_mode, logged_in
 
 
 @pytest.fixture(autouse=True)
@@ -83,11 +83,6 @@ class Silent:
     """A run that records nothing."""
 
     def define_metric(self, *_: object, **__: object) -> None: ...
-
-
-def test_flat_leaves_clients_and_nulls_out() -> None:
-    nested = {"a": {"b": 1, "clients": {"x": 2}}, "c": None, "d": 0.5, "name": "text"}
-    assert flat(nested) == {"a/b": 1, "d": 0.5}
 
 
 def test_an_offline_run_holds_metrics_pictures_and_configuration(

@@ -1,0 +1,73 @@
+"""Runs what a comparison still lacks, one after another on one loaded model."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from fedpl.compare.plan import Entry
+from fedpl.records.results import RunSummary
+from fedpl.records.rounds import RoundRecord
+from fedpl.rounds.loop import RoundResult
+from fedpl.runs.experiment import run
+from fedpl.runs.prepared import Workshop, shareable
+from fedpl.tracking.progress import round_line
+
+
+class RoundLines:
+    """Prints a line a round.
+
+    Args:
+        console: Where to print.
+        rounds: How many there will be.
+        prefix: What to print before each.
+    """
+
+    def __init__(self, console: Console, rounds: int, prefix: str = "") -> None:
+        self.console, self.rounds, self.prefix = console, rounds, prefix
+
+    def round(self, record: RoundRecord, result: RoundResult) -> None:
+        text = self.prefix + round_line(record, self.rounds)
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    def finish(self, summary: RunSummary) -> None:
+        """The comparison's table says the rest."""
+
+
+def run_missing(entries: Sequence[Entry], console: Console) -> None:
+    """Run every entry without a result.
+
+    One that was cut off goes on after the last round that is on disk.
+
+    Args:
+        entries: The plan.
+        console: Where to print.
+
+    Raises:
+        UserError: If data, model or hardware are not as configured.
+    """
+    workshop = Workshop()
+    for entry in _grouped(entries):
+        if entry.finished:
+            console.print(f"{entry.method}, seed {entry.seed}: finished before", highlight=False)
+            continue
+        resume = entry.folder if (entry.folder / "config.yaml").is_file() else None
+        config = entry.run.config
+        lines = RoundLines(console, config.rounds, f"seed {entry.seed}  ")
+        watchers = [lines] if config.tracking.progress else []
+        quiet = Console(quiet=True)
+        prepared = workshop.prepare(config)
+        _, settings, resolved = entry.run
+        run(config, settings, resolved, quiet, watchers=watchers, resume=resume, prepared=prepared)
+
+
+def _grouped(entries: Sequence[Entry]) -> list[Entry]:
+    """Entries that train identically next to each other, else in their order: they share a first round."""
+    groups: list[list[Entry]] = []
+    for entry in entries:
+        for group in groups:
+            if shareable(group[0].run.config) == shareable(entry.run.config):
+                group.append(entry)
+                break
+        else:
+            groups.append([entry])
+    return [entry for group in groups for entry in group]

@@ -1,0 +1,119 @@
+"""What a comparison runs: an ordinary run directory per method and seed, all checked before any work."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from fedpl.cli import Invocation, invocation, make_parser
+from fedpl.compare.methods import method_file, with_method
+from fedpl.errors import UserError
+from fedpl.records.results import RunSummary
+from fedpl.runs.resume import flat
+
+# Settings that the comparison itself decides, and what to use instead.
+_OWN = {
+    "method": "--methods",
+    "seed": "--seeds",
+    "run_dir": "--out",
+    "baselines": "--methods local,fedavg,...",
+    "tracking.wandb.group": "--out, whose name is the group's",
+    "tracking.wandb.name": "--out, whose run directories name the runs",
+}
+
+
+class Entry(NamedTuple):
+    """One run of a comparison.
+
+    Attributes:
+        method: The method's name: that of its file.
+        seed: The seed.
+        folder: Its run directory.
+        run: What is run.
+    """
+
+    method: str
+    seed: int
+    folder: Path
+    run: Invocation
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run directory already holds the whole result."""
+        try:
+            RunSummary.read(self.folder)
+        except UserError:
+            return False
+        return True
+
+
+def numbers(text: str) -> list[int]:
+    """Seeds from ``0,1,2``.
+
+    Raises:
+        UserError: If it is not a list of different whole numbers from 0.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdigit() for word in words) or len(set(words)) != len(words):
+        raise UserError(f"--seeds: expected different whole numbers like 0,1,2, got '{text}'")
+    return [int(word) for word in words]
+
+
+def plan(methods: Sequence[str], seeds: Sequence[int], argv: list[str], out: Path) -> list[Entry]:
+    """All runs of a comparison, seed by seed.
+
+    Args:
+        methods: Names or files of methods.
+        seeds: Seeds.
+        argv: Settings for all runs: ``--config`` files and dotted overrides. A method's file comes after the
+            former and before the latter.
+        out: The comparison's directory.
+
+    Raises:
+        UserError: If anything about the runs can be seen to be wrong, or `out` holds other runs.
+    """
+    for word in argv:
+        key = word.removeprefix("--").split("=", 1)[0]
+        if word.startswith("--") and key in _OWN:
+            raise UserError(f"--{key}: a comparison sets it itself; use {_OWN[key]}")
+    files = {Path(name).stem: method_file(name) for name in methods}
+    if len(files) != len(methods):
+        raise UserError(f"--methods: name each once, and files differently, got {','.join(methods)}")
+    parser = make_parser("python -m fedpl.compare", "")
+    entries = []
+    for seed in seeds:
+        for name, file in files.items():
+            folder = out / f"{name}-s{seed}"
+            own = (
+                f"--method={name}",
+                f"--seed={seed}",
+                "--baselines=[]",
+                f"--tracking.wandb.group={out.name}",
+            )
+            try:
+                run = invocation(parser, [*with_method(argv, file), *own])
+            except UserError as error:
+                raise UserError(f"{name}: {error}") from None
+            run = run._replace(config=replace(run.config, run_dir=str(folder)))
+            _check_folder(folder, run.resolved)
+            entries.append(Entry(name, seed, folder, run))
+    return entries
+
+
+def _check_folder(folder: Path, resolved: str) -> None:
+    """Refuse a directory that holds another run than the planned one, finished or not."""
+    if not folder.exists():
+        return
+    file = folder / "config.yaml"
+    if not file.is_file():
+        if folder.is_dir() and not any(folder.iterdir()):
+            return
+        raise UserError(f"--out: {folder} holds no run; name a new folder")
+    before, now = (dict(flat(yaml.safe_load(text))) for text in (file.read_text(encoding="utf-8"), resolved))
+    different = [key for key in now | before if before.get(key) != now.get(key)]
+    if different:
+        raise UserError(
+            f"--out: {folder} was run with another {', '.join(sorted(different)[:5])}; name a new folder"
+        )

@@ -1,0 +1,135 @@
+"""From the summaries of runs to the comparison: means and standard deviations over seeds, clients harmed."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fedpl.errors import UserError
+from fedpl.records.comparison import Comparison, MethodEntry, ModelEntry, RunEntry, Spread
+from fedpl.records.results import Model, RunSummary
+from fedpl.records.scores import Metric, Scores
+
+MODELS: tuple[Model, ...] = ("aggregated", "tuned")
+TAILS = ("worst", "bottom_decile")
+
+
+def score_names(metrics: Sequence[Metric]) -> tuple[str, ...]:
+    """What is compared: each metric's mean over clients by its name, and the primary one's tails."""
+    return (*(metric.name for metric in metrics), *TAILS)
+
+
+def scores(summary: RunSummary, model: Model) -> Scores:
+    """One run's test scores: mean of each metric over clients; worst client and decile of the primary one."""
+    means = {metric.name: summary.test.value("mean", model, metric) for metric in summary.metrics}
+    return means | {tail: summary.test.value(tail, model, summary.primary) for tail in TAILS}
+
+
+def client_scores(summaries: Sequence[RunSummary], model: Model) -> dict[str, float]:
+    """The primary metric on test data, averaged over seeds, of each client that has one in every seed."""
+    metric, found = summaries[0].primary, {}
+    for client in summaries[0].clients:
+        own = [summary.clients[client].scores.value(model, metric) for summary in summaries]
+        if not any(map(math.isnan, own)):
+            found[client] = float(np.mean(own))
+    return found
+
+
+def harmed(
+    summaries: Sequence[RunSummary], local: Sequence[RunSummary], model: Model, margin: float
+) -> tuple[str, ...]:
+    """Clients whose primary metric, averaged over seeds, is worse than local-only training's by a margin.
+
+    Args:
+        summaries: The method's runs.
+        local: Local-only training on the same seeds.
+        model: aggregated or tuned.
+        margin: In the metric's own numbers: of accuracy as a fraction.
+    """
+    sign = summaries[0].primary.sign
+    alone, found = client_scores(local, model), client_scores(summaries, model)
+    # Means of the same fractions may differ in the last bit.
+    worse = (c for c in found.keys() & alone.keys() if sign * found[c] < sign * alone[c] - margin - 1e-9)
+    return tuple(sorted(worse))
+
+
+def compare(folders: Mapping[str, Mapping[int, Path]], margin: float) -> Comparison:
+    """Compare finished runs.
+
+    Args:
+        folders: Run directories by method and seed.
+        margin: From which loss of the primary metric on, in its own numbers, a client counts as harmed.
+
+    Raises:
+        UserError: If a run is not finished, or scored by other metrics than the others.
+    """
+    summaries = {
+        method: [RunSummary.read(folder) for folder in runs.values()] for method, runs in folders.items()
+    }
+    first = next(iter(summaries.values()))[0]
+    for method, found in summaries.items():
+        for seed, summary in zip(folders[method], found, strict=True):
+            if summary.metrics != first.metrics:
+                raise UserError(f"{folders[method][seed]}: scored by other metrics than {first.method}")
+    local = summaries.get("local")
+    return Comparison(
+        seeds=tuple(next(iter(folders.values()))),
+        rounds=first.rounds,
+        metrics=first.metrics,
+        harm_margin=margin,
+        methods={name: _method(found, local, margin) for name, found in summaries.items()},
+        runs=tuple(
+            RunEntry(
+                method=method,
+                seed=seed,
+                run_dir=folders[method][seed].name,
+                aggregated=scores(summary, "aggregated"),
+                tuned=scores(summary, "tuned"),
+                bytes=_traffic(summary),
+                seconds=_seconds(summary),
+            )
+            for method, found in summaries.items()
+            for seed, summary in zip(folders[method], found, strict=True)
+        ),
+    )
+
+
+def _method(
+    summaries: Sequence[RunSummary], local: Sequence[RunSummary] | None, margin: float
+) -> MethodEntry:
+    return MethodEntry(
+        aggregated=_model(summaries, local, "aggregated", margin),
+        tuned=_model(summaries, local, "tuned", margin),
+        bytes=Spread.of([_traffic(summary) for summary in summaries]),
+        seconds=Spread.of([_seconds(summary) for summary in summaries]),
+    )
+
+
+def _model(
+    summaries: Sequence[RunSummary], local: Sequence[RunSummary] | None, model: Model, margin: float
+) -> ModelEntry:
+    found = [scores(summary, model) for summary in summaries]
+    names = score_names(summaries[0].metrics)
+    return ModelEntry(
+        scores={name: Spread.of([run[name] for run in found]) for name in names},
+        gain=None if local is None else _gain(summaries, local, model),
+        harmed=None if local is None else harmed(summaries, local, model, margin),
+    )
+
+
+def _gain(summaries: Sequence[RunSummary], local: Sequence[RunSummary], model: Model) -> Spread:
+    """By how much the primary metric's mean is better, seed by seed on the same clients."""
+    metric = summaries[0].primary
+    means = [[run.test.value("mean", model, metric) for run in runs] for runs in (summaries, local)]
+    return Spread.of([metric.sign * (own - alone) for own, alone in zip(*means, strict=True)])
+
+
+def _traffic(summary: RunSummary) -> int:
+    """Bytes both ways."""
+    return summary.bytes.up + summary.bytes.down
+
+
+def _seconds(summary: RunSummary) -> float:
+    """Seconds of all rounds; a shared first round counts for each run."""
+    return summary.seconds.train + summary.seconds.aggregate + summary.seconds.evaluate

@@ -1,0 +1,65 @@
+"""Sites in this process: not one number is copied on the way."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedpl.errors import UserError
+from fedpl.records.messages import Answer, Census, Company, Failure, Notice, Work
+from fedpl.records.scores import Scores
+from fedpl.site.site import Site
+
+
+class Here:
+    """Trains and scores clients in this process, group after group; see `fedpl.executors.protocol.Executor`.
+
+    Args:
+        site: Where the clients live.
+        device: Where the server keeps task vectors.
+    """
+
+    def __init__(self, site: Site, device: torch.device | None = None) -> None:
+        self.site = site
+        census = site.join()
+        self._census = census if device is None else census._replace(initial=census.initial.to(device))
+
+    def join(self) -> Census:
+        return self._census
+
+    def plan(self, work: Sequence[Work], capacity: Mapping[str, int] | None = None) -> Company:
+        return self.site.plan(work, capacity)
+
+    def train(
+        self,
+        work: Sequence[Work],
+        company: Company,
+        into: Mapping[str, Float[Tensor, "params"]] | None = None,
+    ) -> Iterator[Answer]:
+        asked = {each.client: each for each in work}
+        if company.capacity:
+            self.site.plan((), company.capacity)
+        if into is None:
+            into = {client: torch.empty(self.join().layout.size) for client in asked}
+        for members in company.groups:
+            group = [asked[client] for client in members if client in asked]
+            if not group:
+                continue
+            try:
+                answers: list[Answer] = list(self.site.train(group, into))
+            except UserError:
+                raise
+            except Exception as error:
+                reason = f"its training failed: {' '.join(f'{type(error).__name__}: {error}'.split())}"
+                clients = tuple(each.client for each in group)
+                answers = [Failure(clients, reason, error, group[0].attempt)]
+            yield from answers
+
+    def score(
+        self, clients: Sequence[str], models: Float[Tensor, "clients params"], split: str
+    ) -> Mapping[str, Scores]:
+        return self.site.score(clients, models, split)
+
+    def tell(self, notice: Notice) -> None:
+        self.site.tell(notice)

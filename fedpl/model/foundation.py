@@ -1,0 +1,66 @@
+"""The frozen foundation model with one adapter, on the device where clients train."""
+
+import logging
+
+import peft
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers.utils import logging as transformers_logging
+
+from fedpl.model.adapter import flatten, layout_of
+from fedpl.model.base import PooledClassifier, add_adapter, halve_frozen
+from fedpl.model.hardware import Hardware
+from fedpl.model.settings import LoraSettings
+from fedpl.model.shift import BaseWeights
+from fedpl.records.layout import AdapterLayout
+
+
+class Foundation:
+    """One resident model whose adapter is exchanged for each client's.
+
+    Args:
+        base: The model, without an adapter; it is changed.
+        lora: The adapter.
+        path: The model's name, recorded in adapters that are written.
+        seed: Seed of θ₀.
+        hardware: Where to train.
+        shifts: Whether the frozen weights are going to be changed, for which they stay in float32.
+
+    Raises:
+        UserError: If no layer matches the adapter's targets.
+    """
+
+    def __init__(
+        self,
+        base: PooledClassifier,
+        lora: LoraSettings,
+        path: str,
+        seed: int,
+        hardware: Hardware,
+        shifts: bool = False,
+    ) -> None:
+        _quieten()
+        self.hardware = hardware
+        self.model: peft.PeftModel = add_adapter(base, lora, path, seed).to(hardware.device)
+        if hardware.precision == "bf16-mixed" and not shifts:
+            halve_frozen(self.model)
+        self.layout: AdapterLayout = layout_of(self.model)
+        self._weights = BaseWeights(self.model, self.layout)
+
+    def initial(self) -> Float[Tensor, "params"]:
+        """θ₀, drawn from the seed when the adapter was placed; read it before any training."""
+        vector = torch.empty(self.layout.size)
+        flatten(self.model, self.layout, vector)
+        return vector
+
+    def shift(self, residual: Float[Tensor, "weights"] | None) -> None:
+        """See `fedpl.records.messages.Frozen`; every model that shares the weights sees the change."""
+        self._weights.shift(residual)
+
+
+def _quieten() -> None:
+    """One line per client and round about devices would drown a run's own output."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    transformers_logging.disable_progress_bar()

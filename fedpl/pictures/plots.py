@@ -1,0 +1,172 @@
+"""Pictures of a run, drawn from its summary.json and metrics.jsonl alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from fedpl.errors import UserError
+from fedpl.records.results import Model, RunSummary
+from fedpl.records.rounds import RoundRecord, read_rounds
+from fedpl.records.scores import Metric
+
+_COLOURS = {"local": "#9aa5b1", "fedavg": "#d98c5f", "aggregated": "#2a6f97", "tuned": "#89c2d9"}
+_NAMED = 48  # beyond so many clients their names would overlap
+
+
+def draw_run(folder: Path) -> list[Path]:
+    """Draw every picture of a run directory into its ``plots/``.
+
+    Raises:
+        UserError: If the folder holds no finished run.
+    """
+    try:
+        summary = RunSummary.read(folder)
+        records = read_rounds(folder / "metrics.jsonl")
+    except UserError as error:
+        raise UserError(
+            f"{folder} holds no finished run (summary.json and metrics.jsonl): {error}"
+        ) from error
+    names = list(summary.clients)
+    similarity = np.array(summary.similarity, dtype=float)
+    weights = np.array(summary.weights, dtype=float)
+    order = cluster_order(similarity)
+    figures = {
+        "similarity.png": heat_map(similarity, names, order, "Similarity of task vectors, last round"),
+        "weights.png": heat_map(weights, names, order, "Weights: row takes from column, last round"),
+        "clients.png": client_bars(summary),
+    }
+    if any(record.validation for record in records):
+        figures["curves.png"] = learning_curves(records, summary.method, summary.primary)
+    plots = folder / "plots"
+    plots.mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        figure.savefig(plots / name, dpi=110)
+    return [plots / name for name in figures]
+
+
+def cluster_order(similarity: Float[np.ndarray, "clients clients"]) -> list[int]:
+    """An order of the clients in which similar ones are neighbours (average linkage on 1 − s)."""
+    from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
+    from scipy.spatial.distance import squareform
+
+    if len(similarity) < 3:
+        return list(range(len(similarity)))
+    distance = 1 - (similarity + similarity.T) / 2
+    np.fill_diagonal(distance, 0)
+    condensed = squareform(np.nan_to_num(distance, nan=1.0), checks=False)
+    return leaves_list(optimal_leaf_ordering(linkage(condensed, "average"), condensed)).tolist()
+
+
+def heat_map(
+    matrix: Float[np.ndarray, "clients clients"],
+    names: Sequence[str],
+    order: Sequence[int],
+    title: str,
+) -> Figure:
+    """A matrix over pairs of clients; the colour scale spans the entries off the diagonal.
+
+    Args:
+        matrix: One value per pair.
+        names: Names of the clients.
+        order: The order to draw them in.
+        title: Title.
+    """
+    n = len(names)
+    side = 4.2 + 0.22 * min(n, 30)
+    figure = Figure(figsize=(side + 0.9, side), layout="constrained")
+    axes = figure.subplots()
+    shown = matrix[np.ix_(order, order)]
+    beside = shown[~np.eye(n, dtype=bool)] if n > 1 else shown.ravel()
+    top = float(np.nanmax(np.abs(beside))) or 1.0
+    bottom = -top if np.nanmin(beside) < 0 else 0.0
+    # The diagonal, often ten times the rest, is told in numbers and left out of the colours.
+    coloured = np.ma.masked_array(shown, np.eye(n, dtype=bool))
+    axes.set_facecolor("0.85")
+    image = axes.imshow(coloured, cmap="RdBu_r" if bottom < 0 else "Blues", vmin=bottom, vmax=top)
+    figure.colorbar(image, ax=axes, shrink=0.8)
+    if n <= _NAMED:
+        labels = [names[i] for i in order]
+        axes.set_xticks(range(n), labels, rotation=90, fontsize=8)
+        axes.set_yticks(range(n), labels, fontsize=8)
+    if n <= 16:
+        for row in range(n):
+            for column in range(n):
+                value = shown[row, column]
+                dark = row != column and abs(value) > 0.6 * top
+                text = f"{value:.2f}".replace("-0.00", "0.00")
+                axes.text(
+                    column,
+                    row,
+                    text,
+                    ha="center",
+                    va="center",
+                    fontsize=6.5,
+                    color="white" if dark else "0.2",
+                )
+    axes.set_title(title, fontsize=11)
+    return figure
+
+
+def learning_curves(records: Sequence[RoundRecord], method: str, metric: Metric) -> Figure:
+    """Mean and worst of a metric on validation data over the rounds, as received and after local training."""
+    scored = [(record.round, record.validation) for record in records if record.validation is not None]
+    rounds = [round for round, _ in scored]
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    names = {"aggregated": "aggregated θ̄ (as received)", "tuned": "tuned θ (after local training)"}
+    for model, label in names.items():
+        for statistic, style in (("mean", "-"), ("worst", ":")):
+            found = [getattr(getattr(scores, model), statistic)[metric.name] for _, scores in scored]
+            values = [metric.factor * value for value in found]
+            axes.plot(
+                rounds, values, style, marker="o", ms=4, color=_COLOURS[model], label=f"{label}, {statistic}"
+            )
+    axes.set_xticks(rounds if len(rounds) <= 20 else rounds[:: len(rounds) // 10])
+    axes.set_xlabel("round")
+    axes.set_ylabel(f"validation {metric.title}")
+    axes.set_title(f"{method}: clients' {metric.label} over the rounds", fontsize=11)
+    axes.grid(alpha=0.3)
+    figure.legend(fontsize=8, ncols=2, loc="outside lower center")
+    return figure
+
+
+def client_bars(summary: RunSummary) -> Figure:
+    """The primary metric on test data of every client: baselines, the method, and the floor as a line."""
+    clients, metric = list(summary.clients), summary.primary
+    bars = {
+        name: [baseline.clients[client].value("aggregated", metric) for client in clients]
+        for name, baseline in summary.baselines.items()
+    }
+    models: tuple[Model, ...] = ("aggregated", "tuned")
+    for model in models:
+        # A client that took no part in the last round has no tuned model: no bar.
+        bars[model] = [entry.scores.value(model, metric) for entry in summary.clients.values()]
+    figure = Figure(figsize=(max(6.4, 1.5 + 0.62 * min(len(clients), _NAMED)), 4.2), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(bars)
+    places = np.arange(len(clients))
+    labels = {model: f"{summary.method}, {model}" for model in models}
+    for i, (name, values) in enumerate(bars.items()):
+        axes.bar(
+            places + (i - (len(bars) - 1) / 2) * width,
+            metric.factor * np.array(values),
+            width,
+            label=labels.get(name, name),  # type: ignore[call-overload]
+            color=_COLOURS.get(name),
+        )
+    floor = [metric.factor * entry.scores.value("majority", metric) for entry in summary.clients.values()]
+    axes.step(
+        np.append(places - 0.5, len(clients) - 0.5), [*floor, floor[-1]], where="post", color="0.2", lw=1
+    )
+    axes.plot([], [], color="0.2", lw=1, label=summary.floor_name)
+    if len(clients) <= _NAMED:
+        axes.set_xticks(places, clients, rotation=45, ha="right", fontsize=8)
+    if metric.unit == "%":
+        axes.set_ylim(0, 100)
+    axes.set_ylabel(f"test {metric.title}")
+    axes.set_title(f"Test {metric.label} per client", fontsize=11)
+    figure.legend(fontsize=8, ncols=5, loc="outside lower center")
+    return figure

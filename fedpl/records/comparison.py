@@ -1,0 +1,124 @@
+"""What a comparison found: several methods over several seeds on the same clients."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from fedpl.records.plain import inline
+from fedpl.records.record import Kept
+from fedpl.records.scores import Metric, Scores
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number over seeds.
+
+    Attributes:
+        mean: Mean.
+        sd: Sample standard deviation; null for a single seed.
+    """
+
+    mean: float
+    sd: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float | int]) -> "Spread":
+        sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        return cls(float(np.mean(values)), sd)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """One of a method's two models on the test split.
+
+    Attributes:
+        scores: Mean over clients of each metric by its name; `worst` and `bottom_decile` of the primary one.
+        gain: By how much the primary metric's mean is better than local-only training's, seed by seed; null
+            without local-only training.
+        harmed: Clients whose primary metric, averaged over seeds, is worse than local-only training's by more
+            than the margin; null without local-only training.
+    """
+
+    scores: Mapping[str, Spread] = inline()
+    gain: Spread | None
+    harmed: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodEntry:
+    """A method.
+
+    Attributes:
+        aggregated: θ̄, the aggregate as received.
+        tuned: θ, after local training.
+        bytes: Traffic both ways.
+        seconds: Training, aggregation and scoring; a shared first round counts for each run.
+    """
+
+    aggregated: ModelEntry
+    tuned: ModelEntry
+    bytes: Spread
+    seconds: Spread
+
+    def of(self, model: str) -> ModelEntry:
+        """aggregated or tuned."""
+        entry: ModelEntry = getattr(self, model)
+        return entry
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunEntry:
+    """A run.
+
+    Attributes:
+        method: Name of the method.
+        seed: Its seed.
+        run_dir: Name of its directory.
+        aggregated: Of θ̄: mean over clients of each metric; `worst` and `bottom_decile` of the primary one.
+        tuned: The same of θ.
+        bytes: Traffic both ways.
+        seconds: Training, aggregation and scoring; a shared first round counts for each run.
+    """
+
+    method: str
+    seed: int
+    run_dir: str
+    aggregated: Scores
+    tuned: Scores
+    bytes: int
+    seconds: float
+
+    def of(self, model: str) -> Scores:
+        """aggregated or tuned."""
+        scores: Scores = getattr(self, model)
+        return scores
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Comparison(Kept):
+    """The result of a comparison.
+
+    Attributes:
+        seeds: The seeds.
+        rounds: Number of rounds.
+        metrics: What a score consists of, the primary metric first.
+        harm_margin: From which loss of the primary metric on, in its own numbers, a client counts as harmed.
+        methods: By name.
+        runs: Every method with every seed.
+    """
+
+    FILE: ClassVar[str] = "comparison.json"
+
+    seeds: tuple[int, ...]
+    rounds: int
+    metrics: tuple[Metric, ...]
+    harm_margin: float
+    methods: Mapping[str, MethodEntry]
+    runs: tuple[RunEntry, ...]
+
+    @property
+    def primary(self) -> Metric:
+        """The metric that tables and pictures follow."""
+        return self.metrics[0]

@@ -1,0 +1,156 @@
+"""What a run needs before its first round, and what several runs in one process can share of it."""
+
+import copy
+from dataclasses import replace
+from typing import NamedTuple
+
+from fedpl.config import Config
+from fedpl.data import FederatedData
+from fedpl.executors.here import Here
+from fedpl.executors.memo import FirstRoundMemo
+from fedpl.executors.protocol import Executor
+from fedpl.interop import server_device
+from fedpl.model.base import HEAD, PooledClassifier
+from fedpl.model.foundation import Foundation
+from fedpl.model.hardware import choose_hardware
+from fedpl.model.settings import ModelConfig
+from fedpl.randomness import derive_seed
+from fedpl.records.messages import Frozen
+from fedpl.site.faults import Faults, with_false_labels
+from fedpl.site.site import Site
+from fedpl.tasks import Task
+from fedpl.training.alone.backend import Alone
+from fedpl.training.backend import Backend
+from fedpl.training.partitions import partitions_of
+from fedpl.training.settings import EvaluationConfig
+from fedpl.training.stacked.backend import Stacked
+from fedpl.training.worker import Worker
+
+
+class Prepared(NamedTuple):
+    """Clients of a run, as the server knows them.
+
+    Attributes:
+        executor: The way to them.
+        hostile: Those who attack, in simulations.
+    """
+
+    executor: Executor
+    hostile: frozenset[str] = frozenset()
+
+
+def prepare(
+    config: Config, data: FederatedData | None = None, base: PooledClassifier | None = None
+) -> Prepared:
+    """Read the data, load the model, let the clients move in at a site in this process.
+
+    Args:
+        config: The run.
+        data: The clients, where they have been read already, with the labels that they believe in.
+        base: The foundation model, where it has been loaded already; it is changed.
+
+    Raises:
+        UserError: If data, model or hardware are not as configured.
+    """
+    data = data or clients_of(config)
+    worker = Worker(backend_of(config, data, base))
+    faults = Faults(data.ids, config.faults, config.seed)
+    site = Site(data, worker, config.privacy, faults, config.seed)
+    device = server_device(worker.backend.foundation.hardware.device)
+    return Prepared(Here(site, device), faults.hostile)
+
+
+def clients_of(config: Config) -> FederatedData:
+    """The data of a run, as the clients see them."""
+    return with_false_labels(config.data.load(config.seed), config.faults, config.seed)
+
+
+def backend_of(config: Config, data: FederatedData, base: PooledClassifier | None = None) -> Backend:
+    """What trains the clients of a run in this process.
+
+    Raises:
+        UserError: If the model or the hardware is not as configured, or client.per_client names a client that
+            the data does not have.
+    """
+    hardware = choose_hardware(config.accelerator, config.precision)
+    partitions = partitions_of(config.task, config.client, config.model, config.seed, data)
+    base = base or config.task.base(config.model, data.classes)
+    init = derive_seed(config.seed, "init")
+    shifts = config.aggregator.combine.shifts_base
+    foundation = Foundation(base, config.lora, config.model.path, init, hardware, shifts)
+    if config.client.cohort_size == 1:
+        return Alone(foundation, partitions, config.evaluation.batch_size)
+    return Stacked(foundation, partitions)
+
+
+def sealed(config: Config) -> bool:
+    """Whether what clients send differs from what they keep."""
+    return config.privacy.clip is not None or config.faults.hostile > 0
+
+
+def client_side(config: Config) -> Config:
+    """The settings that decide what a client's training and scoring give; all others at their defaults."""
+    default = Config()
+    server = ("method", "rounds", "run_dir", "aggregator", "baselines", "tracking", "store_vectors")
+    evaluation = replace(config.evaluation, every=EvaluationConfig().every)
+    return replace(config, evaluation=evaluation, **{name: getattr(default, name) for name in server})
+
+
+def shareable(config: Config) -> tuple[Config, bool]:
+    """Runs that are equal in this can train on one executor.
+
+    In bf16 that is not only the client's side: what changes the frozen weights needs them in float32.
+    """
+    return client_side(config), config.precision != "32-true" and config.aggregator.combine.shifts_base
+
+
+class Workshop:
+    """Prepares runs one after another and keeps what the next one can use.
+
+    Runs that train identically share one executor, which remembers their common first round; runs on the
+    same model share its frozen weights, runs on the same data and seed the clients. Only the last of each is
+    kept.
+    """
+
+    def __init__(self) -> None:
+        self._prepared: tuple[tuple[Config, bool], Prepared] | None = None
+        self._data: tuple[tuple[object, ...], FederatedData] | None = None
+        self._base: tuple[tuple[Task, ModelConfig, int], PooledClassifier] | None = None
+
+    def prepare(self, config: Config) -> Prepared:
+        """What `prepare` gives, without doing again what the run before has done.
+
+        Raises:
+            UserError: As `prepare`.
+        """
+        wanted = shareable(config)
+        if self._prepared is None or self._prepared[0] != wanted:
+            if self._prepared is not None:
+                self._prepared[1].executor.tell(
+                    Frozen()
+                )  # the frozen weights are shared with what comes next
+                self._prepared = None  # its tensors go before new ones come
+            data = self._clients(config)
+            made = prepare(config, data, _twin(self._model(config.task, config.model, data.classes)))
+            self._prepared = wanted, made._replace(executor=FirstRoundMemo(made.executor, sealed(config)))
+        return self._prepared[1]
+
+    def _clients(self, config: Config) -> FederatedData:
+        wanted = (config.data, config.seed, config.faults)
+        if self._data is None or self._data[0] != wanted:
+            self._data = wanted, clients_of(config)
+        return self._data[1]
+
+    def _model(self, task: Task, config: ModelConfig, classes: tuple[str, ...]) -> PooledClassifier:
+        wanted = (task, config, len(classes))
+        if self._base is None or self._base[0] != wanted:
+            self._base = None
+            self._base = wanted, task.base(config, classes)
+        return self._base[1]
+
+
+def _twin(base: PooledClassifier) -> PooledClassifier:
+    """A copy with layers and a head of its own on the same frozen weights."""
+    tensors = (*base.named_parameters(), *base.named_buffers())
+    shared = {id(tensor): tensor for name, tensor in tensors if not name.startswith(f"{HEAD}.")}
+    return copy.deepcopy(base, shared)

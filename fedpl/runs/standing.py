@@ -1,0 +1,130 @@
+"""A method of a run, from wherever it stands to its last round."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from fedpl.errors import UserError
+from fedpl.records.messages import Census
+from fedpl.records.results import MethodResult
+from fedpl.rounds.checkpoints import Checkpoint
+from fedpl.rounds.loop import Federation, RoundResult, run_rounds
+from fedpl.runs.folder import MethodFolder
+from fedpl.runs.summary import method_result
+
+
+def fingerprint(census: Census) -> str:
+    """A name for the clients' data and θ₀, by which a resumed run knows that they are the same."""
+    origins = [[member.client, member.origin] for member in census.members]
+    digest = hashlib.blake2b(json.dumps(origins).encode(), digest_size=16)
+    digest.update(census.initial.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Clock:
+    """Seconds that a run has taken, over all the processes that worked on it."""
+
+    def __init__(self) -> None:
+        self._begin = time.perf_counter()
+        self._before = 0.0
+
+    def __call__(self) -> float:
+        return self._before + time.perf_counter() - self._begin
+
+    def count(self, before: float) -> None:
+        """Add what had been taken before this process began."""
+        self._before = max(self._before, before)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A method and where it stands.
+
+    Attributes:
+        federation: Clients, server rule, executor.
+        rounds: Number of rounds in all.
+        folder: Where the method is kept.
+        origin: From `fingerprint`.
+        clock: Seconds the run has taken.
+        honest: The clients that do not attack, where some do: they are also counted by themselves.
+        keeps_vectors: Whether a client may be away from a round, so that what it last sent has to be kept.
+    """
+
+    federation: Federation
+    rounds: int
+    folder: MethodFolder
+    origin: str
+    clock: Clock
+    honest: frozenset[str] | None = None
+    keeps_vectors: bool = False
+
+    @cached_property
+    def start(self) -> Checkpoint | None:
+        """The checkpoint from which the method goes on; None: it starts.
+
+        Raises:
+            UserError: If it belongs to other data, another start model or more rounds.
+        """
+        found = self.folder.checkpoints.latest()
+        if found is not None and found.state.round == self.rounds and self._result is None:
+            found = self.folder.checkpoints.latest(self.rounds - 1)
+        if found is None:
+            return None
+        if found.state.round > self.rounds:
+            raise UserError(
+                f"resume: rounds is {self.rounds}, but {found.state.round} are done; set it higher"
+            )
+        if found.origin != self.origin:
+            raise UserError(
+                "resume: the clients' data or the start model are no longer those of the run; put them back, "
+                "or start a new run"
+            )
+        self.clock.count(found.elapsed)
+        return found
+
+    @property
+    def rounds_done(self) -> int:
+        """Rounds whose outcome is on disk."""
+        return 0 if self.start is None else self.start.state.round
+
+    def finish(self, heard: Callable[[RoundResult], None]) -> MethodResult:
+        """Do the rounds that are left. Each is on disk before the next one starts.
+
+        Args:
+            heard: Takes a round before its state is written: a record without a state is cut off when the run
+                is resumed, a state without a record could not be mended.
+
+        Returns:
+            What the summary says about the method.
+        """
+        for result in run_rounds(self.federation, self.rounds, self.start, self.folder.journal):
+            heard(result)
+            if result.round == self.rounds:
+                self.folder.write_result(method_result(result, self.federation.census.metrics, self.honest))
+            self.folder.checkpoints.save(self._checkpoint(result))
+            self.folder.journal.close()
+        found = self._result
+        if found is None:
+            raise UserError(f"resume: {self.folder.path} lost what it held about round {self.rounds}")
+        return found
+
+    @property
+    def _result(self) -> MethodResult | None:
+        return self.folder.result(self.rounds)
+
+    def _checkpoint(self, result: RoundResult) -> Checkpoint:
+        last_sent = None
+        if self.keeps_vectors:
+            last_sent = result.vectors.cpu().numpy()
+        return Checkpoint(
+            state=result.state,
+            ledger=result.ledger,
+            last_sent=last_sent,
+            memories=result.memories,
+            capacity=self.federation.executor.plan(()).capacity,
+            origin=self.origin,
+            elapsed=self.clock(),
+        )

@@ -1,0 +1,69 @@
+"""``python -m fedpl.sweep``: a W&B sweep file, run here, without a server or a login."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+
+from fedpl.cli import run_main, split_options
+from fedpl.errors import UserError
+
+_PROGRAM = "python -m fedpl.sweep"
+_DESCRIPTION = """Search settings by a file in the format of W&B sweeps: the same file works with wandb sweep
+and wandb agent. Takes all options of python -m fedpl.fit for all trials. A sweep that was stopped goes on
+with the same command and --out: finished trials are kept, those under way are run again."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a sweep."""
+    parser.add_argument("file", help="a sweep file, for example one of configs/sweep; give it first")
+    parser.add_argument("--trials", type=int, help="how many in all; run_cap and the size of a grid limit it")
+    parser.add_argument("--jobs", type=int, default=1, help="trials at the same time, each in a process")
+    parser.add_argument("--out", help="directory of the sweep; a new one under runs/ if absent")
+    parser.add_argument("--search_seed", type=int, default=0, help="seed of what is tried")
+    parser.add_argument(
+        "--replay",
+        metavar="RUN",
+        help="a run directory with stored task vectors: its rounds are aggregated again under each trial's "
+        "settings, without training (all parameters must be aggregator.*); only the first round of such a "
+        "trial is what training would have given",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check the file and what its trials would be, then import the heavy parts and run them."""
+    argv = sys.argv[1:] if argv is None else argv
+    options, overrides = split_options(_PROGRAM, _DESCRIPTION, add_options, argv)
+    if options.jobs < 1:
+        raise UserError(f"--jobs: at least 1, got {options.jobs}")
+    if find_spec("optuna") is None:
+        raise UserError("a sweep needs optuna: pip install 'fedpl[sweep]'")
+
+    from fedpl.sweep.check import check_arguments, number_of_trials
+    from fedpl.sweep.plan import read_sweep
+
+    sweep = read_sweep(Path(options.file))
+    trials = number_of_trials(sweep, options.trials)
+    if options.replay:
+        from fedpl.sweep.replayed import replayed
+
+        sweep, overrides = replayed(sweep, overrides, Path(options.replay), options.jobs)
+    check_arguments(sweep, overrides)
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    out = Path(options.out or f"runs/sweep-{stamp}")
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "study.db").is_file()):
+        raise UserError(f"--out: {out} holds something else than a sweep; name a new folder")
+
+    from rich.console import Console
+
+    from fedpl.sweep.session import run_sweep
+
+    replay = Path(options.replay) if options.replay else None
+    run_sweep(sweep, list(overrides), trials, options.jobs, options.search_seed, out, replay, Console())
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,87 @@
+"""A sweep over server settings on recorded task vectors: trials aggregate again and train nothing."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fedpl.errors import UserError
+from fedpl.records.plain import flat
+from fedpl.records.scores import summarise
+from fedpl.sweep.outcome import Outcome
+from fedpl.sweep.plan import Sweep
+
+
+def replayed(sweep: Sweep, overrides: Sequence[str], run: Path, jobs: int) -> tuple[Sweep, list[str]]:
+    """The sweep on top of a run's configuration instead of the file's command, and the overrides.
+
+    Args:
+        sweep: The sweep.
+        overrides: Settings from the command line.
+        run: The run directory.
+        jobs: Trials at the same time.
+
+    Raises:
+        UserError: If the sweep cannot go through replay.
+    """
+    others = [
+        dimension.name for dimension in sweep.dimensions if not dimension.name.startswith("aggregator.")
+    ]
+    if others:
+        raise UserError(f"--replay: {', '.join(others)} would need training; only aggregator.* can be swept")
+    if not sweep.metric.startswith("validation/aggregated/"):
+        raise UserError(
+            f"--replay: metric.name: validation/aggregated/... is all it gives, got {sweep.metric}"
+        )
+    if jobs != 1:
+        raise UserError("--jobs: a replay runs in one process; leave it out")
+    if not (run / "config.yaml").is_file():
+        raise UserError(f"--replay: {run} holds no run: there is no config.yaml in it")
+    fixed = (f"--config={run / 'config.yaml'}", *_server_side(sweep.fixed))
+    return replace(sweep, fixed=fixed, halving=None), list(overrides)
+
+
+def _server_side(arguments: Sequence[str]) -> list[str]:
+    """Those of a command's arguments that set the server's rule."""
+    kept, follows = [], False
+    for word in arguments:
+        if word.startswith("--"):
+            follows = word.startswith("--aggregator")
+        if follows:
+            kept.append(word)
+    return kept
+
+
+class ReplayRunner:
+    """Runs trials as chains over a recording.
+
+    Args:
+        run: The run directory.
+
+    Raises:
+        UserError: If it holds no task vectors.
+    """
+
+    def __init__(self, run: Path) -> None:
+        from fedpl.replay.readings import Replayer
+        from fedpl.replay.recording import read_recording
+        from fedpl.runs.prepared import prepare
+
+        recording = read_recording(run)
+        self._replayer = Replayer(recording, prepare(recording.config))
+
+    def __call__(self, task: Any, study: Any) -> Any:
+        """A trial's outcome: its rule's chain, scored on validation data after the last round."""
+        from fedpl.replay.plan import rule_of
+
+        begin = time.perf_counter()
+        try:
+            rule = rule_of(self._replayer.recording, task.argv)
+        except UserError as error:
+            return Outcome("failed", None, 0, time.perf_counter() - begin, str(error))
+        rounds = len(self._replayer.recording.rounds)
+        state = self._replayer.final(rule)
+        found = summarise(self._replayer.score(state, "validation"), self._replayer.metrics)
+        value = flat({"validation": {"aggregated": found._asdict()}})[task.sweep.metric]
+        return Outcome("complete", value, rounds, time.perf_counter() - begin)

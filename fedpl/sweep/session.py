@@ -1,0 +1,80 @@
+"""One call of a sweep: opens its directory, runs what is missing, writes the report."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fedpl.cli import invocation, make_parser
+from fedpl.sweep import drive
+from fedpl.sweep.check import best_arguments, trial_arguments
+from fedpl.sweep.outcome import Outcome
+from fedpl.sweep.plan import Sweep
+from fedpl.sweep.replayed import ReplayRunner
+from fedpl.sweep.report import short, write_report
+from fedpl.sweep.study import begun, open_study
+
+
+def run_sweep(
+    sweep: Sweep,
+    overrides: list[str],
+    trials: int,
+    jobs: int,
+    seed: int,
+    out: Path,
+    replay: Path | None,
+    console: Console,
+) -> None:
+    """Bring a sweep to its number of trials and say what it found.
+
+    Args:
+        sweep: The sweep, checked.
+        overrides: Settings for all trials from the command line.
+        trials: How many trials in all.
+        jobs: How many at the same time.
+        seed: Seed of what is tried.
+        out: The sweep's directory.
+        replay: Run directory whose task vectors are aggregated again; None: trials train.
+        console: Where to print.
+
+    Raises:
+        UserError: If `out` belongs to another sweep, or another process works on it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    plan = {
+        "sweep": repr(sweep),
+        "settings": overrides,
+        "search_seed": seed,
+        "replay": None if replay is None else str(replay),
+    }
+
+    def argv(values: dict[str, Any]) -> list[str]:
+        return trial_arguments(sweep, overrides, values)
+
+    def done(task: drive.Task, outcome: Outcome) -> None:
+        console.print(trial_line(task, outcome, trials), highlight=False, soft_wrap=True, markup=False)
+
+    def best_yaml(values: dict[str, Any]) -> str:
+        parser = make_parser("python -m fedpl.fit", "")
+        return invocation(parser, best_arguments(sweep, overrides, values)).resolved
+
+    with drive.exclusive(out):
+        study = open_study(out, sweep, plan)
+        if begun(study):
+            console.print(f"{out}: going on, {begun(study)} trials were begun before", highlight=False)
+        work = drive.tasks(study, sweep, out, trials, seed, argv)
+        if replay is not None:
+            drive.run_here(study, work, ReplayRunner(replay), done)
+        elif jobs == 1:
+            drive.run_here(study, work, drive.train, done)
+        else:
+            drive.run_in_processes(study, work, jobs, done)
+        write_report(study, sweep, out, best_yaml, console)
+
+
+def trial_line(task: drive.Task, outcome: Outcome, trials: int) -> str:
+    """A finished trial in one line."""
+    values = ", ".join(f"{name} {short(value)}" for name, value in task.values.items())
+    end = f"cut short after round {outcome.rounds}" if outcome.state == "pruned" else outcome.state
+    line = f"trial {task.number + 1}/{trials}: {short(outcome.value)}  {values}  ({end}) {outcome.message}"
+    return line.rstrip()

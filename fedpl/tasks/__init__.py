@@ -1,0 +1,6 @@
+"""What clients learn. Imports no torch up front."""
+
+from fedpl.tasks.classification import Classification
+from fedpl.tasks.task import Task
+
+__all__ = ["Classification", "Task"]

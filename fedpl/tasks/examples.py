@@ -1,0 +1,86 @@
+"""A client's split as tensors: encoded once, padded to the longest of each batch."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+
+
+class Batch(NamedTuple):
+    """Some examples, padded.
+
+    Attributes:
+        inputs: The model's arguments by name, a row for each example.
+        targets: What is right for each row.
+    """
+
+    inputs: dict[str, Tensor]
+    targets: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device."""
+        return Batch(
+            {name: tensor.to(device) for name, tensor in self.inputs.items()}, self.targets.to(device)
+        )
+
+
+class Examples(Dataset):
+    """Sequences of different lengths with their targets.
+
+    Args:
+        ids: Token ids of each example.
+        targets: What is right for each; the first axis is the examples.
+        pad: What fills rows up; masked by position, never by value.
+        mass: Targets of each example: its share of a step's loss follows from it. None: one each.
+
+    Attributes:
+        lengths: Tokens of each example.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[Int[Tensor, "_"]],
+        targets: Tensor,
+        pad: int,
+        mass: Sequence[float] | None = None,
+    ) -> None:
+        self.ids = ids
+        self.targets = targets
+        self.pad = pad
+        self.mass = tuple(mass) if mass is not None else (1.0,) * len(ids)
+        self.lengths = tuple(map(len, ids))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+    def weights(self, chosen: Sequence[int]) -> list[float]:
+        """Each example's share of the mean over the targets of these examples."""
+        total = sum(self.mass[i] for i in chosen)
+        return [self.mass[i] / total for i in chosen]
+
+    def collate(self, chosen: Sequence[int]) -> Batch:
+        """The examples at these places, padded to the longest among them."""
+        return Batch(pad_rows([self.ids[i] for i in chosen], self.pad), self.targets[list(chosen)])
+
+
+def pad_rows(ids: Sequence[Int[Tensor, "_"]], pad: int, multiple: int = 1) -> dict[str, Tensor]:
+    """Token ids as one tensor with its mask.
+
+    Args:
+        ids: A row for each example.
+        pad: What fills rows up.
+        multiple: The length is rounded up to a multiple of this.
+    """
+    input_ids = pad_sequence(list(ids), batch_first=True, padding_value=pad)
+    input_ids = F.pad(input_ids, (0, -input_ids.shape[1] % multiple), value=pad)
+    lengths = torch.tensor([len(row) for row in ids])
+    mask = (torch.arange(input_ids.shape[1]) < lengths[:, None]).long()
+    return {"input_ids": input_ids, "attention_mask": mask}

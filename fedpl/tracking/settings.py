@@ -1,0 +1,38 @@
+"""What a run records and shows: settings."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class WandbConfig:
+    """Weights & Biases.
+
+    Attributes:
+        mode: auto: the environment's WANDB_MODE if set, else online when logged in, else offline. Never asks.
+        project: Project name.
+        name: Run name; null takes the run directory's name.
+        group: Group name, for comparisons and sweeps.
+        tags: Tags of the run.
+    """
+
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    project: str = "fedpl"
+    name: str | None = None
+    group: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """What a run records beside metrics.jsonl and summary.json, which are always written.
+
+    Attributes:
+        wandb: Weights & Biases.
+        plots: Whether to draw the pictures under ``plots/``.
+        progress: Whether to show progress (a live display on a terminal, plain lines elsewhere).
+    """
+
+    wandb: WandbConfig = WandbConfig()
+    plots: bool = True
+    progress: bool = True

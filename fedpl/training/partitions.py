@@ -1,0 +1,122 @@
+"""What local training needs of the clients: their encoded examples, and what they do in which step."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from fedpl.data import FederatedData
+from fedpl.errors import UserError
+from fedpl.model.settings import ModelConfig
+from fedpl.randomness import derive_seed
+from fedpl.tasks import Task
+from fedpl.tasks.examples import Examples
+from fedpl.training.batches import batch_order
+from fedpl.training.settings import ClientConfig, PerClient
+
+
+class Learner(NamedTuple):
+    """A client's part in a phase of training.
+
+    Attributes:
+        examples: Training examples.
+        order: The examples of each of its steps; its step budget is the length.
+        stream: Seed of its dropout in this round.
+        rate: Factor on its learning rates.
+        classes: Its classes; None: all.
+    """
+
+    examples: Examples
+    order: list[list[int]]
+    stream: int = 0
+    rate: float = 1.0
+    classes: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Partitions:
+    """Every client's data as tensors, with the task and the settings of fine-tuning.
+
+    Attributes:
+        task: What is learnt.
+        config: How clients fine-tune.
+        seed: The run's seed.
+        examples: By client and split.
+        classes: The classes that each client can answer; None: all.
+    """
+
+    task: Task
+    config: ClientConfig
+    seed: int
+    examples: Mapping[tuple[str, str], Examples]
+    classes: Mapping[str, tuple[int, ...] | None]
+
+    def order(
+        self, client: str, round: int, phase: str = "", epochs: int | None = None, portion: float = 1.0
+    ) -> list[list[int]]:
+        """The examples of each step of a client's round.
+
+        Args:
+            client: Whose round.
+            round: Number of the round, from 1.
+            phase: Name of the phase within the round; the main phase has none.
+            epochs: Passes over the examples; None: client.epochs.
+            portion: Of the examples that are used, at least one.
+        """
+        seed = derive_seed(self.seed, _stage("order", phase), round, client)
+        number = len(self.examples[client, "train"])
+        epochs = self.config.epochs if epochs is None else epochs
+        budgets = (self.config.max_steps, self._own(client).max_steps)
+        most = min((budget for budget in budgets if budget is not None), default=None)
+        if portion == 1.0:
+            return batch_order(number, self.config.batch_size, epochs, seed, most)
+        stream = torch.Generator().manual_seed(derive_seed(self.seed, "portion", round, client))
+        chosen = torch.randperm(number, generator=stream).tolist()[: math.ceil(number * portion)]
+        order = batch_order(len(chosen), self.config.batch_size, epochs, seed, most)
+        return [[chosen[i] for i in batch] for batch in order]
+
+    def learner(
+        self, client: str, round: int, phase: str = "", epochs: int | None = None, portion: float = 1.0
+    ) -> Learner:
+        """A client's part in a phase; arguments as of `order`."""
+        return Learner(
+            self.examples[client, "train"],
+            self.order(client, round, phase, epochs, portion),
+            derive_seed(self.seed, _stage("dropout", phase), round, client),
+            self._own(client).rate,
+            self.classes[client],
+        )
+
+    def _own(self, client: str) -> PerClient:
+        return self.config.per_client.get(client, PerClient())
+
+
+def partitions_of(
+    task: Task, config: ClientConfig, model: ModelConfig, seed: int, data: FederatedData
+) -> Partitions:
+    """Encode every client's splits.
+
+    Raises:
+        UserError: If client.per_client names a client that the data does not have.
+    """
+    unknown = sorted(set(config.per_client) - set(data.ids))
+    if unknown:
+        raise UserError(
+            f"client.per_client: the data has no client {', '.join(unknown)}; its clients are "
+            f"{', '.join(data.ids[:20])}{', ...' if len(data.ids) > 20 else ''}"
+        )
+    encode = task.encoder(model)
+    examples = {
+        (client.id, split): encode(getattr(client, split))
+        for client in data.clients
+        for split in ("train", "validation", "test")
+    }
+    masked = config.mask_absent_classes
+    classes = {c.id: tuple(sorted(set(c.train.labels))) if masked else None for c in data.clients}
+    return Partitions(task, config, seed, examples, classes)
+
+
+def _stage(stream: str, phase: str) -> str:
+    return f"{stream}-{phase}" if phase else stream

@@ -1,0 +1,81 @@
+"""How clients fine-tune and are scored: settings. Imports no torch."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fedpl.objectives import Objective, Plain
+
+
+@dataclass(frozen=True)
+class PerClient:
+    """What one client does otherwise than all.
+
+    Attributes:
+        rate: Factor on its learning rates.
+        max_steps: Most steps of each of its rounds; null leaves client.max_steps alone.
+    """
+
+    rate: float = 1.0
+    max_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class ClientConfig:
+    """How a client fine-tunes.
+
+    Attributes:
+        objective: What clients minimise, and from where: the client side of the method.
+        lr: Learning rate of the LoRA factors.
+        head_lr: Learning rate of the classification head.
+        optimizer: adamw or sgd.
+        momentum: Of sgd; 0 has none.
+        weight_decay: Decoupled with adamw, added to the gradient with sgd.
+        batch_size: Training examples per step.
+        epochs: Passes over the client's training data per round.
+        max_steps: Most steps per round (of each phase, where the objective has several); null takes all
+            epochs' steps.
+        per_client: Clients with a learning rate or step budget of their own, by id.
+        mask_absent_classes: Whether a client cannot answer classes that its own training data lacks.
+        gradient_clip: Largest norm of a step's gradient; 0 does not clip.
+        model_dropout: Whether the frozen model's own dropout is active while training.
+        cohort_size: Clients that go through the model together; the results do not depend on it beyond
+            rounding. auto: as many as pay and fit in memory; 1: one by one, by PEFT itself.
+        tokens_per_pass: Most tokens (padding included) of one forward and backward pass of a cohort; auto:
+            what suits the device and fits in memory. A step of more is computed in several passes.
+        prefix_cache_mb: Memory in MiB for the outputs of frozen blocks before the first adapted one, kept
+            between epochs and rounds; 0 keeps none. Needs model_dropout: false.
+        gradient_checkpointing: Compute adapted blocks twice instead of keeping their activations.
+        compile: Translate the model by torch.compile; minutes at first, for long runs on a GPU.
+    """
+
+    objective: Objective = Plain()
+    lr: float = 2e-3
+    head_lr: float = 1e-2
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = 0.9
+    weight_decay: float = 0.01
+    batch_size: int = 16
+    epochs: int = 2
+    max_steps: int | None = None
+    per_client: dict[str, PerClient] = field(default_factory=dict)
+    mask_absent_classes: bool = False
+    gradient_clip: float = 1.0
+    model_dropout: bool = True
+    cohort_size: int | Literal["auto"] = "auto"
+    tokens_per_pass: int | Literal["auto"] = "auto"
+    prefix_cache_mb: int = 256
+    gradient_checkpointing: bool = False
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """When and how clients are scored.
+
+    Attributes:
+        batch_size: Texts per forward pass.
+        every: Score validation data every so many rounds (and after the last); 0: only at the end.
+    """
+
+    batch_size: int = 64
+    every: int = 1

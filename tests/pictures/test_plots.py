@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedpl.errors import UserError
+from fedpl.pictures.comparison_plot import method_dots
+from fedpl.pictures.plots import client_bars, cluster_order, draw_run, heat_map, learning_curves
+from tests.made_up import REGRESSION, record, result, summary
+
+
+def test_similar_clients_become_neighbours() -> None:
+    groups = np.array([0, 1, 0, 1, 0, 1])
+    similarity = np.where(groups[:, None] == groups, 0.4, -0.1)
+    np.fill_diagonal(similarity, 1)
+    ordered = groups[cluster_order(similarity)]
+    assert (np.diff(ordered) != 0).sum() == 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_few_clients_keep_their_order(n: int) -> None:
+    assert sorted(cluster_order(np.eye(n))) == list(range(n))
+
+
+@pytest.mark.parametrize("n", [1, 2, 12, 60])
+def test_heat_maps_of_any_size(n: int, tmp_path: Path) -> None:
+    matrix = np.random.default_rng(n).uniform(-1, 1, (n, n))
+    names = [f"client {i}" for i in range(n)]
+    figure = heat_map(matrix, names, list(range(n)), "title")
+    figure.savefig(tmp_path / "map.png")
+    ticks = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert (ticks == names) == (n <= 48)
+
+
+def test_the_colours_span_the_entries_beside_the_diagonal() -> None:
+    matrix = np.array([[1.0, 0.2], [-0.1, 1.0]])
+    image = heat_map(matrix, ["a", "b"], [0, 1], "").axes[0].images[0]
+    assert image.get_clim() == (-0.2, 0.2)
+    assert image.get_array().mask.tolist() == [[True, False], [False, True]]
+    positive = heat_map(np.abs(matrix), ["a", "b"], [0, 1], "").axes[0].images[0]
+    assert positive.get_clim() == (0.0, 0.2)
+
+
+def test_a_folder_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no finished run"):
+        draw_run(tmp_path)
+
+
+def test_pictures_of_a_run_with_more_clients_than_json_holds_matrices_of(tmp_path: Path) -> None:
+    found = summary({str(i): 0.5 for i in range(65)})
+    found.write(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("")
+    names = {path.name for path in draw_run(tmp_path)}
+    assert names == {"similarity.png", "weights.png", "clients.png"}
+
+
+def test_pictures_follow_the_primary_metric() -> None:
+    """Its unit, its name; the worst client of an error is the one with most of it."""
+    values = {"a": 0.5, "b": 1.5}
+    baselines = {"local": result({"a": 2.0, "b": 3.0}, REGRESSION)}
+    axes = client_bars(summary(values, REGRESSION, baselines, tuned=["b"])).axes[0]
+    assert axes.get_ylabel() == "test rmse"
+    heights = [[bar.get_height() for bar in bars] for bars in axes.containers]
+    assert heights[:2] == [[2.0, 3.0], [0.5, 1.5]]
+    assert np.isnan(heights[2][0])
+    assert 3 < axes.get_ylim()[1] < 10
+    accuracy = client_bars(summary({"a": 0.5})).axes[0]
+    assert (accuracy.get_ylabel(), accuracy.get_ylim()) == ("test accuracy, %", (0.0, 100.0))
+    assert accuracy.containers[0][0].get_height() == 50.0
+    curves = learning_curves([record(values, REGRESSION)], "m", REGRESSION[0]).axes[0]
+    assert curves.get_ylabel() == "validation rmse"
+    assert [line.get_ydata()[0] for line in curves.lines[:2]] == [1.0, 1.5]
+
+
+def test_the_dots_of_a_comparison_follow_the_primary_metric(tmp_path: Path) -> None:
+    from fedpl.compare.statistics import compare
+
+    summary({"a": 0.5, "b": 1.5}, REGRESSION).write(tmp_path)
+    axes = method_dots(compare({"local": {0: tmp_path}}, 0.02)).axes[0]
+    assert axes.get_xlabel() == "test rmse, mean over clients"
+    assert axes.lines[-1].get_xdata()[0] == 1.0

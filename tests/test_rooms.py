@@ -1,0 +1,105 @@
+"""Rooms stand in an order: for every import a → b inside fedpl, b's room stands below a's, or is the same."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+# From the ground up; rooms of one line do not know each other.
+FLOORS = (
+    ("errors", "randomness", "deferred"),
+    ("files",),
+    ("records",),
+    ("conditions",),
+    ("sampling", "data"),
+    ("model", "objectives"),
+    ("tasks",),
+    ("training",),
+    ("server",),
+    ("interop",),
+    ("method",),
+    ("site",),
+    ("executors",),
+    ("tracking.settings",),
+    ("rounds",),
+    ("config",),
+    ("pictures",),
+    ("tracking",),
+    ("runs",),
+    ("cli",),
+    ("fit", "report", "compare"),
+    ("replay",),
+    ("sweep",),
+)
+FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+# Imports against the direction, each with its reason. The list may only become shorter.
+KNOWN = {
+    ("fedpl.records.messages", "fedpl.objectives"),  # a value that travels; for annotations only
+}
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package, by name."""
+    found = {}
+    for path in sorted((ROOT / "fedpl").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(path: Path, known: dict[str, Path], depth: int | None = None) -> Iterator[str]:
+    """The package's modules that a file imports, at any depth, or in its outermost statements alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree) if depth is None else tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in known)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module in known:
+            for alias in node.names:
+                own = f"{node.module}.{alias.name}"
+                yield own if own in known else node.module
+
+
+def room(module: str) -> str:
+    name = module.removeprefix("fedpl.")
+    return name if name in FLOOR else name.split(".")[0]
+
+
+def against() -> set[tuple[str, str]]:
+    """Imports that climb."""
+    known = modules()
+    found = set()
+    for name, path in known.items():
+        if name == "fedpl":
+            continue
+        for other in imports(path, known):
+            if other != "fedpl" and room(name) != room(other) and FLOOR[room(other)] >= FLOOR[room(name)]:
+                found.add((name, other))
+    return found
+
+
+def test_every_module_has_a_room() -> None:
+    assert not {name for name in modules() if name != "fedpl" and room(name) not in FLOOR}
+
+
+def test_imports_go_down() -> None:
+    assert against() - KNOWN == set()
+
+
+def test_no_known_exception_is_stale() -> None:
+    assert against() >= KNOWN
+
+
+def test_no_circles_when_files_are_imported() -> None:
+    known = modules()
+    edges = {name: set(imports(path, known, depth=1)) for name, path in known.items()}
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " → ".join((*way, name))
+        if name not in done:
+            for other in edges[name]:
+                visit(other, (*way, name))
+            done.add(name)
+
+    for name in edges:
+        visit(name, ())
