@@ -44,6 +44,15 @@ def start(folder: Path) -> np.ndarray:
     return Foundation(base, lora, str(folder), derive_seed(0, "init"), hardware).initial().numpy()
 
 
+def near(found: np.ndarray, wanted: np.ndarray, tau: np.ndarray) -> bool:
+    """Whether two vectors differ by less than 1e-4 of a task vector.
+
+    Not number by number: AdamW divides every gradient by its own size, so where one is as small as its
+    rounding, the step is anything up to the learning rate, on one machine as on another.
+    """
+    return bool(np.linalg.norm(found - wanted) < 1e-4 * np.linalg.norm(tau))
+
+
 @pytest.mark.parametrize("cohort_size", ["1", "auto"])
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_the_library_computes_what_the_example_computes(
@@ -88,7 +97,7 @@ def test_the_library_computes_what_the_example_computes(
 
     for path, (tau, _, _, _) in zip(stored_rounds(run / "vectors").values(), found, strict=True):
         assert np.abs(tau).max() > 1e-3
-        np.testing.assert_allclose(read_vectors(path).numpy(), tau, atol=2e-6)
+        assert near(read_vectors(path).numpy(), tau, tau)
     summary, (_, cosine, weights, received) = json.loads((run / "summary.json").read_text()), found[-1]
     np.testing.assert_allclose(summary["similarity"], cosine, atol=1e-4)
     np.testing.assert_allclose(summary["weights"], weights, atol=1e-4)
@@ -98,7 +107,7 @@ def test_the_library_computes_what_the_example_computes(
         plain = [name.replace(".default.", ".").replace("modules_to_save.", "") for name in names]
         plain = [name.replace(".default", "") for name in plain]
         flat = np.concatenate([saved[name].ravel() for name in plain])
-        np.testing.assert_allclose(flat, vector, atol=2e-6)
+        assert near(flat, vector, tau)
         right = example.accuracy(model, AutoTokenizer.from_pretrained(small_model), vector, data[client])
         assert right == pytest.approx(summary["clients"][client]["aggregated"]["accuracy"])
 

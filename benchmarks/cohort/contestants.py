@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import cache
 
 import torch
+from fedpl.training.stacked.cohorts import Assignment, CohortTrainer
+from fedpl.training.trainer import ClientTrainer
 from torch.nn import functional as F
 
 from benchmarks.cohort.causal import model_config
@@ -14,8 +16,6 @@ from fedpl.data import ClientData, FederatedData, Split
 from fedpl.model.adapter import flatten, trainable, unflatten
 from fedpl.model.hardware import choose_hardware
 from fedpl.training.alone.module import set_dropout
-from fedpl.training.stacked.cohorts import Assignment, CohortTrainer
-from fedpl.training.trainer import ClientTrainer
 
 STEPS = 2
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from fedpl.training.stacked.cohorts import CohortTrainer
+from fedpl.training.trainer import ClientTrainer
 
 from benchmarks.aggregation.timing import PeakMemory
 from fedpl.config import ClientConfig, Config, LoraSettings
@@ -15,10 +17,8 @@ from fedpl.executors.here import CohortExecutor, Executor, Job, LocalExecutor
 from fedpl.interop import server_device
 from fedpl.model.hardware import choose_hardware
 from fedpl.rounds.loop import Federation, run_rounds
-from fedpl.training.stacked.cohorts import CohortTrainer
 from fedpl.training.stacked.engine import Engine
 from fedpl.training.stacked.module import CohortModule
-from fedpl.training.trainer import ClientTrainer
 
 
 def rounds(config: Config, data: FederatedData, cohorts: bool) -> Callable[[], dict[str, Any]]:
