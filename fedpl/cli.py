@@ -8,15 +8,18 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from types import NoneType
-from typing import Any, NamedTuple, NoReturn, get_args, get_type_hints
+from typing import Any, NoReturn, get_args, get_type_hints
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from fedpl.config import Config, problems
+from fedpl.config import Config, check, labelled
 from fedpl.data import Source
 from fedpl.errors import UserError
 from fedpl.objectives import Objective
+from fedpl.presets import file, preset, read_yaml
 from fedpl.server import Similarity, Weighting
+from fedpl.settings import Tree, plain
 
 # How jsonargparse words a key, an option of a class or a class that does not exist.
 _UNKNOWN = (
@@ -28,20 +31,6 @@ _UNKNOWN = (
     r"dot import path string: ([\w.]+)",
     r"Problem with given class_path '([\w.]+)'",
 )
-
-
-class Invocation(NamedTuple):
-    """One run as the command line describes it.
-
-    Attributes:
-        config: The configuration, checked.
-        settings: The same as plain values, for W&B.
-        resolved: The same as YAML without the run directory: it can be run again as it is.
-    """
-
-    config: Config
-    settings: dict[str, Any]
-    resolved: str
 
 
 class _Refused(SystemExit):
@@ -77,19 +66,37 @@ def make_parser(program: str, description: str) -> ArgumentParser:
     """A parser whose keys are the fields of `Config`."""
     set_parsing_settings(docstring_parse_attribute_docstrings=False)
     parser = _Parser(prog=program, description=description, default_env=False)
-    parser.add_argument("--config", action="config", help="YAML file; give several and later ones win.")
+    parser.add_argument(
+        "--config",
+        action="config",
+        help="YAML file, or the name of one that ships (debug, experiment/partial); give several and later "
+        "ones win.",
+    )
+    parser.add_argument(
+        "--method",
+        help="A method by its name (fedbip_l, ditto, ...; see the error of a wrong one) or YAML file: sets "
+        "client.objective, aggregator and name, over files named by --config and under other options.",
+    )
     parser.add_class_arguments(Config, nested_key=None)
     return parser
 
 
-def read(parser: ArgumentParser, argv: Sequence[str] | None) -> tuple[Config, Namespace]:
-    """The configuration of a command line, instantiated and checked, and the same as plain settings.
+def read(
+    parser: ArgumentParser, argv: Sequence[str], base: Config | None = None, method: str | None = None
+) -> Config:
+    """The configuration of a command line, checked.
+
+    Args:
+        parser: From `make_parser`.
+        argv: The words: configuration files and dotted overrides.
+        base: Settings below all of them.
+        method: A method by its name, as from ``--method``.
 
     Raises:
         UserError: If the command line does not parse or its settings do not fit.
     """
     try:
-        settings = parser.parse_args(argv)
+        settings = parser.parse_args(_layered(argv, base, method))
     except _Refused as refused:
         raise UserError(refused.message) from None
     empty = [f"{key}: expected a value, got null" for key in _empty(Config, settings)]
@@ -97,11 +104,41 @@ def read(parser: ArgumentParser, argv: Sequence[str] | None) -> tuple[Config, Na
         raise UserError("; ".join(empty))
     values = parser.instantiate(settings)
     config = Config(**{name: values[name] for name in Config.__dataclass_fields__})
-    wrong = problems(config)
-    if wrong:
-        several = "the settings do not fit:\n  " + "\n  ".join(wrong)
-        raise UserError(wrong[0] if len(wrong) == 1 else several)
-    return config, settings
+    check(config)
+    return config
+
+
+def _layered(argv: Sequence[str], base: Config | None, method: str | None) -> list[str]:
+    """Words that set the same by files alone: presets become files, each below what wins over it."""
+    words: list[str] = [] if base is None else [_inline(plain(base))]
+    end, follows = len(words), ""
+    for word in argv:
+        option, equals, value = word.partition("=")
+        if follows or (equals and option in ("--config", "--method")):
+            option, value, follows = follows or option, value if not follows else word, ""
+            if option == "--method":
+                method = method or value
+            else:
+                words += _file(value)
+                end = len(words)
+        elif word in ("--config", "--method"):
+            follows = word
+        else:
+            words.append(word)
+    words += [follows] if follows else []
+    chosen = [] if method is None else [_inline(preset(method).settings)]
+    return [*words[:end], *chosen, *words[end:]]
+
+
+def _file(name: str) -> list[str]:
+    """A configuration file, above the method that it names."""
+    tree = labelled(read_yaml(file(name)))
+    below = [_inline(preset(str(tree.pop("method"))).settings)] if "method" in tree else []
+    return [*below, _inline(tree)]
+
+
+def _inline(tree: Tree) -> str:
+    return f"--config={yaml.safe_dump(tree)}"
 
 
 def _empty(kind: type, settings: Any, prefix: str = "") -> Iterator[str]:
@@ -121,28 +158,16 @@ def _empty(kind: type, settings: Any, prefix: str = "") -> Iterator[str]:
             yield from _empty(hint, value, f"{prefix}{name}.")
 
 
-def parse(parser: ArgumentParser, argv: Sequence[str] | None) -> tuple[Config, Namespace]:
+def parse(parser: ArgumentParser, argv: Sequence[str], base: Config | None = None) -> Config:
     """`read` for an entry point.
 
     Raises:
         SystemExit: With code 2 and one line (a line per problem) on standard error.
     """
     try:
-        return read(parser, argv)
+        return read(parser, argv, base)
     except UserError as error:
         fail(str(error))
-
-
-def invocation(parser: ArgumentParser, argv: Sequence[str]) -> Invocation:
-    """Everything that `fedpl.runs.experiment.run` needs of a command line.
-
-    Raises:
-        UserError: As `read`.
-    """
-    config, settings = read(parser, argv)
-    settings.pop("config", None)
-    settings.run_dir = None
-    return Invocation(config, settings.as_dict(), parser.dump(settings, skip_unset=False))
 
 
 def split_options(

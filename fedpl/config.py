@@ -1,21 +1,25 @@
 """The schema of a run: what `configs/*.yaml` and the command line may set. Imports neither torch nor JAX."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import yaml
 
 from fedpl.conditions import FaultsConfig, ParticipationConfig, PrivacyConfig
 from fedpl.data import Source, Tweets
+from fedpl.errors import UserError
+from fedpl.method import Method
 from fedpl.model.settings import LoraSettings, ModelConfig
+from fedpl.presets import baseline, file, preset, read_yaml
 from fedpl.server import Aggregator
+from fedpl.settings import Tree, build, changed, merged, plain
 from fedpl.tasks import Classification, Task
 from fedpl.tracking.settings import TrackingConfig, WandbConfig
 from fedpl.training.settings import ClientConfig, EvaluationConfig, PerClient
 
 __all__ = [
-    "Baseline",
     "ClientConfig",
     "Config",
     "EvaluationConfig",
@@ -24,10 +28,11 @@ __all__ = [
     "PerClient",
     "TrackingConfig",
     "WandbConfig",
+    "check",
+    "labelled",
     "problems",
+    "with_changes",
 ]
-
-Baseline = Literal["local", "fedavg"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Config:
     """Personalised federated fine-tuning by task-vector aggregation.
 
     Attributes:
-        method: Name of the method in tables and plots.
+        name: What tables and plots call the method.
         seed: Seed of every random stream of the run.
         rounds: Communication rounds.
         run_dir: Where the run is written; null makes a new folder under ``runs/``.
@@ -51,14 +56,16 @@ class Config:
         participation: Who takes part in a round, and whose task vector counts.
         faults: Simulated faults and attacks.
         privacy: Differential privacy of what clients send.
-        baselines: Methods that are also run on the same clients, seeds and steps, for the closing table.
+        baselines: Methods that are also run on the same clients, seeds and steps, for the closing table:
+            names of files in configs/method, or a name with an objective and an aggregator; the method itself
+            is not run twice.
         evaluation: When and how clients are scored.
         tracking: What is recorded and shown.
         store_vectors: Whether to keep every round's task vectors under ``vectors/``, for python -m
             fedpl.replay: true or f32: as they are; bf16: in half the space, and replays are near, not exact.
     """
 
-    method: str = "fedbip"
+    name: str = "fedbip"
     seed: int = 0
     rounds: int = 5
     run_dir: str | None = None
@@ -73,10 +80,86 @@ class Config:
     participation: ParticipationConfig = ParticipationConfig()
     faults: FaultsConfig = FaultsConfig()
     privacy: PrivacyConfig = PrivacyConfig()
-    baselines: tuple[Baseline, ...] = ("local", "fedavg")
+    baselines: tuple[str | Method, ...] = ("local", "fedavg")
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
     store_vectors: bool | Literal["bf16", "f32"] = False
+
+    @property
+    def method(self) -> Method:
+        """The method."""
+        return Method(self.name, self.client.objective, self.aggregator)
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """The method, then the baselines.
+
+        Raises:
+            UserError: If a baseline's name is not known.
+        """
+        others = (baseline(one) if isinstance(one, str) else one for one in self.baselines)
+        return (self.method, *(one for one in others if one.name != self.name))
+
+    @classmethod
+    def load(cls, path: str | Path, **changes: Any) -> "Config":
+        """The settings of a YAML file; it may name a method, whose settings it then changes.
+
+        Args:
+            path: A file, or the name of one that ships (``debug``, ``method/fedbip_l``).
+            changes: As of `with_changes`.
+
+        Raises:
+            UserError: If there is no such file, or its settings do not fit.
+        """
+        tree = labelled(read_yaml(file(str(path))))
+        method = {"method": tree.pop("method")} if "method" in tree else {}
+        lowest = plain(with_changes(cls(), method))
+        return with_changes(build(cls, merged(lowest, tree)), changes)
+
+    @classmethod
+    def of(cls, method: str, **changes: Any) -> "Config":
+        """The default job under a method of this name; changes as of `with_changes`."""
+        return with_changes(cls(), {"method": method, **changes})
+
+    def to_yaml(self) -> str:
+        """All settings as YAML; `load` reads them, and so does ``--config``."""
+        return yaml.safe_dump(plain(self), sort_keys=False, allow_unicode=True)
+
+
+def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
+    """A configuration with other settings.
+
+    Args:
+        config: The configuration.
+        changes: Values by dotted key, as on the command line: ``{"client.lr": 1e-3, "method": "fedbip_l"}``;
+            in keywords ``client__lr`` means the same.
+
+    Raises:
+        UserError: If there is no such setting, or the value is of another kind.
+    """
+    named = {key.replace("__", "."): value for key, value in changes.items()}
+    tree = plain(config)
+    if "method" in named:
+        tree = merged(tree, preset(named.pop("method")).settings)
+    return build(Config, changed(tree, named))
+
+
+def labelled(tree: Tree) -> Tree:
+    """The keys of a file; older run directories have the method's label under ``method``, not ``name``."""
+    old = "run_dir" in tree and "name" not in tree and "method" in tree
+    return {("name" if old and key == "method" else key): value for key, value in tree.items()}
+
+
+def check(config: Config) -> None:
+    """Refuse a configuration that can be seen to be wrong.
+
+    Raises:
+        UserError: With all that is wrong with it.
+    """
+    wrong = problems(config)
+    if wrong:
+        several = "the settings do not fit:\n  " + "\n  ".join(wrong)
+        raise UserError(wrong[0] if len(wrong) == 1 else several)
 
 
 def problems(config: Config) -> list[str]:
@@ -87,37 +170,13 @@ def problems(config: Config) -> list[str]:
         if not holds:
             found.append(what)
 
-    model, lora, client, evaluation = config.model, config.lora, config.client, config.evaluation
-    need(bool(re.fullmatch(r"[\w.+-]+", config.method)), f"method: a single word, got '{config.method}'")
     need(config.seed >= 0, f"seed: must not be negative, got {config.seed}")
     need(config.rounds >= 1, f"rounds: at least 1, got {config.rounds}")
-    need(model.max_length >= 2, f"model.max_length: at least 2, got {model.max_length}")
-    need(
-        model.sha256 is None or bool(re.fullmatch(r"[0-9a-f]{64}", model.sha256)),
-        "model.sha256: 64 hexadecimal digits in lower case",
-    )
-    need(lora.r >= 1, f"lora.r: at least 1, got {lora.r}")
-    need(lora.alpha >= 1, f"lora.alpha: at least 1, got {lora.alpha}")
-    need(0 <= lora.dropout < 1, f"lora.dropout: must lie in [0, 1), got {lora.dropout}")
-    need(lora.target_modules != (), "lora.target_modules: name at least one module, or null to detect them")
-    need(client.lr > 0, f"client.lr: must be positive, got {client.lr}")
-    need(client.head_lr > 0, f"client.head_lr: must be positive, got {client.head_lr}")
-    need(client.weight_decay >= 0, f"client.weight_decay: must not be negative, got {client.weight_decay}")
-    need(client.batch_size >= 1, f"client.batch_size: at least 1, got {client.batch_size}")
-    need(client.epochs >= 1, f"client.epochs: at least 1, got {client.epochs}")
-    need(client.gradient_clip >= 0, f"client.gradient_clip: must not be negative, got {client.gradient_clip}")
-    found += _cohort_problems(client, lora)
-    found += _per_client_problems(client.per_client)
-    found += client.objective.problems()
-    need(evaluation.batch_size >= 1, f"evaluation.batch_size: at least 1, got {evaluation.batch_size}")
-    need(evaluation.every >= 0, f"evaluation.every: must not be negative, got {evaluation.every}")
-    need(len(set(config.baselines)) == len(config.baselines), "baselines: name each once")
-    need(
-        config.method not in config.baselines,
-        f"baselines: '{config.method}' is the method itself; take it out of the baselines",
-    )
-    found += config.aggregator.problems()
-    for section in (config.participation, config.faults, config.privacy):
+    found += config.method.problems()
+    found += _baseline_problems(config)
+    sections = (config.model, config.lora, config.client, config.evaluation)
+    section: Any
+    for section in (*sections, config.participation, config.faults, config.privacy):
         found += section.problems()
     found += config.data.problems()
     found += config.task.problems()
@@ -125,38 +184,14 @@ def problems(config: Config) -> list[str]:
     return found
 
 
-def _cohort_problems(client: ClientConfig, lora: LoraSettings) -> Sequence[str]:
-    size, limit, layers = client.cohort_size, client.tokens_per_pass, lora.layers_to_transform
-    checks = (
-        (0 <= client.momentum < 1, f"momentum: must lie in [0, 1), got {client.momentum}"),
-        (client.max_steps is None or client.max_steps >= 1, "max_steps: at least 1, or null for all"),
-        (size == "auto" or size >= 1, f"cohort_size: at least 1, or auto, got {size}"),
-        (limit == "auto" or limit >= 1, f"tokens_per_pass: at least 1, or auto, got {limit}"),
-        (client.prefix_cache_mb >= 0, f"prefix_cache_mb: must not be negative, got {client.prefix_cache_mb}"),
-        (size != 1 or not client.compile, "compile: needs cohorts; set client.cohort_size to auto"),
-        (
-            size != 1 or not client.gradient_checkpointing,
-            "gradient_checkpointing: needs cohorts; set client.cohort_size to auto",
-        ),
-        (
-            not (client.gradient_checkpointing and client.compile),
-            "compile: does not go with gradient_checkpointing; choose one",
-        ),
-    )
-    found = [f"client.{what}" for holds, what in checks if not holds]
-    if layers is not None and (not layers or min(layers) < 0):
-        found.append("lora.layers_to_transform: name at least one block, counted from 0, or null for all")
-    return found
-
-
-def _per_client_problems(settings: dict[str, PerClient]) -> Sequence[str]:
-    found = []
-    for name, own in settings.items():
-        if own.rate <= 0:
-            found.append(f"client.per_client.{name}.rate: must be positive, got {own.rate}")
-        if own.max_steps is not None and own.max_steps < 1:
-            found.append(f"client.per_client.{name}.max_steps: at least 1, or null, got {own.max_steps}")
-    return found
+def _baseline_problems(config: Config) -> Sequence[str]:
+    try:
+        others = config.methods[1:]
+    except UserError as error:
+        return [str(error)]
+    names = [one if isinstance(one, str) else one.name for one in config.baselines]
+    found = [] if len(set(names)) == len(names) else ["baselines: name each once"]
+    return [*found, *(f"baselines: {one.name}: {what}" for one in others for what in one.problems())]
 
 
 def _run_dir_problems(run_dir: str | None) -> Sequence[str]:

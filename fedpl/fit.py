@@ -4,8 +4,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedpl.cli import make_parser, parse, run_main
+from fedpl.deferred import deferred
+
+if TYPE_CHECKING:
+    from rich import console
+
+    from fedpl.runs import experiment, resume
+else:
+    experiment, resume = map(deferred, ("fedpl.runs.experiment", "fedpl.runs.resume"))
+    console = deferred("rich.console")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,36 +27,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="Go on with the interrupted run in this directory, with its configuration; more rounds and "
         "other tracking settings may be named beside it.",
     )
-    resume, argv = _resumed(argv)
-    config, settings = parse(parser, argv)
-    settings.pop("config", None)
-    settings.pop("resume", None)
-    settings.run_dir = None  # a saved configuration can be run again as it is
-    resolved = parser.dump(settings, skip_unset=False)
-    if resume is not None:
-        from fedpl.runs.resume import refuse_changes, saved_configuration
-
-        refuse_changes(saved_configuration(resume), resolved)
-
-    from rich.console import Console
-
-    from fedpl.runs.experiment import run
-
-    run(config, settings.as_dict(), resolved, Console(), resume=resume)
+    run_dir, words = _resumed(sys.argv[1:] if argv is None else argv)
+    saved = None if run_dir is None else resume.saved_configuration(run_dir)
+    config = parse(parser, words, base=saved)
+    if saved is not None:
+        resume.refuse_changes(saved, config)
+    experiment.run(config, console.Console(), resume=run_dir)
     return 0
 
 
-def _resumed(argv: Sequence[str] | None) -> tuple[Path | None, Sequence[str] | None]:
-    """The run to go on with, and the command line with that run's configuration before everything else."""
+def _resumed(argv: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
+    """The run to go on with, and the other words."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--resume", type=Path)
     found, rest = finder.parse_known_args(argv)
-    if found.resume is None:
-        return None, argv
-    from fedpl.runs.resume import saved_configuration
-
-    saved_configuration(found.resume)
-    return found.resume, [f"--config={found.resume / 'config.yaml'}", *rest]
+    return found.resume, rest
 
 
 if __name__ == "__main__":

@@ -4,8 +4,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedpl.cli import run_main
+from fedpl.deferred import deferred
+
+if TYPE_CHECKING:
+    from fedpl.pictures import plots
+else:
+    plots = deferred("fedpl.pictures.plots")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -14,9 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run_dir", type=Path, help="a finished run's directory")
     arguments = parser.parse_args(argv)
 
-    from fedpl.pictures.plots import draw_run
-
-    for path in draw_run(arguments.run_dir):
+    for path in plots.draw_run(arguments.run_dir):
         print(path)
     return 0
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedpl.cli import invocation, make_parser, read, split_options
-from fedpl.config import Config
+from fedpl.cli import make_parser, read, split_options
 from fedpl.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -41,16 +40,6 @@ def test_answers_without_importing_anything_heavy(module: str, arguments: list[s
     assert done.returncode == code, done.stderr
     assert "HEAVY []" in done.stdout
     assert done.stderr.count("\n") == (code == 2)
-
-
-def test_an_invocation_can_be_run_again_as_it_is(tmp_path: Path) -> None:
-    parser = make_parser("fit", "")
-    run = invocation(parser, ["--rounds=3", f"--run_dir={tmp_path / 'new'}"])
-    assert run.config.run_dir == str(tmp_path / "new")
-    assert run.settings["run_dir"] is None
-    (tmp_path / "config.yaml").write_text(run.resolved)
-    again, _ = read(parser, [f"--config={tmp_path / 'config.yaml'}"])
-    assert again == Config(rounds=3)
 
 
 def test_mistakes_are_raised_not_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,7 +48,7 @@ def test_the_method_it_adds_runs(
 ) -> None:
     (tmp_path / "my_rules.py").write_text(block("method"))
     monkeypatch.syspath_prepend(tmp_path)
-    rule = ["--method=sharper", "--aggregator.weighting=my_rules.Sharper", "--aggregator.weighting.power=3"]
+    rule = ["--name=sharper", "--aggregator.weighting=my_rules.Sharper", "--aggregator.weighting.power=3"]
     assert main([*small_run, *rule, "--baselines=[]", f"--run_dir={tmp_path / 'run'}"]) == 0
     assert "power: 3.0" in (tmp_path / "run" / "config.yaml").read_text()
 

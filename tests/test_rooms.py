@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1]
 # From the ground up; rooms of one line do not know each other.
 FLOORS = (
     ("errors", "randomness", "deferred"),
-    ("files",),
+    ("files", "settings"),
     ("records",),
     ("conditions",),
     ("sampling", "data"),
@@ -18,6 +18,7 @@ FLOORS = (
     ("server",),
     ("interop",),
     ("method",),
+    ("presets",),
     ("site",),
     ("executors",),
     ("tracking.settings",),
@@ -26,10 +27,11 @@ FLOORS = (
     ("pictures",),
     ("tracking",),
     ("runs",),
-    ("cli",),
+    ("api", "cli"),
     ("fit", "report", "compare"),
     ("replay",),
     ("sweep",),
+    ("__main__",),
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 # Imports against the direction, each with its reason. The list may only become shorter.
@@ -48,9 +50,14 @@ def modules() -> dict[str, Path]:
 
 
 def imports(path: Path, known: dict[str, Path], depth: int | None = None) -> Iterator[str]:
-    """The package's modules that a file imports, at any depth, or in its outermost statements alone."""
+    """The package's modules that a file imports, at any depth, or in its outermost statements alone.
+
+    At any depth that includes modules that are only named, to be imported at their first use.
+    """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree) if depth is None else tree.body:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from (name for name in (node.value,) if name in known and name != "fedpl")
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module in known:

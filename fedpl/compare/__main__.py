@@ -5,9 +5,19 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedpl.cli import run_main, split_options
+from fedpl.deferred import deferred
 from fedpl.errors import UserError
+
+if TYPE_CHECKING:
+    from rich import console
+
+    from fedpl.compare import execute, plan, report
+else:
+    execute, plan, report = (deferred(f"fedpl.compare.{name}") for name in ("execute", "plan", "report"))
+    console = deferred("rich.console")
 
 _PROGRAM = "python -m fedpl.compare"
 _DESCRIPTION = """Run several methods over several seeds on the same clients and compare them. Takes all
@@ -41,22 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 0 <= options.margin < 1:
         raise UserError(f"--margin: a fraction in [0, 1), got {options.margin}")
 
-    from fedpl.compare.plan import numbers, plan
-
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     out = Path(options.out or f"runs/compare-{stamp}")
     if out.is_file():
         raise UserError(f"--out: {out} is a file; name a folder")
-    entries = plan(options.methods.split(","), numbers(options.seeds), rest, out)
-
-    from rich.console import Console
-
-    from fedpl.compare.execute import run_missing
-    from fedpl.compare.report import write_report
-
-    console = Console()
-    run_missing(entries, console)
-    write_report(out, entries, options.margin, console)
+    entries = plan.plan(options.methods.split(","), plan.numbers(options.seeds), rest, out)
+    terminal = console.Console()
+    execute.run_missing(entries, terminal)
+    report.write_report(out, entries, options.margin, terminal)
     return 0
 
 

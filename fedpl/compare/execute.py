@@ -51,13 +51,11 @@ def run_missing(entries: Sequence[Entry], console: Console) -> None:
             console.print(f"{entry.method}, seed {entry.seed}: finished before", highlight=False)
             continue
         resume = entry.folder if (entry.folder / "config.yaml").is_file() else None
-        config = entry.run.config
+        config = entry.config
         lines = RoundLines(console, config.rounds, f"seed {entry.seed}  ")
         watchers = [lines] if config.tracking.progress else []
-        quiet = Console(quiet=True)
         prepared = workshop.prepare(config)
-        _, settings, resolved = entry.run
-        run(config, settings, resolved, quiet, watchers=watchers, resume=resume, prepared=prepared)
+        run(config, Console(quiet=True), watchers=watchers, resume=resume, prepared=prepared)
 
 
 def _grouped(entries: Sequence[Entry]) -> list[Entry]:
@@ -65,7 +63,7 @@ def _grouped(entries: Sequence[Entry]) -> list[Entry]:
     groups: list[list[Entry]] = []
     for entry in entries:
         for group in groups:
-            if shareable(group[0].run.config) == shareable(entry.run.config):
+            if shareable(group[0].config) == shareable(entry.config):
                 group.append(entry)
                 break
         else:

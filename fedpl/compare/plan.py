@@ -5,17 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
-from fedpl.cli import Invocation, invocation, make_parser
-from fedpl.compare.methods import method_file, with_method
+from fedpl.cli import make_parser, read
+from fedpl.config import Config, check, with_changes
 from fedpl.errors import UserError
 from fedpl.records.results import RunSummary
-from fedpl.runs.resume import flat
+from fedpl.runs.resume import different, saved_configuration
 
 # Settings that the comparison itself decides, and what to use instead.
 _OWN = {
     "method": "--methods",
+    "name": "--methods, whose files name the methods",
     "seed": "--seeds",
     "run_dir": "--out",
     "baselines": "--methods local,fedavg,...",
@@ -31,13 +30,13 @@ class Entry(NamedTuple):
         method: The method's name: that of its file.
         seed: The seed.
         folder: Its run directory.
-        run: What is run.
+        config: What is run.
     """
 
     method: str
     seed: int
     folder: Path
-    run: Invocation
+    config: Config
 
     @property
     def finished(self) -> bool:
@@ -78,42 +77,36 @@ def plan(methods: Sequence[str], seeds: Sequence[int], argv: list[str], out: Pat
         key = word.removeprefix("--").split("=", 1)[0]
         if word.startswith("--") and key in _OWN:
             raise UserError(f"--{key}: a comparison sets it itself; use {_OWN[key]}")
-    files = {Path(name).stem: method_file(name) for name in methods}
-    if len(files) != len(methods):
+    names = {Path(name).stem: name for name in methods}
+    if len(names) != len(methods):
         raise UserError(f"--methods: name each once, and files differently, got {','.join(methods)}")
     parser = make_parser("python -m fedpl.compare", "")
+    asked = {}
+    for name, given in names.items():
+        try:
+            asked[name] = read(parser, argv, method=given)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
     entries = []
     for seed in seeds:
-        for name, file in files.items():
+        for name, config in asked.items():
             folder = out / f"{name}-s{seed}"
-            own = (
-                f"--method={name}",
-                f"--seed={seed}",
-                "--baselines=[]",
-                f"--tracking.wandb.group={out.name}",
-            )
-            try:
-                run = invocation(parser, [*with_method(argv, file), *own])
-            except UserError as error:
-                raise UserError(f"{name}: {error}") from None
-            run = run._replace(config=replace(run.config, run_dir=str(folder)))
-            _check_folder(folder, run.resolved)
-            entries.append(Entry(name, seed, folder, run))
+            own = {"seed": seed, "baselines": [], "tracking.wandb.group": out.name}
+            config = with_changes(config, own)
+            check(config)
+            _check_folder(folder, config)
+            entries.append(Entry(name, seed, folder, replace(config, run_dir=str(folder))))
     return entries
 
 
-def _check_folder(folder: Path, resolved: str) -> None:
+def _check_folder(folder: Path, config: Config) -> None:
     """Refuse a directory that holds another run than the planned one, finished or not."""
     if not folder.exists():
         return
-    file = folder / "config.yaml"
-    if not file.is_file():
+    if not (folder / "config.yaml").is_file():
         if folder.is_dir() and not any(folder.iterdir()):
             return
         raise UserError(f"--out: {folder} holds no run; name a new folder")
-    before, now = (dict(flat(yaml.safe_load(text))) for text in (file.read_text(encoding="utf-8"), resolved))
-    different = [key for key in now | before if before.get(key) != now.get(key)]
-    if different:
-        raise UserError(
-            f"--out: {folder} was run with another {', '.join(sorted(different)[:5])}; name a new folder"
-        )
+    other = list(different(saved_configuration(folder), config))
+    if other:
+        raise UserError(f"--out: {folder} was run with another {', '.join(other[:5])}; name a new folder")

@@ -1,5 +1,7 @@
 """Settings of the frozen model and its adapter. Imports no torch."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +24,15 @@ class ModelConfig:
     pooling: Literal["mean", "first", "last"] = "mean"
     max_length: int = 128
 
+    def problems(self) -> Sequence[str]:
+        """What is wrong with the settings, one line each."""
+        digest = self.sha256 is None or bool(re.fullmatch(r"[0-9a-f]{64}", self.sha256))
+        checks = (
+            (self.max_length >= 2, f"max_length: at least 2, got {self.max_length}"),
+            (digest, "sha256: 64 hexadecimal digits in lower case"),
+        )
+        return [f"model.{what}" for holds, what in checks if not holds]
+
 
 @dataclass(frozen=True)
 class LoraSettings:
@@ -42,3 +53,18 @@ class LoraSettings:
     dropout: float = 0.0
     target_modules: tuple[str, ...] | None = None
     layers_to_transform: tuple[int, ...] | None = None
+
+    def problems(self) -> Sequence[str]:
+        """What is wrong with the settings, one line each."""
+        layers = self.layers_to_transform
+        checks = (
+            (self.r >= 1, f"r: at least 1, got {self.r}"),
+            (self.alpha >= 1, f"alpha: at least 1, got {self.alpha}"),
+            (0 <= self.dropout < 1, f"dropout: must lie in [0, 1), got {self.dropout}"),
+            (self.target_modules != (), "target_modules: name at least one module, or null to detect them"),
+            (
+                layers is None or (bool(layers) and min(layers) >= 0),
+                "layers_to_transform: name at least one block, counted from 0, or null for all",
+            ),
+        )
+        return [f"lora.{what}" for holds, what in checks if not holds]

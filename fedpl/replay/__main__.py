@@ -4,9 +4,19 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedpl.cli import run_main, split_options
+from fedpl.deferred import deferred
 from fedpl.errors import UserError
+
+if TYPE_CHECKING:
+    from rich import console
+
+    from fedpl.replay import plan, recording, session
+else:
+    plan, recording, session = (deferred(f"fedpl.replay.{name}") for name in ("plan", "recording", "session"))
+    console = deferred("rich.console")
 
 _PROGRAM = "python -m fedpl.replay"
 _DESCRIPTION = """Aggregate the task vectors of a run (--store_vectors true) again under other settings
@@ -33,43 +43,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     options, overrides = split_options(_PROGRAM, _DESCRIPTION, add_options, argv)
 
-    from rich.console import Console
-
-    from fedpl.records.scores import summarise
-    from fedpl.replay.plan import rules
-    from fedpl.replay.readings import Replayer
-    from fedpl.replay.recording import read_recording
-    from fedpl.replay.report import Reading, SplitScores, write_replay
-    from fedpl.runs.prepared import prepare
-    from fedpl.server.state import ServerState
-
-    recording = read_recording(Path(options.run))
-    last = len(recording.rounds)
+    recorded = recording.read_recording(Path(options.run))
+    last = len(recorded.rounds)
     step = options.round or last
     if not 1 <= step <= last:
         raise UserError(f"--round: from 1 to {last}, the rounds of {options.run}, got {options.round}")
-    chosen = rules(recording, options.methods, overrides)
-    replayer = Replayer(recording, prepare(recording.config))
+    chosen = plan.rules(recorded, options.methods, overrides)
+    readings = ("chain", "one step") if options.reading == "both" else (options.reading.replace("_", " "),)
     splits = ("validation", "test") if options.test else ("validation",)
-
-    def reading(name: str, kind: str, round: int, state: ServerState) -> Reading:
-        scores = {split: replayer.score(state, split) for split in splits}
-        found = {
-            split: SplitScores(statistics=summarise(own, replayer.metrics), clients=own)
-            for split, own in scores.items()
-        }
-        return Reading(rule=name, reading=kind, round=round, splits=found)
-
-    found = []
-    state = replayer.final(recording.config.aggregator)
-    found.append(reading(recording.config.method, "recorded", last, state))
-    for name, rule in chosen.items():
-        if options.reading != "one_step":
-            state = replayer.final(rule)
-            found.append(reading(name, "chain", last, state))
-        if options.reading != "chain":
-            found.append(reading(name, "one step", step, replayer.one_step(rule, step)))
-    write_replay(recording.folder, found, replayer.metrics, replayer.error(), Console())
+    session.run_replay(recorded, chosen, readings, step, splits, console.Console())
     return 0
 
 

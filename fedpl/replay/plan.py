@@ -1,13 +1,14 @@
 """Which server rules a replay tries."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from fedpl.compare.methods import method_file, with_method
-from fedpl.replay.recording import Recording, check_same_training, configuration
+from fedpl.cli import make_parser, read
+from fedpl.replay.recording import Recording, check_same_training
 from fedpl.server import Aggregator
 
 
-def rules(recording: Recording, methods: str | None, overrides: list[str]) -> dict[str, Aggregator]:
+def rules(recording: Recording, methods: str | None, overrides: Sequence[str]) -> dict[str, Aggregator]:
     """The rules by name: one per method, else the recorded one with other settings.
 
     Args:
@@ -18,29 +19,11 @@ def rules(recording: Recording, methods: str | None, overrides: list[str]) -> di
     Raises:
         UserError: If a method is unknown, or a setting wrong or not the server's.
     """
-    if methods is None:
-        config = configuration(recording.folder, overrides)
-        check_same_training(recording, config)
-        return {"as given" if overrides else config.method: config.aggregator}
+    parser = make_parser("python -m fedpl.replay", "")
     found = {}
-    for name in methods.split(","):
-        file = method_file(name)
-        config = configuration(recording.folder, [*with_method(overrides, file), f"--method={file.stem}"])
+    for name in [None] if methods is None else methods.split(","):
+        config = read(parser, overrides, recording.config, name)
         check_same_training(recording, config)
-        found[file.stem] = config.aggregator
+        label = Path(name).stem if name else "as given" if overrides else config.name
+        found[label] = config.aggregator
     return found
-
-
-def rule_of(recording: Recording, arguments: list[str]) -> Aggregator:
-    """The rule of a trial's arguments, which begin with the recorded configuration.
-
-    Args:
-        recording: What is replayed.
-        arguments: Arguments for fedpl.fit.
-
-    Raises:
-        UserError: If a setting is wrong or not the server's.
-    """
-    config = configuration(Path(recording.folder), arguments)
-    check_same_training(recording, config)
-    return config.aggregator

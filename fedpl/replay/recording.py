@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from fedpl.cli import make_parser, read
 from fedpl.config import Config
 from fedpl.errors import UserError
 from fedpl.runs.prepared import client_side
@@ -24,16 +23,15 @@ class Recording(NamedTuple):
     rounds: tuple[Path, ...]
 
 
-def configuration(folder: Path, overrides: list[str]) -> Config:
-    """A run's configuration with other settings on top.
+def recorded(folder: Path) -> Config:
+    """The configuration of a run.
 
     Raises:
-        UserError: If the folder holds no run, or the settings are wrong.
+        UserError: If the folder holds no run.
     """
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} holds no run: there is no config.yaml in it")
-    parser = make_parser("python -m fedpl.replay", "")
-    return read(parser, [f"--config={folder / 'config.yaml'}", *overrides])[0]
+    return Config.load(folder / "config.yaml")
 
 
 def read_recording(folder: Path) -> Recording:
@@ -42,7 +40,7 @@ def read_recording(folder: Path) -> Recording:
     Raises:
         UserError: If it holds no run, or its task vectors were not stored.
     """
-    config = configuration(folder, [])
+    config = recorded(folder)
     files = stored_rounds(folder / "vectors")
     rounds = sorted(files)
     if not rounds or rounds != list(range(1, len(rounds) + 1)):

@@ -4,7 +4,7 @@ import json
 import os
 import secrets
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -51,20 +51,19 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, config: Config, resolved: str) -> "RunFolder":
+    def create(cls, config: Config) -> "RunFolder":
         """Make the directory with its ``config.yaml``; without a name, a new one under ``runs/``.
 
         It appears under its name complete: a run that is there can be gone on with.
 
         Args:
             config: The configuration.
-            resolved: The same as YAML.
 
         Raises:
             UserError: If it cannot be made or already holds something.
         """
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        name = config.run_dir or f"runs/{stamp}-{config.method}-s{config.seed}"
+        name = config.run_dir or f"runs/{stamp}-{config.name}-s{config.seed}"
         path = Path(name)
         attempt = 1
         while config.run_dir is None and path.exists():
@@ -81,7 +80,7 @@ class RunFolder:
             if new.exists():
                 shutil.rmtree(new)
             new.mkdir()
-            write_atomically(new / "config.yaml", resolved.encode())
+            write_atomically(new / "config.yaml", _again(config).encode())
             os.replace(new, path)
         except OSError as error:
             raise UserError(f"run_dir: cannot make {path}: {error.strerror}") from error
@@ -136,11 +135,20 @@ class RunFolder:
         if len(kept) < len(lines):
             write_atomically(self.metrics, b"".join(kept))
 
-    def reopen(self) -> None:
-        """Drop the summary of fewer rounds: a run with a summary is finished."""
-        path = self.path / "summary.json"
-        with writing(path):
-            path.unlink(missing_ok=True)
+    def go_on(self, config: Config, rounds: int) -> None:
+        """Make the directory that of a run which stands after so many rounds, under these settings.
+
+        A run with a summary is finished: one of fewer rounds is dropped.
+
+        Raises:
+            UserError: If a round before the state is missing.
+        """
+        self.cut_metrics(rounds)
+        if rounds < config.rounds:
+            path = self.path / "summary.json"
+            with writing(path):
+                path.unlink(missing_ok=True)
+        write_atomically(self.path / "config.yaml", _again(config).encode())
 
     def records(self) -> tuple[RoundRecord, ...]:
         """All rounds recorded so far."""
@@ -152,3 +160,8 @@ class RunFolder:
         if not path.exists():
             write_atomically(path, secrets.token_hex(4).encode())
         return path.read_text().strip()
+
+
+def _again(config: Config) -> str:
+    """A configuration as YAML that can be run again as it is: in a directory of its own."""
+    return replace(config, run_dir=None).to_yaml()

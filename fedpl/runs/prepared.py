@@ -76,11 +76,16 @@ def backend_of(config: Config, data: FederatedData, base: PooledClassifier | Non
     partitions = partitions_of(config.task, config.client, config.model, config.seed, data)
     base = base or config.task.base(config.model, data.classes)
     init = derive_seed(config.seed, "init")
-    shifts = config.aggregator.combine.shifts_base
+    shifts = _shifts(config)
     foundation = Foundation(base, config.lora, config.model.path, init, hardware, shifts)
     if config.client.cohort_size == 1:
         return Alone(foundation, partitions, config.evaluation.batch_size)
     return Stacked(foundation, partitions)
+
+
+def _shifts(config: Config) -> bool:
+    """Whether a method changes the frozen weights."""
+    return any(method.aggregator.combine.shifts_base for method in config.methods)
 
 
 def sealed(config: Config) -> bool:
@@ -91,7 +96,7 @@ def sealed(config: Config) -> bool:
 def client_side(config: Config) -> Config:
     """The settings that decide what a client's training and scoring give; all others at their defaults."""
     default = Config()
-    server = ("method", "rounds", "run_dir", "aggregator", "baselines", "tracking", "store_vectors")
+    server = ("name", "rounds", "run_dir", "aggregator", "baselines", "tracking", "store_vectors")
     evaluation = replace(config.evaluation, every=EvaluationConfig().every)
     return replace(config, evaluation=evaluation, **{name: getattr(default, name) for name in server})
 
@@ -101,7 +106,7 @@ def shareable(config: Config) -> tuple[Config, bool]:
 
     In bf16 that is not only the client's side: what changes the frozen weights needs them in float32.
     """
-    return client_side(config), config.precision != "32-true" and config.aggregator.combine.shifts_base
+    return client_side(config), config.precision != "32-true" and _shifts(config)
 
 
 class Workshop:
@@ -126,9 +131,8 @@ class Workshop:
         wanted = shareable(config)
         if self._prepared is None or self._prepared[0] != wanted:
             if self._prepared is not None:
-                self._prepared[1].executor.tell(
-                    Frozen()
-                )  # the frozen weights are shared with what comes next
+                # The frozen weights are shared with what comes next.
+                self._prepared[1].executor.tell(Frozen())
                 self._prepared = None  # its tensors go before new ones come
             data = self._clients(config)
             made = prepare(config, data, _twin(self._model(config.task, config.model, data.classes)))

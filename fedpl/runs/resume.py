@@ -1,33 +1,32 @@
 """Going on with an interrupted run: the settings it was started with, and what may be changed."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from fedpl.config import Config
 from fedpl.errors import UserError
+from fedpl.settings import flat, plain
 
 _FREE = ("tracking.",)  # what is recorded and shown has no influence on results
 
 
-def saved_configuration(run_dir: Path) -> str:
-    """The resolved configuration of a run, as YAML.
+def saved_configuration(run_dir: Path) -> Config:
+    """The configuration of a run.
 
     Raises:
         UserError: If the folder holds no run.
     """
-    try:
-        return (run_dir / "config.yaml").read_text(encoding="utf-8")
-    except OSError as error:
+    path = run_dir / "config.yaml"
+    if not path.is_file():
         raise UserError(
-            f"resume: {run_dir} holds no run that can be gone on with (config.yaml: {error.strerror}); name "
+            f"resume: {run_dir} holds no run that can be gone on with (there is no config.yaml in it); name "
             f"the run directory that the interrupted run printed"
-        ) from error
+        )
+    return Config.load(path)
 
 
-def refuse_changes(saved: str, asked: str) -> None:
-    """Compare the settings of a run with those asked for, both as YAML.
+def refuse_changes(saved: Config, asked: Config) -> None:
+    """Compare the settings of a run with those asked for.
 
     More rounds may be asked for, and ``tracking`` may be anything; every other setting has shaped what is
     there.
@@ -35,11 +34,10 @@ def refuse_changes(saved: str, asked: str) -> None:
     Raises:
         UserError: Naming every other setting that differs.
     """
-    before, now = dict(flat(yaml.safe_load(saved))), dict(flat(yaml.safe_load(asked)))
     changed = [
-        f"{key} {_text(before, key)} → {_text(now, key)}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not _allowed(key, before, now)
+        f"{key} {before} → {now}"
+        for key, (before, now) in different(saved, asked).items()
+        if not key.startswith(_FREE) and not (key == "rounds" and asked.rounds >= saved.rounds)
     ]
     if changed:
         raise UserError(
@@ -48,18 +46,15 @@ def refuse_changes(saved: str, asked: str) -> None:
         )
 
 
-def _allowed(key: str, before: dict[str, Any], now: dict[str, Any]) -> bool:
-    return key.startswith(_FREE) or (key == "rounds" and now[key] >= before[key])
+def different(one: Config, other: Config) -> dict[str, tuple[str, str]]:
+    """Settings in which two configurations differ, with both values in words; ``run_dir`` does not count."""
+    before, now = (dict(flat(plain(config))) for config in (one, other))
+    return {
+        key: (_text(before, key), _text(now, key))
+        for key in sorted(before.keys() | now.keys())
+        if key != "run_dir" and before.get(key) != now.get(key)
+    }
 
 
 def _text(values: dict[str, Any], key: str) -> str:
     return repr(values[key]) if key in values else "(not there)"
-
-
-def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values; the options of a class are named as on the command line."""
-    if not isinstance(value, dict) or not value:
-        yield prefix.rstrip("."), value
-        return
-    for key, item in value.items():
-        yield from flat(item, prefix if key == "init_args" else f"{prefix}{key}.")

@@ -6,9 +6,23 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from fedpl import presets
 from fedpl.cli import run_main, split_options
+from fedpl.deferred import deferred
 from fedpl.errors import UserError
+
+if TYPE_CHECKING:
+    from rich import console
+
+    from fedpl.replay import recording
+    from fedpl.sweep import check, plan, replayed, session
+else:
+    check, plan, replayed, session = (
+        deferred(f"fedpl.sweep.{name}") for name in ("check", "plan", "replayed", "session")
+    )
+    recording, console = map(deferred, ("fedpl.replay.recording", "rich.console"))
 
 _PROGRAM = "python -m fedpl.sweep"
 _DESCRIPTION = """Search settings by a file in the format of W&B sweeps: the same file works with wandb sweep
@@ -18,7 +32,7 @@ with the same command and --out: finished trials are kept, those under way are r
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of a sweep."""
-    parser.add_argument("file", help="a sweep file, for example one of configs/sweep; give it first")
+    parser.add_argument("file", help="a sweep file, or the name of one that ships (lr_rank); give it first")
     parser.add_argument("--trials", type=int, help="how many in all; run_cap and the size of a grid limit it")
     parser.add_argument("--jobs", type=int, default=1, help="trials at the same time, each in a process")
     parser.add_argument("--out", help="directory of the sweep; a new one under runs/ if absent")
@@ -41,27 +55,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     if find_spec("optuna") is None:
         raise UserError("a sweep needs optuna: pip install 'fedpl[sweep]'")
 
-    from fedpl.sweep.check import check_arguments, number_of_trials
-    from fedpl.sweep.plan import read_sweep
-
-    sweep = read_sweep(Path(options.file))
-    trials = number_of_trials(sweep, options.trials)
-    if options.replay:
-        from fedpl.sweep.replayed import replayed
-
-        sweep, overrides = replayed(sweep, overrides, Path(options.replay), options.jobs)
-    check_arguments(sweep, overrides)
+    sweep = plan.read_sweep(presets.file(options.file, "sweep"))
+    trials = check.number_of_trials(sweep, options.trials)
+    replay = Path(options.replay) if options.replay else None
+    if replay is not None:
+        sweep = replayed.replayed(sweep, options.jobs)
+    settings = check.trials_of(sweep, overrides, None if replay is None else recording.recorded(replay))
+    check.check_values(sweep, settings)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     out = Path(options.out or f"runs/sweep-{stamp}")
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "study.db").is_file()):
         raise UserError(f"--out: {out} holds something else than a sweep; name a new folder")
 
-    from rich.console import Console
-
-    from fedpl.sweep.session import run_sweep
-
-    replay = Path(options.replay) if options.replay else None
-    run_sweep(sweep, list(overrides), trials, options.jobs, options.search_seed, out, replay, Console())
+    session.run_sweep(
+        sweep,
+        settings,
+        list(overrides),
+        trials,
+        options.jobs,
+        options.search_seed,
+        out,
+        replay,
+        console.Console(),
+    )
     return 0
 
 

@@ -1,37 +1,71 @@
 """Whether a sweep's trials will be accepted by fedpl.fit, asked before the first one runs."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from fedpl.cli import invocation, make_parser
+from fedpl.cli import make_parser, read
+from fedpl.config import Config, check, with_changes
 from fedpl.errors import UserError
-from fedpl.sweep.plan import Sweep, arguments, size_of_grid
+from fedpl.presets import yaml_value
+from fedpl.sweep.plan import Sweep, size_of_grid
 
-# A trial needs neither baselines nor pictures; what follows on the command line may ask for them.
-_LEAN = ("--baselines=[]", "--tracking.plots=false", "--tracking.progress=false")
-
-
-def trial_arguments(sweep: Sweep, overrides: Sequence[str], values: dict[str, Any]) -> list[str]:
-    """The arguments of a trial for fedpl.fit: the file's, the user's, then the trial's values."""
-    group = f"--tracking.wandb.group={sweep.name}"
-    return [*_LEAN, *sweep.fixed, *overrides, *arguments(values), group]
+# A trial needs neither baselines nor pictures; the file's command and the command line may ask for them.
+_LEAN = {"baselines": [], "tracking.plots": False, "tracking.progress": False}
 
 
-def best_arguments(sweep: Sweep, overrides: Sequence[str], values: dict[str, Any]) -> list[str]:
-    """The same for a run outside the sweep."""
-    return [*sweep.fixed, *overrides, *arguments(values)]
+class Trials(NamedTuple):
+    """What all trials of a sweep share.
+
+    Attributes:
+        common: Settings of every trial, before its own values.
+        alone: The same for a run outside the sweep.
+    """
+
+    common: Config
+    alone: Config
+
+    def config(self, values: Mapping[str, Any]) -> Config:
+        """A trial's configuration.
+
+        Raises:
+            UserError: If the values do not fit.
+        """
+        config = with_changes(self.common, spelled(values))
+        check(config)
+        return config
 
 
-def check_arguments(sweep: Sweep, overrides: Sequence[str]) -> None:
+def spelled(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as the command line, by which W&B's agent gives them, would understand them."""
+    return {key: yaml_value(value) if isinstance(value, str) else value for key, value in values.items()}
+
+
+def trials_of(sweep: Sweep, overrides: Sequence[str], recorded: Config | None = None) -> Trials:
+    """A sweep's trials: the file's command, then the user's words.
+
+    Args:
+        sweep: The sweep.
+        overrides: Settings from the command line.
+        recorded: The configuration of a run that is replayed.
+
+    Raises:
+        UserError: If the words do not fit.
+    """
+    parser, words = make_parser("python -m fedpl.fit", ""), [*sweep.fixed, *overrides]
+    lean = read(parser, words, with_changes(recorded or Config(), _LEAN))
+    group = with_changes(lean, {"tracking.wandb.group": sweep.name})
+    return Trials(group, read(parser, words, recorded))
+
+
+def check_values(sweep: Sweep, trials: Trials) -> None:
     """Try every choice, and both ends and the middle of every range, with the others at their first value.
 
     Raises:
         UserError: Naming the parameter and the value that fedpl.fit does not take.
     """
-    parser = make_parser("python -m fedpl.fit", "")
     first = {dimension.name: dimension.samples()[0] for dimension in sweep.dimensions}
     try:
-        config = invocation(parser, trial_arguments(sweep, overrides, first)).config
+        config = trials.config(first)
     except UserError as error:
         raise UserError(f"a trial with {_words(first)}: {error}") from None
     if sweep.metric.startswith("validation") and config.evaluation.every < 1:
@@ -39,7 +73,7 @@ def check_arguments(sweep: Sweep, overrides: Sequence[str]) -> None:
     for dimension in sweep.dimensions:
         for value in dimension.samples()[1:]:
             try:
-                invocation(parser, trial_arguments(sweep, overrides, first | {dimension.name: value}))
+                trials.config(first | {dimension.name: value})
             except UserError as error:
                 raise UserError(f"parameters.{dimension.name}: {value} is not accepted: {error}") from None
 

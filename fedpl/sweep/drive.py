@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 
 from fedpl.errors import UserError
 from fedpl.sweep import study as search
+from fedpl.sweep.check import Trials
 from fedpl.sweep.outcome import Outcome
 from fedpl.sweep.plan import Sweep
 
@@ -29,14 +30,14 @@ class Task(NamedTuple):
         folder: The sweep's directory.
         number: The trial's number, from 0.
         values: What it sets.
-        argv: Its arguments for fedpl.fit.
+        trials: What all trials share.
     """
 
     sweep: Sweep
     folder: Path
     number: int
     values: dict[str, Any]
-    argv: list[str]
+    trials: Trials
 
     @property
     def run_dir(self) -> Path:
@@ -66,9 +67,9 @@ def tasks(
     study: optuna.Study,
     sweep: Sweep,
     folder: Path,
-    trials: int,
+    number: int,
     seed: int,
-    argv: Callable[[dict[str, Any]], list[str]],
+    trials: Trials,
 ) -> Iterator[Task]:
     """Trials to run: those that were interrupted, then new ones up to the number or the target.
 
@@ -76,19 +77,18 @@ def tasks(
         study: The study.
         sweep: The sweep.
         folder: Its directory.
-        trials: How many there shall be in all.
+        number: How many there shall be in all.
         seed: Seed of the search.
-        argv: From values to arguments.
+        trials: What all share.
     """
 
     def task(trial: FrozenTrial) -> Task:
-        values = search.values(trial, sweep)
-        return Task(sweep, folder, trial.number, values, argv(values))
+        return Task(sweep, folder, trial.number, search.values(trial, sweep), trials)
 
     yield from [task(trial) for trial in search.running(study)]
     if sweep.method == "grid":
-        search.enqueue_grid(study, sweep, trials)
-    while search.begun(study) < trials and not _target_reached(study, sweep):
+        search.enqueue_grid(study, sweep, number)
+    while search.begun(study) < number and not _target_reached(study, sweep):
         yield task(search.ask(study, sweep, seed))
 
 
@@ -154,4 +154,4 @@ def train(task: Task, study: optuna.Study) -> Outcome:
     from fedpl.sweep.trial import run_trial
 
     judge = search.Pruner(study, task.number)
-    return run_trial(task.argv, task.run_dir, task.sweep.metric, judge, _workshop())
+    return run_trial(task, judge, _workshop())

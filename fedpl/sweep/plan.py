@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from fedpl.errors import UserError
+from fedpl.presets import read_yaml
 from fedpl.records.scores import Metric, Summary
 from fedpl.sweep.space import Dimension, read_space
 from fedpl.tasks.metrics import CLASSIFICATION
@@ -94,14 +93,7 @@ def read_sweep(path: Path, metrics: Sequence[Metric] = CLASSIFICATION) -> Sweep:
     Raises:
         UserError: If it cannot be read, with all that is wrong with it.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(
-            f"{path}: not a YAML file that can be read: {' '.join(str(error).split())}"
-        ) from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected the keys of a W&B sweep, such as method and parameters")
+    content = read_yaml(path)
     wrong = [f"{key}: {what} needs W&B's server" for key, what in _REFUSED.items() if key in content]
     wrong += [
         f"{key}: no key of a sweep; there are {', '.join(sorted(_READ))}"
@@ -229,11 +221,6 @@ def _first_band(last: int, cuts: int, eta: int) -> int:
     """The first of the rounds last / etaᵏ, k = 1 … cuts, that is at least 1."""
     bands = [last // eta**k for k in range(1, cuts + 1) if last >= eta**k]
     return min(bands, default=last)
-
-
-def arguments(values: dict[str, Any]) -> list[str]:
-    """Parameters of a trial on the command line, in the form in which W&B's agent writes them."""
-    return [f"--{name}={value}" for name, value in values.items()]
 
 
 def size_of_grid(dimensions: Sequence[Dimension]) -> int:

@@ -13,13 +13,11 @@ from fedpl.sweep.outcome import Outcome
 from fedpl.sweep.plan import Sweep
 
 
-def replayed(sweep: Sweep, overrides: Sequence[str], run: Path, jobs: int) -> tuple[Sweep, list[str]]:
-    """The sweep on top of a run's configuration instead of the file's command, and the overrides.
+def replayed(sweep: Sweep, jobs: int) -> Sweep:
+    """The sweep on top of a run's configuration: of the file's command the server's settings are left.
 
     Args:
         sweep: The sweep.
-        overrides: Settings from the command line.
-        run: The run directory.
         jobs: Trials at the same time.
 
     Raises:
@@ -36,10 +34,7 @@ def replayed(sweep: Sweep, overrides: Sequence[str], run: Path, jobs: int) -> tu
         )
     if jobs != 1:
         raise UserError("--jobs: a replay runs in one process; leave it out")
-    if not (run / "config.yaml").is_file():
-        raise UserError(f"--replay: {run} holds no run: there is no config.yaml in it")
-    fixed = (f"--config={run / 'config.yaml'}", *_server_side(sweep.fixed))
-    return replace(sweep, fixed=fixed, halving=None), list(overrides)
+    return replace(sweep, fixed=tuple(_server_side(sweep.fixed)), halving=None)
 
 
 def _server_side(arguments: Sequence[str]) -> list[str]:
@@ -73,11 +68,13 @@ class ReplayRunner:
 
     def __call__(self, task: Any, study: Any) -> Any:
         """A trial's outcome: its rule's chain, scored on validation data after the last round."""
-        from fedpl.replay.plan import rule_of
+        from fedpl.replay.recording import check_same_training
 
         begin = time.perf_counter()
         try:
-            rule = rule_of(self._replayer.recording, task.argv)
+            config = task.trials.config(task.values)
+            check_same_training(self._replayer.recording, config)
+            rule = config.aggregator
         except UserError as error:
             return Outcome("failed", None, 0, time.perf_counter() - begin, str(error))
         rounds = len(self._replayer.recording.rounds)

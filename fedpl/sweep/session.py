@@ -5,9 +5,9 @@ from typing import Any
 
 from rich.console import Console
 
-from fedpl.cli import invocation, make_parser
+from fedpl.config import with_changes
 from fedpl.sweep import drive
-from fedpl.sweep.check import best_arguments, trial_arguments
+from fedpl.sweep.check import Trials, spelled
 from fedpl.sweep.outcome import Outcome
 from fedpl.sweep.plan import Sweep
 from fedpl.sweep.replayed import ReplayRunner
@@ -17,6 +17,7 @@ from fedpl.sweep.study import begun, open_study
 
 def run_sweep(
     sweep: Sweep,
+    settings: Trials,
     overrides: list[str],
     trials: int,
     jobs: int,
@@ -29,7 +30,8 @@ def run_sweep(
 
     Args:
         sweep: The sweep, checked.
-        overrides: Settings for all trials from the command line.
+        settings: What all trials share.
+        overrides: The command line's words for all trials, by which the same sweep is known again.
         trials: How many trials in all.
         jobs: How many at the same time.
         seed: Seed of what is tried.
@@ -48,21 +50,17 @@ def run_sweep(
         "replay": None if replay is None else str(replay),
     }
 
-    def argv(values: dict[str, Any]) -> list[str]:
-        return trial_arguments(sweep, overrides, values)
-
     def done(task: drive.Task, outcome: Outcome) -> None:
         console.print(trial_line(task, outcome, trials), highlight=False, soft_wrap=True, markup=False)
 
     def best_yaml(values: dict[str, Any]) -> str:
-        parser = make_parser("python -m fedpl.fit", "")
-        return invocation(parser, best_arguments(sweep, overrides, values)).resolved
+        return with_changes(settings.alone, spelled(values)).to_yaml()
 
     with drive.exclusive(out):
         study = open_study(out, sweep, plan)
         if begun(study):
             console.print(f"{out}: going on, {begun(study)} trials were begun before", highlight=False)
-        work = drive.tasks(study, sweep, out, trials, seed, argv)
+        work = drive.tasks(study, sweep, out, trials, seed, settings)
         if replay is not None:
             drive.run_here(study, work, ReplayRunner(replay), done)
         elif jobs == 1:

@@ -3,13 +3,11 @@
 import shutil
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from fedpl.cli import invocation, make_parser
 from fedpl.errors import UserError
 from fedpl.records.plain import flat
 from fedpl.records.results import RunSummary
@@ -18,6 +16,9 @@ from fedpl.rounds.loop import RoundResult
 from fedpl.runs.experiment import run
 from fedpl.runs.prepared import Workshop
 from fedpl.sweep.outcome import Judge, Outcome
+
+if TYPE_CHECKING:
+    from fedpl.sweep.drive import Task
 
 
 class Cut(Exception):
@@ -55,30 +56,26 @@ class Watcher:
         """The run's own records say the rest."""
 
 
-def run_trial(argv: Sequence[str], folder: Path, metric: str, judge: Judge, workshop: Workshop) -> Outcome:
-    """Run a trial in this process.
+def run_trial(task: "Task", judge: Judge, workshop: Workshop) -> Outcome:
+    """Run a trial in this process; what an interrupted attempt left of it is removed.
 
     Settings that do not fit together, found only now because they were drawn, make a failed trial; anything
     else that goes wrong is raised.
 
     Args:
-        argv: Its arguments for ``python -m fedpl.fit``.
-        folder: Its run directory; what an interrupted attempt left there is removed.
-        metric: What is optimised.
+        task: The trial.
         judge: Who decides whether it goes on.
         workshop: Keeps model and data for the next trial.
     """
     begin = time.perf_counter()
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(task.run_dir, ignore_errors=True)
+    metric = task.sweep.metric
     watcher = Watcher(metric, 0, judge)
     state, message = "complete", ""
     try:
-        made = invocation(make_parser("python -m fedpl.fit", ""), argv)
-        config = replace(made.config, run_dir=str(folder))
+        config = replace(task.trials.config(task.values), run_dir=str(task.run_dir))
         watcher.rounds = config.rounds
-        console = Console(quiet=True)
-        prepared = workshop.prepare(config)
-        run(config, made.settings, made.resolved, console, watchers=[watcher], prepared=prepared)
+        run(config, Console(quiet=True), watchers=[watcher], prepared=workshop.prepare(config))
     except Cut:
         state = "pruned"
     except UserError as error:

@@ -1,6 +1,7 @@
 """What a person sees while a run goes on: a live display on a terminal, plain lines elsewhere."""
 
 import math
+from importlib.util import find_spec
 from types import TracebackType
 
 from rich.console import Console
@@ -32,7 +33,7 @@ class Display:
         self.console = console
         self.enabled = enabled
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        live = enabled and console.is_terminal
+        live = enabled and (console.is_terminal or (console.is_jupyter and _has_widgets()))
         self._live = Progress(
             *columns, TimeElapsedColumn(), console=console, transient=True, disable=not live
         )
@@ -69,6 +70,11 @@ class Display:
     def line(self, text: str) -> None:
         """Print a line above the display."""
         self.console.print(text, highlight=False, soft_wrap=True)
+
+
+def _has_widgets() -> bool:
+    """Whether a notebook can show something that changes; without, it gets plain lines."""
+    return find_spec("ipywidgets") is not None
 
 
 def round_line(record: RoundRecord, rounds: int) -> str:

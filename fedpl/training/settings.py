@@ -1,5 +1,6 @@
 """How clients fine-tune and are scored: settings. Imports no torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,6 +18,15 @@ class PerClient:
 
     rate: float = 1.0
     max_steps: int | None = None
+
+    def problems(self, client: str) -> Sequence[str]:
+        """What is wrong with the settings of a client, one line each."""
+        limit = self.max_steps
+        checks = (
+            (self.rate > 0, f"rate: must be positive, got {self.rate}"),
+            (limit is None or limit >= 1, f"max_steps: at least 1, or null, got {limit}"),
+        )
+        return [f"client.per_client.{client}.{what}" for holds, what in checks if not holds]
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,32 @@ class ClientConfig:
     gradient_checkpointing: bool = False
     compile: bool = False
 
+    def problems(self) -> Sequence[str]:
+        """What is wrong with the settings, one line each; the objective says its own."""
+        size, limit, cache = self.cohort_size, self.tokens_per_pass, self.prefix_cache_mb
+        together = "needs cohorts; set client.cohort_size to auto"
+        checks = (
+            (self.lr > 0, f"lr: must be positive, got {self.lr}"),
+            (self.head_lr > 0, f"head_lr: must be positive, got {self.head_lr}"),
+            (self.weight_decay >= 0, f"weight_decay: must not be negative, got {self.weight_decay}"),
+            (self.batch_size >= 1, f"batch_size: at least 1, got {self.batch_size}"),
+            (self.epochs >= 1, f"epochs: at least 1, got {self.epochs}"),
+            (self.gradient_clip >= 0, f"gradient_clip: must not be negative, got {self.gradient_clip}"),
+            (0 <= self.momentum < 1, f"momentum: must lie in [0, 1), got {self.momentum}"),
+            (self.max_steps is None or self.max_steps >= 1, "max_steps: at least 1, or null for all"),
+            (size == "auto" or size >= 1, f"cohort_size: at least 1, or auto, got {size}"),
+            (limit == "auto" or limit >= 1, f"tokens_per_pass: at least 1, or auto, got {limit}"),
+            (cache >= 0, f"prefix_cache_mb: must not be negative, got {cache}"),
+            (size != 1 or not self.compile, f"compile: {together}"),
+            (size != 1 or not self.gradient_checkpointing, f"gradient_checkpointing: {together}"),
+            (
+                not (self.gradient_checkpointing and self.compile),
+                "compile: does not go with gradient_checkpointing; choose one",
+            ),
+        )
+        found = [f"client.{what}" for holds, what in checks if not holds]
+        return [*found, *(what for name, own in self.per_client.items() for what in own.problems(name))]
+
 
 @dataclass(frozen=True)
 class EvaluationConfig:
@@ -79,3 +115,11 @@ class EvaluationConfig:
 
     batch_size: int = 64
     every: int = 1
+
+    def problems(self) -> Sequence[str]:
+        """What is wrong with the settings, one line each."""
+        checks = (
+            (self.batch_size >= 1, f"batch_size: at least 1, got {self.batch_size}"),
+            (self.every >= 0, f"every: must not be negative, got {self.every}"),
+        )
+        return [f"evaluation.{what}" for holds, what in checks if not holds]

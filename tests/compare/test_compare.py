@@ -252,5 +252,5 @@ def test_a_summary_that_was_cut_off_is_no_result(tmp_path: Path) -> None:
 def test_every_shipped_method_can_be_compared(tmp_path: Path) -> None:
     names = sorted(path.stem for path in Path("configs/method").glob("*.yaml"))
     entries = plan(names, [0], ["--config=configs/debug.yaml"], tmp_path)
-    assert [entry.method for entry in entries] == [entry.run.config.method for entry in entries] == names
-    assert {entry.run.config.rounds for entry in entries} == {2}
+    assert [entry.method for entry in entries] == [entry.config.name for entry in entries] == names
+    assert {entry.config.rounds for entry in entries} == {2}

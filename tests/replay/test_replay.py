@@ -218,7 +218,7 @@ def test_stored_vectors_come_back_as_they_were(tmp_path: Path) -> None:
 def test_ways_to_store(word: str, value: Any) -> None:
     from fedpl.cli import make_parser, read
 
-    assert read(make_parser("fit", ""), [f"--store_vectors={word}"])[0].store_vectors == value
+    assert read(make_parser("fit", ""), [f"--store_vectors={word}"]).store_vectors == value
 
 
 def test_the_score_sees_the_replayed_aggregates(replayer: Replayer) -> None:

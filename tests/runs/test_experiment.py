@@ -54,6 +54,7 @@ def test_the_run_directory_explains_itself(finished: tuple[Path, list[str]]) -> 
     assert sorted(path.name for path in folder.iterdir()) == [
         "adapters",
         "config.yaml",
+        "matrices",
         "metrics.jsonl",
         "plots",
         "state",
@@ -218,14 +219,14 @@ def test_a_run_directory_that_cannot_be_made(
 def test_a_used_directory_is_refused_whoever_asks(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text("{}")
     with pytest.raises(UserError, match="already holds another run"):
-        RunFolder.create(Config(run_dir=str(tmp_path)), "")
+        RunFolder.create(Config(run_dir=str(tmp_path)))
 
 
 def test_unnamed_runs_get_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    first, second = (RunFolder.create(Config(), "a: 1\n") for _ in range(2))
+    first, second = (RunFolder.create(Config(rounds=7)) for _ in range(2))
     assert first.path != second.path
-    assert (second.path / "config.yaml").read_text() == "a: 1\n"
+    assert Config.load(second.path / "config.yaml") == Config(rounds=7)
     assert first.path.parent == second.path.parent == Path("runs")
 
 

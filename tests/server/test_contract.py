@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedpl.cli import make_parser, parse
+from fedpl.config import Config
 from fedpl.server import Aggregator
 from fedpl.server.state import ServerState, load_state, save_state
 from tests.server.conftest import LORA, dense, reference, task_vectors, vectors
@@ -20,7 +20,7 @@ GROUPS = ("a", "b") * 3
 
 
 def rule_of(path: Path) -> Aggregator:
-    return parse(make_parser("fit", ""), [f"--config={path}"])[0].aggregator
+    return Config.of(path.stem).aggregator
 
 
 @pytest.fixture(params=METHODS, ids=lambda path: path.stem)

@@ -7,10 +7,12 @@ import pytest
 import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
-from fedpl.cli import invocation, make_parser
+from fedpl.cli import make_parser, read
+from fedpl.config import with_changes
 from fedpl.errors import UserError
-from fedpl.sweep.check import check_arguments, number_of_trials, trial_arguments
-from fedpl.sweep.plan import Halving, read_sweep, size_of_grid
+from fedpl.settings import plain
+from fedpl.sweep.check import Trials, check_values, number_of_trials, spelled, trials_of
+from fedpl.sweep.plan import Halving, Sweep, read_sweep, size_of_grid
 from tests.made_up import REGRESSION
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +46,13 @@ def agents_argv(path: Path, values: dict[str, Any]) -> list[str]:
 
 
 def config_of(argv: list[str]) -> Any:
-    return invocation(make_parser("fit", ""), argv).settings
+    return plain(read(make_parser("fit", ""), argv))
+
+
+def checked(sweep: Sweep, overrides: list[str]) -> Trials:
+    trials = trials_of(sweep, overrides)
+    check_values(sweep, trials)
+    return trials
 
 
 def test_there_is_a_file_of_every_kind() -> None:
@@ -56,7 +64,7 @@ def test_there_is_a_file_of_every_kind() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_shipped_files_fit_the_program(path: Path) -> None:
     sweep = read_sweep(path)
-    check_arguments(sweep, [])
+    checked(sweep, [])
     assert path.read_text().splitlines()[0].startswith(f"# python -m fedpl.sweep configs/sweep/{path.name}")
     assert f"wandb sweep configs/sweep/{path.name}" in path.read_text()
 
@@ -65,7 +73,7 @@ def test_shipped_files_fit_the_program(path: Path) -> None:
 def test_an_agent_of_wandb_starts_the_same_run(path: Path) -> None:
     sweep = read_sweep(path)
     values = {dimension.name: dimension.samples()[-1] for dimension in sweep.dimensions}
-    ours = config_of(trial_arguments(sweep, [], values))
+    ours = plain(trials_of(sweep, []).config(values))
     theirs = config_of(agents_argv(path, values))
     for settings in (ours, theirs):
         del settings["tracking"]
@@ -95,13 +103,15 @@ def test_shipped_files_are_valid_under_wandbs_published_schema(path: Path) -> No
 )
 def test_values_of_every_kind_survive_the_agents_command_line(key: str, value: Any) -> None:
     settings: Any = config_of(agents_argv(FILES[0], {key: value}))
+    here = trials_of(read_sweep(FILES[0]), []).alone
+    assert settings == plain(with_changes(here, spelled({key: value})))
     for part in key.split("."):
         settings = settings[part]
     if isinstance(value, dict):
         assert settings["class_path" if "class_path" in value else "lr"] in ("fedpl.server.FedBip", 0.5)
         assert settings.get("epochs", 3) == 3
     else:
-        assert settings == (None if value == "null" else tuple(value) if isinstance(value, list) else value)
+        assert settings == (None if value == "null" else value)
 
 
 def test_a_file_with_little_in_it(tmp_path: Path) -> None:
@@ -116,10 +126,10 @@ def test_the_commands_own_arguments_reach_every_trial(tmp_path: Path) -> None:
     command = ["python", "-m", "fedpl.fit", "--config", "configs/debug.yaml", "${args_no_equals}"]
     sweep = read_sweep(write(tmp_path, command=command))
     assert sweep.fixed == ("--config", "configs/debug.yaml")
-    argv = trial_arguments(sweep, ["--seed=3"], {"client.lr": 0.5})
-    settings = config_of([word.replace("configs/", f"{ROOT}/configs/") for word in argv])
-    assert (settings["rounds"], settings["seed"], settings["client"]["lr"]) == (2, 3, 0.5)
-    assert settings["tracking"]["wandb"]["group"] == "sweep"
+    config = trials_of(sweep, ["--seed=3"]).config({"client.lr": 0.5})
+    assert (config.rounds, config.seed, config.client.lr) == (2, 3, 0.5)
+    assert config.tracking.wandb.group == "sweep"
+    assert (config.baselines, config.tracking.plots) == ((), False)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +183,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    for content, message in ((None, "can be read"), ("a: [", "can be read"), ("3", "expected the keys")):
+    for content, message in ((None, "cannot be read"), ("a: [", "cannot be read"), ("3", "expected keys")):
         path = tmp_path / "broken.yaml"
         if content is not None:
             path.write_text(content)
@@ -194,12 +204,12 @@ def test_parameters_that_the_program_does_not_take(
     parameters: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=message):
-        check_arguments(read_sweep(write(tmp_path, parameters=parameters)), [])
+        checked(read_sweep(write(tmp_path, parameters=parameters)), [])
 
 
 def test_a_metric_that_is_never_scored(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="evaluation"):
-        check_arguments(read_sweep(write(tmp_path)), ["--evaluation.every=0"])
+        checked(read_sweep(write(tmp_path)), ["--evaluation.every=0"])
 
 
 def test_the_number_of_trials(tmp_path: Path) -> None:

@@ -1,0 +1,82 @@
+"""What is done with the rounds of a run's method: recorded, tracked, stored, shown."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from fedpl.conditions import PrivacyConfig
+from fedpl.config import Config
+from fedpl.presets import differences
+from fedpl.records.messages import Census
+from fedpl.rounds.loop import RoundResult
+from fedpl.runs.folder import RunFolder
+from fedpl.runs.summary import round_record
+from fedpl.settings import plain
+from fedpl.site.privacy import epsilon
+from fedpl.tracking.matrices import Matrices
+from fedpl.tracking.progress import Display
+from fedpl.tracking.tracker import JsonLines, Tracker
+from fedpl.tracking.vectors import store_vectors
+
+
+def opening(config: Config, census: Census, folder: Path, done: int | None) -> Iterator[str]:
+    """The first lines of a run.
+
+    Args:
+        config: What is run.
+        census: All clients.
+        folder: The run directory.
+        done: After which round it goes on; None: it is new.
+    """
+    size = f"{len(census.members)} clients, {census.layout.size:,} trainable parameters each"
+    yield f"fedpl: {config.name} on {census.place}: {size}"
+    other = differences(config.method)
+    if other:
+        yield f"fedpl: other than the method '{config.name}' that ships: {', '.join(other)}"
+    if done is not None:
+        yield f"fedpl: {folder} goes on after round {done}"
+
+
+def trackers_of(config: Config, folder: RunFolder, census: Census) -> list[Tracker]:
+    """Where the rounds' records go."""
+    from fedpl.tracking.weights_and_biases import WandbTracker, choose_mode
+
+    trackers: list[Tracker] = [JsonLines(folder.metrics), Matrices(folder.sub("matrices"))]
+    if choose_mode(config.tracking.wandb) != "disabled":
+        id, settings = folder.wandb_id(), plain(replace(config, run_dir=None))
+        trackers.append(WandbTracker(config.tracking.wandb, folder.path, settings, census.clients, id))
+    return trackers
+
+
+def record_rounds(
+    config: Config, census: Census, folder: RunFolder, trackers: Sequence[Tracker], display: Display
+) -> Callable[[RoundResult], None]:
+    """What takes every round of the method."""
+
+    def heard(result: RoundResult) -> None:
+        spent = _epsilon(config.privacy, result)
+        record = round_record(config.name, census.clients, result, census.metrics, spent)
+        for tracker in trackers:
+            tracker.round(record, result)
+        if config.store_vectors:
+            target = folder.sub("vectors")
+            store_vectors(target, result.round, _used_vectors(result), config.store_vectors)
+        display.round(record, config.rounds)
+
+    return heard
+
+
+def _epsilon(privacy: PrivacyConfig, result: RoundResult) -> float | None:
+    """ε of the client that has sent most task vectors; None without privacy."""
+    return None if privacy.clip is None else epsilon(privacy, int(result.ledger.sent.max()))
+
+
+def _used_vectors(result: RoundResult) -> Float[np.ndarray, "clients params"]:
+    """The task vectors of a round; NaN for clients that had no part in it, which every rule leaves out."""
+    vectors = result.vectors.cpu().numpy()
+    if not (away := result.ledger.age != 0).any():
+        return vectors
+    return np.where(away[:, None], np.float32(np.nan), vectors)

@@ -1,0 +1,54 @@
+"""Every round's similarity and weights as files of their own: the report and `fedpl.Run` read them."""
+
+import io
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from fedpl.errors import UserError
+from fedpl.files import write_atomically
+from fedpl.records.plain import Matrix
+from fedpl.records.results import RunSummary
+from fedpl.records.rounds import RoundRecord, mean_over_blocks
+from fedpl.rounds.loop import RoundResult
+
+Name = Literal["similarity", "weights"]
+
+
+class Matrices:
+    """Writes sᵢₖ and pᵢₖ of every round, averaged over blocks, in float32.
+
+    Args:
+        folder: Where to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def round(self, record: RoundRecord, result: RoundResult) -> None:
+        for name in ("similarity", "weights"):
+            content = io.BytesIO()
+            matrix = mean_over_blocks(getattr(result, name)).astype(np.float32)
+            np.save(content, matrix, allow_pickle=False)
+            write_atomically(_path(self.folder, result.round, name), content.getvalue())
+
+    def finish(self, summary: RunSummary) -> None:
+        """The files are whole already."""
+
+
+def read_matrix(folder: Path, round: int, name: Name) -> Matrix:
+    """A matrix that `Matrices` wrote.
+
+    Raises:
+        UserError: If there is none of this round.
+    """
+    path = _path(folder, round, name)
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} cannot be read: {error}; name a round that the run has done") from error
+
+
+def _path(folder: Path, round: int, name: str) -> Path:
+    return folder / f"round-{round:04d}-{name}.npy"
