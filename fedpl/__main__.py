@@ -1,0 +1,40 @@
+"""``fedpl COMMAND``: the same as ``python -m fedpl.COMMAND``."""
+
+import sys
+from importlib import import_module
+
+from fedpl import __version__
+from fedpl.cli import run_main
+from fedpl.errors import UserError
+
+COMMANDS = {
+    "fit": "fine-tune one foundation model for many clients",
+    "compare": "several methods over several seeds, as a table",
+    "replay": "recorded task vectors under other server settings, without training",
+    "sweep": "search settings by a W&B sweep file, without a server",
+    "report": "draw a run's pictures again",
+}
+
+
+def main() -> None:
+    """Hand over to a command."""
+    run_main(lambda: _command(sys.argv[1:]))
+
+
+def _command(argv: list[str]) -> int:
+    name, *rest = argv or ["--help"]
+    if name in ("-h", "--help", "--version"):
+        lines = [f"  {command:8}  {what}" for command, what in COMMANDS.items()]
+        text = "\n".join(["usage: fedpl COMMAND ...", "", *lines, "", "fedpl COMMAND --help says more."])
+        print(__version__ if name == "--version" else text)
+        return 0
+    if name not in COMMANDS:
+        raise UserError(f"there is no command '{name}'; there are {', '.join(COMMANDS)}")
+    package = name in ("compare", "replay", "sweep")
+    module = import_module(f"fedpl.{name}.__main__" if package else f"fedpl.{name}")
+    code: int = module.main(rest)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""fedpl from Python: run a configuration, go on with a run, open what it left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedpl.config import Config, check, with_changes
+from fedpl.deferred import deferred
+from fedpl.errors import UserError
+from fedpl.files import quoted
+from fedpl.records.plain import Matrix, flat
+from fedpl.records.results import RunSummary
+from fedpl.records.rounds import RoundRecord, read_rounds
+
+if TYPE_CHECKING:
+    import pandas
+    import peft
+    from rich import console
+
+    from fedpl.pictures import plots
+    from fedpl.runs import adapters, experiment, resume
+    from fedpl.tracking import matrices
+else:
+    adapters, experiment, resume = (
+        deferred(f"fedpl.runs.{name}") for name in ("adapters", "experiment", "resume")
+    )
+    matrices, plots = map(deferred, ("fedpl.tracking.matrices", "fedpl.pictures.plots"))
+    console, pandas, peft = map(deferred, ("rich.console", "pandas", "peft"))
+
+
+def run(config: Config | None = None, **changes: Any) -> Run:
+    """Run a configuration; what ``python -m fedpl.fit`` does.
+
+    Args:
+        config: What to run; None: the default job.
+        changes: Other settings, in keywords: ``rounds=3``, ``client__lr=1e-3``, ``method="fedbip_l"``.
+
+    Raises:
+        UserError: If settings, data or model do not fit; before the run directory is made.
+    """
+    config = with_changes(config or Config(), changes) if changes else config or Config()
+    check(config)
+    return Run(experiment.run(config, console.Console()))
+
+
+def go_on(run_dir: str | Path, **changes: Any) -> Run:
+    """Go on with an interrupted run exactly where it stood; what ``python -m fedpl.fit --resume`` does.
+
+    Args:
+        run_dir: Its directory.
+        changes: More ``rounds``, other ``tracking__...``.
+
+    Raises:
+        UserError: If the folder holds no run, or a change would make it another run.
+    """
+    saved = resume.saved_configuration(Path(run_dir))
+    config = with_changes(saved, changes)
+    check(config)
+    resume.refuse_changes(saved, config)
+    return Run(experiment.run(config, console.Console(), resume=Path(run_dir)))
+
+
+class Run:
+    """A run's directory.
+
+    Args:
+        path: Of a run that has been begun.
+
+    Attributes:
+        path: The directory.
+        config: What was run.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not (self.path / "config.yaml").is_file():
+            raise UserError(f"{self.path} holds no run: there is no config.yaml in it")
+        self.config = Config.load(self.path / "config.yaml")
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """A run that was made before, finished or not.
+
+        Raises:
+            UserError: If the folder holds no run.
+        """
+        return cls(path)
+
+    def __repr__(self) -> str:
+        state = "finished" if self.finished else f"{len(self.records)} of {self.config.rounds} rounds done"
+        return f"<fedpl run of {self.config.name} in {self.path}, {state}>"
+
+    @property
+    def finished(self) -> bool:
+        """Whether all rounds are done and the summary is written."""
+        return (self.path / RunSummary.FILE).is_file()
+
+    @cached_property
+    def summary(self) -> RunSummary:
+        """Its result.
+
+        Raises:
+            UserError: If it is not finished.
+        """
+        if not self.finished:
+            raise UserError(f"{self!r}: no summary yet; go on with fedpl.go_on('{self.path}')")
+        return RunSummary.read(self.path)
+
+    @property
+    def records(self) -> tuple[RoundRecord, ...]:
+        """Its rounds so far."""
+        path = self.path / "metrics.jsonl"
+        return read_rounds(path) if path.exists() else ()
+
+    @property
+    def rounds(self) -> pandas.DataFrame:
+        """Its rounds so far, a row each: ``validation/aggregated/mean/accuracy`` and all other numbers."""
+        rows = [flat(record.to_json()) for record in self.records]
+        return pandas.DataFrame(rows).set_index("round") if rows else pandas.DataFrame()
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """Ids, in the order of rows and columns."""
+        return self.records[0].clients.id if self.records else ()
+
+    def similarity(self, round: int | None = None) -> pandas.DataFrame:
+        """How alike the clients' task vectors were, sᵢₖ, averaged over blocks.
+
+        Args:
+            round: From 1; None: the last.
+
+        Raises:
+            UserError: If the round has not been done.
+        """
+        return self._labelled(matrices.read_matrix(self.path / "matrices", self._round(round), "similarity"))
+
+    def weights(self, round: int | None = None) -> pandas.DataFrame:
+        """Mixing weights pᵢₖ, averaged over blocks: row i takes from column k. As `similarity`."""
+        return self._labelled(matrices.read_matrix(self.path / "matrices", self._round(round), "weights"))
+
+    def adapter(self, client: str, personal: bool = False) -> peft.PeftModel:
+        """The client's last aggregate as a PEFT model on the frozen model, ready for use.
+
+        Args:
+            client: Its id.
+            personal: The model that the client keeps beside its aggregate (Ditto, APFL), instead.
+
+        Raises:
+            UserError: If there is none, or the foundation model cannot be loaded.
+        """
+        return adapters.load(self.config, self.summary.classes, self._folder(client, personal))
+
+    def predict(self, client: str, texts: Sequence[str], personal: bool = False) -> list[str]:
+        """The classes that a client's model gives to texts. Arguments and errors as of `adapter`."""
+        classes = self.summary.classes
+        return adapters.predict(self.config, classes, self._folder(client, personal), texts)
+
+    def report(self) -> list[Path]:
+        """Draw the run's pictures, into ``plots/``."""
+        return list(plots.draw_run(self.path))
+
+    def _folder(self, client: str, personal: bool) -> Path:
+        folder = self.path / ("personal" if personal else "adapters") / quoted(client)
+        if not folder.is_dir():
+            there = ", ".join(self.clients[:8]) + ", ..." * (len(self.clients) > 8)
+            raise UserError(f"{folder.parent} holds nothing of client '{client}'; clients are {there}")
+        return folder
+
+    def _round(self, round: int | None) -> int:
+        return len(self.records) if round is None else round
+
+    def _labelled(self, matrix: Matrix) -> pandas.DataFrame:
+        return pandas.DataFrame(matrix, index=list(self.clients), columns=list(self.clients))
