@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fedpl.cli import make_parser, read
 from fedpl.fit import main
 
 ROOT = Path(__file__).parents[1]
@@ -51,6 +52,16 @@ def test_the_method_it_adds_runs(
     rule = ["--name=sharper", "--aggregator.weighting=my_rules.Sharper", "--aggregator.weighting.power=3"]
     assert main([*small_run, *rule, "--baselines=[]", f"--run_dir={tmp_path / 'run'}"]) == 0
     assert "power: 3.0" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_the_python_it_shows_runs(tmp_path: Path, small_run: list[str]) -> None:
+    config = read(make_parser("fit", ""), [*small_run, "--method=fedbip_l", f"--run_dir={tmp_path / 'run'}"])
+    shown = 'fedpl.Config.of("fedbip_l", rounds=3, client__lr=1e-3)'
+    code = block("python")
+    assert shown in code
+    names = {"config_of_the_test": config}
+    exec(code.replace(shown, "config_of_the_test").replace("united-a", "one-a"), names)
+    assert list(names["run"].rounds.index) == list(range(1, config.rounds + 1))
 
 
 def test_constraints_satisfy_the_declared_ranges() -> None:
