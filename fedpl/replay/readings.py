@@ -100,9 +100,9 @@ class Replayer:
     def _start(self, rule: Aggregator) -> ServerState:
         reference = jnp.array(lend(self.census.initial))
         state = rule.init(reference, len(self._clients))
-        if rule.offers(state) is not None:
+        if rule.offer(state) is not None:
             raise UserError(
-                "aggregator.weighting: clients choose among its models before they train, which no replay can"
+                "aggregator.receive: clients choose among its models before they train, which no replay can"
             )
         return state
 

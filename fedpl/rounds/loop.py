@@ -256,7 +256,7 @@ def _gather(
 ) -> Answers:
     """Have the drawn clients train; whose task vectors can be used, and why the others' cannot."""
     clients, rule = federation.clients, federation.method.aggregator
-    offers = rule.offers(standing.state)
+    offers = rule.offer(standing.state)
     personal = borrow(standing.state.personal)
     work = [
         Work(

@@ -1,17 +1,20 @@
 """The server's side: what is compared, similarity, weighting, combination. Never imports torch."""
 
 from fedpl.server.aggregator import Aggregator
-from fedpl.server.clustering import Bipartition, Clusters, Ifca
+from fedpl.server.clustering import Bipartition, Clusters, SameChoice
 from fedpl.server.combine import Combine, FactorWise, ProductSpace, Residual, Stacking
 from fedpl.server.published import FedAmp, FedAwa, SimplexQp
+from fedpl.server.receiving import BestOf, Own, Receive
 from fedpl.server.robust import Krum, Trimmed
 from fedpl.server.selection import Blend, FixedSelf, Relu, Softmax, Threshold, TopK, Wiener
 from fedpl.server.similarity import (
+    Bounded,
     CentredCosine,
     CorrectedCosine,
     Cosine,
     Distance,
     InnerProduct,
+    Likeness,
     PrincipalAngles,
     Rbf,
     SignAgreement,
@@ -22,8 +25,10 @@ from fedpl.server.weighting import BySize, FedBip, Local, TrueGroups, Uniform, W
 
 __all__ = [
     "Aggregator",
+    "BestOf",
     "Bipartition",
     "Blend",
+    "Bounded",
     "BySize",
     "CentredCosine",
     "Clusters",
@@ -36,15 +41,18 @@ __all__ = [
     "FedAwa",
     "FedBip",
     "FixedSelf",
-    "Ifca",
     "InnerProduct",
     "Krum",
+    "Likeness",
     "Local",
+    "Own",
     "PrincipalAngles",
     "ProductSpace",
     "Rbf",
+    "Receive",
     "Relu",
     "Residual",
+    "SameChoice",
     "SignAgreement",
     "Similarity",
     "SimplexQp",

@@ -4,17 +4,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from jaxtyping import Float, Int
+
+from fedpl.deferred import deferred
 from fedpl.records.layout import AdapterLayout, Entry, Granularity
-from fedpl.server.clustering import Ifca
 from fedpl.server.combine import Combine, FactorWise
+from fedpl.server.receiving import Own, Receive
 from fedpl.server.similarity import Cosine, Similarity
 from fedpl.server.subject import Subject
 from fedpl.server.weighting import FedBip, Weighting
 
 if TYPE_CHECKING:
-    from jax import Array
+    import jax
+    import jax.numpy as jnp
 
+    from fedpl.server import state as states
+    from fedpl.server import step as steps
     from fedpl.server.state import Aggregation, ServerState, TaskVectors
+else:
+    jax, jnp = map(deferred, ("jax", "jax.numpy"))
+    states, steps = map(deferred, ("fedpl.server.state", "fedpl.server.step"))
 
 Kind = Literal["lora_A", "lora_B", "head"]
 _ALL: tuple[Kind, ...] = ("lora_A", "lora_B", "head")
@@ -22,7 +31,7 @@ _ALL: tuple[Kind, ...] = ("lora_A", "lora_B", "head")
 
 @dataclass(frozen=True)
 class Aggregator:
-    """θ̄ᵢ ← θ̄ᵢ + η Σₖ pᵢₖ τₖ, as four choices: what is compared, how alike it is, weights, and their use.
+    """θ̄ᵢ ← θ̄ᵢ + η Σₖ pᵢₖ τₖ, as choices: what is compared, how alike it is, weights, their use, what is sent.
 
     FedBip (arXiv 2509.12697) is cosine similarity of the round's task vectors with `FedBip` weights over
     the whole model; FedBip-L is the same per transformer block. Other methods are other choices, see
@@ -35,6 +44,7 @@ class Aggregator:
         similarity: How alike two clients are.
         weighting: From similarities to mixing weights.
         combine: From weights and task vectors to new aggregates.
+        receive: What a client starts from: its own aggregate, or the best of several models (IFCA).
         share: Tensors that clients exchange; of the others each keeps its own.
         local_blocks: So many of the last transformer blocks are not exchanged either.
         shrink: Share of the whole model's weights in those of each group; 0 leaves groups independent.
@@ -51,6 +61,7 @@ class Aggregator:
     similarity: Similarity = Cosine()
     weighting: Weighting = FedBip()
     combine: Combine = FactorWise()
+    receive: Receive = Own()
     share: tuple[Kind, ...] = _ALL
     local_blocks: int = 0
     shrink: float = 0.0
@@ -61,9 +72,20 @@ class Aggregator:
 
     def problems(self) -> Sequence[str]:
         """What is wrong with the settings, one line each."""
-        found = [*self.subject.problems(), *self.similarity.problems(), *self.weighting.problems()]
+        choices = (self.subject, self.similarity, self.weighting, self.receive)
+        found = [line for choice in choices for line in choice.problems()]
+        wanted = [f"fedpl.server.{kind.__name__}" for kind in _choices(self.weighting.wants)]
+        names = tuple(type(choice).__name__ for choice in (self.weighting, self.similarity, self.receive))
         shifts = self.combine.shifts_base
         checks = (
+            (
+                isinstance(self.similarity, self.weighting.wants),
+                f"similarity: {names[0]} cannot take {names[1]}; set it to {' or '.join(wanted)}",
+            ),
+            (
+                self.receive.several == self.weighting.by_choice,
+                f"receive: {names[2]} does not go with {names[0]}: BestOf and SameChoice go together (IFCA)",
+            ),
             (self.server_lr > 0, f"server_lr: must be positive, got {self.server_lr}"),
             (0 <= self.server_momentum < 1, f"server_momentum: in [0, 1), got {self.server_momentum}"),
             (0 <= self.shrink <= 1, f"shrink: must lie in [0, 1], got {self.shrink}"),
@@ -108,9 +130,7 @@ class Aggregator:
             layout: All tensors.
             clients: How many clients sent something.
         """
-        own = self.exchanged(layout)
-        if isinstance(self.weighting, Ifca):
-            return self.weighting.models * own
+        own = self.receive.parameters(self.exchanged(layout))
         lora = sum(entry.size for entry in self.shared(layout) if entry.kind != "head")
         if self.combine.shifts_base:  # the change of the frozen weights travels as everyone's factors
             return own + clients * lora
@@ -121,49 +141,30 @@ class Aggregator:
         """Whether task vectors of absent clients are looked at."""
         return self.stale_discount > 0
 
-    def init(self, reference: "Array", clients: int) -> "ServerState":
+    def init(self, reference: "Float[jax.Array, 'params']", clients: int) -> "ServerState":
         """State before the first round: every client's aggregate is θ₀.
 
         Args:
-            reference: θ₀, shape [params].
+            reference: θ₀.
             clients: Number of clients.
         """
-        import jax.numpy as jnp
+        own = self.receive.start(reference, clients)
+        memory = {"receive": own} if own else {}
+        return states.ServerState(0, jnp.tile(reference, (clients, 1)), reference, memory)
 
-        from fedpl.server.state import ServerState
+    def offer(self, state: "ServerState") -> "Float[jax.Array, 'models params'] | None":
+        """Models among which each client takes the one of least loss; None: it receives its own aggregate."""
+        return self.receive.offer(state.of("receive"))
 
-        state = ServerState(0, jnp.tile(reference, (clients, 1)), reference)
-        if isinstance(self.weighting, Ifca):
-            from fedpl.server.candidates import start
-
-            return state._replace(memory=start(self.weighting, reference, clients))
-        return state
-
-    def candidates(self, state: "ServerState") -> "Array | None":
-        """Models among which clients choose before they train, [models, params]; None where they do not."""
-        return state.memory.get("ifca.models")
-
-    def offers(self, state: "ServerState") -> "Array | None":
-        return self.candidates(state)
-
-    def settle(self, state: "ServerState", choices: "Array") -> "ServerState":
-        import jax.numpy as jnp
-
-        labels = jnp.where(choices >= 0, choices, state.memory["ifca.labels"])
-        chosen = state.memory["ifca.models"][labels]
-        personal = jnp.where((choices >= 0)[:, None], chosen, state.personal)
-        return state._replace(personal=personal, memory={**state.memory, "ifca.labels": labels})
-
-    def assign(self, state: "ServerState", losses: "Array") -> "ServerState":
-        """Every client receives the candidate of least loss.
+    def settle(self, state: "ServerState", choices: "Int[jax.Array, 'clients']") -> "ServerState":
+        """The state once clients have said from which of the models they started.
 
         Args:
             state: State before the round.
-            losses: Mean training loss of every candidate on every client's data, [clients, models].
+            choices: Number of the model that each client chose; −1 for those who took no part.
         """
-        from fedpl.server.candidates import assign
-
-        return assign(state, losses)
+        personal, own = self.receive.settle(state.personal, state.of("receive"), choices)
+        return state._replace(personal=personal, memory={**state.memory, "receive": own})
 
     def update(
         self, state: "ServerState", vectors: "TaskVectors", layout: AdapterLayout
@@ -182,6 +183,13 @@ class Aggregator:
         Returns:
             The next state, and the similarities and weights that led to it.
         """
-        from fedpl.server.step import step
+        return steps.step(self, state, vectors, layout)
 
-        return step(self, state, vectors, layout)
+
+def _choices(kinds: tuple[type[Similarity], ...]) -> list[type[Similarity]]:
+    """What can be chosen of these kinds, for people to read."""
+    found: list[type[Similarity]] = []
+    for kind in kinds:
+        below = _choices(tuple(kind.__subclasses__()))
+        found += below or [kind]
+    return list(dict.fromkeys(found))

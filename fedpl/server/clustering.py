@@ -2,27 +2,41 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from fedpl.deferred import deferred
+from fedpl.server.similarity import Bounded, Similarity
 from fedpl.server.weighting import Memory, Weighting
 
 if TYPE_CHECKING:
-    import numpy as np
-    from jax import Array
+    import jax
+    import jax.numpy as jnp
+    from fedpl_kernels import weights
 
+    from fedpl.server import clusters
     from fedpl.server.evidence import Evidence
+else:
+    jax, jnp, weights = map(deferred, ("jax", "jax.numpy", "fedpl_kernels.weights"))
+    clusters = deferred("fedpl.server.clusters")
 
 
 class _Grouping(Weighting):
     """Averages, by training examples, inside groups whose labels are found round by round."""
 
-    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
+    def __call__(
+        self,
+        similarity: "Float[jax.Array, 'groups n n']",
+        mask: "Bool[jax.Array, 'n']",
+        num_examples: "Int[jax.Array, 'n']",
+    ) -> "Float[jax.Array, 'groups n n']":
         raise TypeError(f"{type(self).__name__} remembers its groups over the rounds: call weigh")
 
-    def _average(self, labels: "np.ndarray", evidence: "Evidence") -> "Array":
-        import jax.numpy as jnp
-        from fedpl_kernels import weights
-
+    def _average(
+        self, labels: "Int[np.ndarray, 'n']", evidence: "Evidence"
+    ) -> "Float[jax.Array, 'groups n n']":
         found = weights.clusters(jnp.asarray(labels), evidence.mask, num_examples=evidence.num_examples)
         return jnp.broadcast_to(found, evidence.similarity.shape)
 
@@ -50,27 +64,27 @@ class Clusters(_Grouping):
     before: Literal["local", "uniform"] = "local"
     keep: bool = True
 
-    def weigh(self, evidence: "Evidence", memory: "Memory") -> "tuple[Array, Memory]":
-        import jax.numpy as jnp
-        import numpy as np
+    @property
+    def wants(self) -> tuple[type[Similarity], ...]:
+        return (Bounded,)
 
-        from fedpl.server.clusters import join, silhouette_clusters
+    def weigh(self, evidence: "Evidence", memory: Memory) -> "tuple[Float[jax.Array, 'groups n n'], Memory]":
 
         n = len(evidence.mask)
-        labels = np.asarray(memory.get("clusters.labels", jnp.full(n, -1)))
+        labels = np.asarray(memory.get("labels", jnp.full(n, -1)))
         present = np.asarray(evidence.mask)
         similarity = np.asarray(evidence.mean_similarity, np.float64)
         if evidence.round + 1 < self.warmup:
             alone = np.arange(n) if self.before == "local" else np.zeros(n, int)
             return self._average(alone, evidence), {}
         if not self.keep or (labels < 0).all():
-            labels = silhouette_clusters(
+            labels = clusters.silhouette_clusters(
                 similarity, present, self.max_clusters, self.linkage, self.min_silhouette
             )
         else:
-            labels = join(labels, similarity, present)
+            labels = clusters.join(labels, similarity, present)
         alone = np.where(labels < 0, n + np.arange(n), labels)
-        return self._average(alone, evidence), {"clusters.labels": jnp.asarray(labels)}
+        return self._average(alone, evidence), {"labels": jnp.asarray(labels)}
 
     def problems(self) -> Sequence[str]:
         checks = {"max_clusters": self.max_clusters, "warmup": self.warmup}
@@ -99,18 +113,14 @@ class Bipartition(_Grouping):
     min_size: int = 3
     warmup: int = 1
 
-    def weigh(self, evidence: "Evidence", memory: "Memory") -> "tuple[Array, Memory]":
-        import jax.numpy as jnp
-        import numpy as np
-
-        from fedpl.server.clusters import bipartition
+    def weigh(self, evidence: "Evidence", memory: Memory) -> "tuple[Float[jax.Array, 'groups n n'], Memory]":
 
         n = len(evidence.mask)
         present = np.asarray(evidence.mask)
         gram = np.asarray(evidence.whole_products, np.float64)
-        labels = np.asarray(memory.get("cfl.labels", jnp.zeros(n, jnp.int32)))
+        labels = np.asarray(memory.get("labels", jnp.zeros(n, jnp.int32)))
         longest = float(np.sqrt(max(gram.diagonal()[present], default=0.0)))
-        scale = float(memory.get("cfl.scale", jnp.asarray(longest)))
+        scale = float(memory.get("scale", jnp.asarray(longest)))
         if evidence.round + 1 >= self.warmup:
             for label in np.unique(labels[present]):
                 members = np.flatnonzero((labels == label) & present)
@@ -118,10 +128,10 @@ class Bipartition(_Grouping):
                 mean = np.sqrt(max(inner.mean(), 0.0))
                 moving = np.sqrt(inner.diagonal().max()) > self.longest_above * scale
                 if len(members) >= self.min_size and moving and mean < self.mean_below * scale:
-                    second = members[bipartition(inner) == 1]
+                    second = members[clusters.bipartition(inner) == 1]
                     labels = labels.copy()
                     labels[second] = labels.max() + 1
-        new = {"cfl.labels": jnp.asarray(labels), "cfl.scale": jnp.asarray(scale)}
+        new = {"labels": jnp.asarray(labels), "scale": jnp.asarray(scale)}
         return self._average(labels, evidence), new
 
     def problems(self) -> Sequence[str]:
@@ -131,23 +141,10 @@ class Bipartition(_Grouping):
 
 
 @dataclass(frozen=True)
-class Ifca(_Grouping):
-    """Several models; each client trains the one of least loss on its training data (IFCA, NeurIPS 2020).
+class SameChoice(_Grouping):
+    """The average among those who chose the same of several models (IFCA). Goes with the receive `BestOf`."""
 
-    Attributes:
-        models: How many; each is sent to every client every round.
-        spread: Standard deviation of the models' differences at the start (identical ones would stay so).
-        seed: Seed of these differences; another one is a restart.
-    """
+    by_choice: ClassVar[bool] = True
 
-    models: int = 2
-    spread: float = 0.02
-    seed: int = 0
-
-    def weigh(self, evidence: "Evidence", memory: "Memory") -> "tuple[Array, Memory]":
-        import numpy as np
-
-        return self._average(np.asarray(memory["ifca.labels"]), evidence), {}
-
-    def problems(self) -> Sequence[str]:
-        return () if self.models >= 1 else [f"aggregator.weighting.models: at least 1, got {self.models}"]
+    def weigh(self, evidence: "Evidence", memory: Memory) -> "tuple[Float[jax.Array, 'groups n n'], Memory]":
+        return self._average(np.asarray(evidence.choices), evidence), {}

@@ -2,34 +2,44 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias
+
+from jaxtyping import Bool, Float
+
+from fedpl.deferred import deferred
+from fedpl.records.layout import AdapterLayout, Entry
 
 if TYPE_CHECKING:
-    from jax import Array
+    import jax
 
-    from fedpl.records.layout import AdapterLayout, Entry
+    from fedpl.server import products
+else:
+    jax, products = map(deferred, ("jax", "fedpl.server.products"))
 
 
 class Round(NamedTuple):
     """What there is to combine.
 
     Attributes:
-        personal: θ̄ᵢ before the round, [clients, params].
-        vectors: τᵢ, [clients, params].
-        weights: pᵢₖ of every group, [groups, clients, clients]; zero rows and columns for the absent.
+        personal: θ̄ᵢ before the round.
+        vectors: τᵢ.
+        weights: pᵢₖ of every group; zero rows and columns for the absent.
         groups: The tensors of every group.
-        mask: Whose task vectors count, [clients].
+        mask: Whose task vectors count.
         layout: All tensors.
-        reference: θ₀, [params].
+        reference: θ₀.
     """
 
-    personal: "Array"
-    vectors: "Array"
-    weights: "Array"
-    groups: "tuple[tuple[Entry, ...], ...]"
-    mask: "Array"
-    layout: "AdapterLayout"
-    reference: "Array"
+    personal: "Float[jax.Array, 'clients params']"
+    vectors: "Float[jax.Array, 'clients params']"
+    weights: "Float[jax.Array, 'groups clients clients']"
+    groups: tuple[tuple[Entry, ...], ...]
+    mask: "Bool[jax.Array, 'clients']"
+    layout: AdapterLayout
+    reference: "Float[jax.Array, 'params']"
+
+
+Steps: TypeAlias = "tuple[Float[jax.Array, 'clients params'], Float[jax.Array, 'weights'] | None]"
 
 
 class Combine(ABC):
@@ -39,8 +49,8 @@ class Combine(ABC):
     """Whether a part of the result goes into the frozen weights, the same for all clients."""
 
     @abstractmethod
-    def __call__(self, round: Round) -> "tuple[Array, Array | None]":
-        """Steps [clients, params], zero in columns of no group, and what is added to the residual."""
+    def __call__(self, round: Round) -> Steps:
+        """Steps, zero in columns of no group, and what is added to the residual; None: nothing."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +67,9 @@ class FactorWise(Combine):
     mixes: Literal["updates", "models"] = "updates"
     match_norm: bool = False
 
-    def __call__(self, round: Round) -> "tuple[Array, Array | None]":
-        from fedpl.server.products import mix_groups, mix_models, scale_to_own
-
-        step = mix_models(round) if self.mixes == "models" else mix_groups(round)
-        return (scale_to_own(round, step) if self.match_norm else step), None
+    def __call__(self, round: Round) -> Steps:
+        step = products.mix_models(round) if self.mixes == "models" else products.mix_groups(round)
+        return (products.scale_to_own(round, step) if self.match_norm else step), None
 
 
 @dataclass(frozen=True)
@@ -79,10 +87,8 @@ class ProductSpace(Combine):
     mixes: Literal["updates", "models"] = "updates"
     balance: bool = True
 
-    def __call__(self, round: Round) -> "tuple[Array, Array | None]":
-        from fedpl.server.products import mix_products
-
-        return mix_products(round, models=self.mixes == "models", balance=self.balance), None
+    def __call__(self, round: Round) -> Steps:
+        return products.mix_products(round, models=self.mixes == "models", balance=self.balance), None
 
 
 @dataclass(frozen=True)
@@ -92,11 +98,9 @@ class Residual(Combine):
 
     shifts_base: ClassVar[bool] = True
 
-    def __call__(self, round: Round) -> "tuple[Array, Array | None]":
-        from fedpl.server.products import mean_product, mix_models, own_product
-
-        step = mix_models(round)
-        return step, mean_product(round) - own_product(round.personal + step, round.layout)
+    def __call__(self, round: Round) -> Steps:
+        step = products.mix_models(round)
+        return step, products.mean_product(round) - products.own_product(round.personal + step, round.layout)
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,5 @@ class Stacking(Combine):
 
     shifts_base: ClassVar[bool] = True
 
-    def __call__(self, round: Round) -> "tuple[Array, Array | None]":
-        from fedpl.server.products import fresh_factors, mean_product, mix_models
-
-        return fresh_factors(round, mix_models(round)), mean_product(round)
+    def __call__(self, round: Round) -> Steps:
+        return products.fresh_factors(round, products.mix_models(round)), products.mean_product(round)

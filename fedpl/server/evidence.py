@@ -107,8 +107,10 @@ class Evidence(NamedTuple):
         mask: Who is present.
         num_examples: Training examples of each client.
         round: Rounds finished before this one.
-        alignment: cos(θᵢ, θ̄ᵢ): how little a client's model turned.
+        personal: θ̄ᵢ before the round.
+        vectors: τᵢ.
         true_groups: The clients' true groups where the data names them; for studies.
+        choices: Which of several received models each client chose; None: there were none.
     """
 
     similarity: Float[Array, "groups clients clients"]
@@ -117,8 +119,10 @@ class Evidence(NamedTuple):
     mask: Bool[Array, "clients"]
     num_examples: Int[Array, "clients"]
     round: int
-    alignment: Float[Array, "clients"] | None = None
+    personal: Float[Array, "clients params"]
+    vectors: Float[Array, "clients params"]
     true_groups: tuple[str, ...] | None = None
+    choices: Int[Array, "clients"] | None = None
 
     @property
     def mean_similarity(self) -> Float[Array, "clients clients"]:
@@ -129,6 +133,13 @@ class Evidence(NamedTuple):
     def whole_products(self) -> Float[Array, "clients clients"]:
         """Inner products of all compared tensors together."""
         return self.products[jnp.array(self.compared)].sum(0)
+
+    @property
+    def alignment(self) -> Float[Array, "clients"]:
+        """cos(θ̄ᵢ + τᵢ, θ̄ᵢ): how little a client's model turned."""
+        tuned = self.personal + self.vectors
+        lengths = jnp.sqrt((tuned * tuned).sum(1) * (self.personal * self.personal).sum(1))
+        return (tuned * self.personal).sum(1) / jnp.maximum(lengths, jnp.finfo(jnp.float32).tiny)
 
 
 def shared_groups(
@@ -152,7 +163,7 @@ def compared_vectors(
         present: Whose rows hold a new task vector.
 
     Returns:
-        Vectors, their base, and new entries of the aggregator's memory.
+        Vectors, their base, and new entries of the subject's memory.
     """
     matrix = vectors.matrix
     if subject.vectors == "round":
@@ -161,8 +172,9 @@ def compared_vectors(
         base = jnp.broadcast_to(state.reference, matrix.shape)
         return jnp.where(present[:, None], state.personal + matrix - state.reference, 0.0), base, {}
     new = jnp.where(present[:, None], matrix, 0.0)
-    total = state.memory.get("vectors.sum", jnp.zeros_like(matrix))
-    weight = state.memory.get("vectors.weight", jnp.zeros(len(matrix)))
+    memory = state.of("subject")
+    total = memory.get("vectors.sum", jnp.zeros_like(matrix))
+    weight = memory.get("vectors.weight", jnp.zeros(len(matrix)))
     decay = jnp.where(present, subject.decay, 1.0)
     total, weight = total * decay[:, None] + new, weight * decay + present
     mean = total / jnp.maximum(weight, 1.0)[:, None]
@@ -177,7 +189,7 @@ def averaged(
     Args:
         name: Name in the memory.
         decay: Weight of the past per round.
-        memory: The aggregator's memory.
+        memory: The subject's memory.
         new: This round's values, zero for absent pairs.
         mask: Who is present, with a direction, [groups, n] or [n].
 

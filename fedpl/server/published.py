@@ -4,12 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from jaxtyping import Bool, Float, Int
+
+from fedpl.deferred import deferred
+from fedpl.server.similarity import Distance, Likeness, Similarity
 from fedpl.server.weighting import Memory, Weighting
 
 if TYPE_CHECKING:
-    from jax import Array
+    import jax
+    import jax.numpy as jnp
+    from fedpl_kernels import weights
 
     from fedpl.server.evidence import Evidence
+else:
+    jax, jnp, weights = map(deferred, ("jax", "jax.numpy", "fedpl_kernels.weights"))
 
 
 @dataclass(frozen=True)
@@ -28,9 +36,16 @@ class SimplexQp(Weighting):
     saturation: float = 0.9
     prior: Literal["size", "uniform"] = "size"
 
-    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
-        from fedpl_kernels import weights
+    @property
+    def wants(self) -> tuple[type[Similarity], ...]:
+        return (Likeness,)
 
+    def __call__(
+        self,
+        similarity: "Float[jax.Array, 'groups n n']",
+        mask: "Bool[jax.Array, 'n']",
+        num_examples: "Int[jax.Array, 'n']",
+    ) -> "Float[jax.Array, 'groups n n']":
         prior = num_examples if self.prior == "size" else None
         return weights.simplex_qp(
             similarity, mask, prior=prior, strength=self.strength, saturation=self.saturation
@@ -46,7 +61,7 @@ class SimplexQp(Weighting):
 class FedAmp(Weighting):
     """ξ_ik = α/σ · exp(−‖wᵢ − wₖ‖² / σ), ξ_ii = 1 − Σ_k≠i ξ_ik (Huang et al., AAAI 2021).
 
-    Wants `Distance` similarity. Distances of LoRA adapters are far below the published σ = 1, at which
+    Distances of LoRA adapters are far below the published σ = 1, at which
     α = 1 gives everyone the self-weight 2 − n; so both have defaults that follow the data.
 
     Attributes:
@@ -57,9 +72,16 @@ class FedAmp(Weighting):
     sigma: float | None = None
     alpha: float | None = None
 
-    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
-        from fedpl_kernels import weights
+    @property
+    def wants(self) -> tuple[type[Similarity], ...]:
+        return (Distance,)
 
+    def __call__(
+        self,
+        similarity: "Float[jax.Array, 'groups n n']",
+        mask: "Bool[jax.Array, 'n']",
+        num_examples: "Int[jax.Array, 'n']",
+    ) -> "Float[jax.Array, 'groups n n']":
         return weights.fedamp(-similarity, mask, sigma=self.sigma, alpha=self.alpha)
 
     def problems(self) -> Sequence[str]:
@@ -88,21 +110,24 @@ class FedAwa(Weighting):
     steps: int = 1
     one_for_all: ClassVar[bool] = True
 
-    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
+    def __call__(
+        self,
+        similarity: "Float[jax.Array, 'groups n n']",
+        mask: "Bool[jax.Array, 'n']",
+        num_examples: "Int[jax.Array, 'n']",
+    ) -> "Float[jax.Array, 'groups n n']":
         raise TypeError("FedAwa learns its weights over the rounds: call weigh")
 
-    def weigh(self, evidence: "Evidence", memory: "Memory") -> "tuple[Array, Memory]":
-        import jax.numpy as jnp
-        from fedpl_kernels import weights
-
+    def weigh(self, evidence: "Evidence", memory: Memory) -> "tuple[Float[jax.Array, 'groups n n'], Memory]":
         gram = evidence.whole_products
-        start = memory.get("fedawa.logits")
+        start = memory.get("logits")
         if start is None:
             start = jnp.log(jnp.maximum(evidence.num_examples, 1).astype(jnp.float32))
-        alignment = evidence.alignment if evidence.alignment is not None else jnp.ones(len(gram))
-        logits = weights.fedawa_logits(start, gram, alignment, evidence.mask, lr=self.lr, steps=self.steps)
+        logits = weights.fedawa_logits(
+            start, gram, evidence.alignment, evidence.mask, lr=self.lr, steps=self.steps
+        )
         row = weights.by_size(jnp.exp(logits - logits.max()), evidence.mask)
-        return jnp.broadcast_to(row, evidence.similarity.shape), {"fedawa.logits": logits}
+        return jnp.broadcast_to(row, evidence.similarity.shape), {"logits": logits}
 
     def problems(self) -> Sequence[str]:
         found = []

@@ -4,12 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from jaxtyping import Bool, Float, Int
+
+from fedpl.deferred import deferred
+from fedpl.server.similarity import Distance, Similarity
 from fedpl.server.weighting import FedBip, Memory, Weighting
 
 if TYPE_CHECKING:
-    from jax import Array
+    import jax
+    from fedpl_kernels import weights
 
     from fedpl.server.evidence import Evidence
+else:
+    jax, weights = map(deferred, ("jax", "fedpl_kernels.weights"))
 
 
 @dataclass(frozen=True)
@@ -26,14 +33,19 @@ class Trimmed(Weighting):
     inner: Weighting = FedBip(negatives="clip")
     share: float = 0.1
 
-    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
-        from fedpl_kernels import weights
+    @property
+    def wants(self) -> tuple[type[Similarity], ...]:
+        return self.inner.wants
 
+    def __call__(
+        self,
+        similarity: "Float[jax.Array, 'groups n n']",
+        mask: "Bool[jax.Array, 'n']",
+        num_examples: "Int[jax.Array, 'n']",
+    ) -> "Float[jax.Array, 'groups n n']":
         return self.inner(weights.trim(similarity, mask, share=self.share), mask, num_examples)
 
-    def weigh(self, evidence: "Evidence", memory: "Memory") -> "tuple[Array, Memory]":
-        from fedpl_kernels import weights
-
+    def weigh(self, evidence: "Evidence", memory: Memory) -> "tuple[Float[jax.Array, 'groups n n'], Memory]":
         trimmed = weights.trim(evidence.similarity, evidence.mask, share=self.share)
         return self.inner.weigh(evidence._replace(similarity=trimmed), memory)
 
@@ -56,9 +68,16 @@ class Krum(Weighting):
     hostile: float = 0.2
     one_for_all: ClassVar[bool] = True
 
-    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
-        from fedpl_kernels import weights
+    @property
+    def wants(self) -> tuple[type[Similarity], ...]:
+        return (Distance,)
 
+    def __call__(
+        self,
+        similarity: "Float[jax.Array, 'groups n n']",
+        mask: "Bool[jax.Array, 'n']",
+        num_examples: "Int[jax.Array, 'n']",
+    ) -> "Float[jax.Array, 'groups n n']":
         return weights.krum(-similarity, mask, hostile=self.hostile)
 
     def problems(self) -> Sequence[str]:

@@ -4,12 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jaxtyping import Bool, Float, Int
+
+from fedpl.deferred import deferred
+from fedpl.server.similarity import Likeness, Similarity
 from fedpl.server.weighting import FedBip, Memory, Weighting
 
 if TYPE_CHECKING:
-    from jax import Array
+    import jax
+    from fedpl_kernels import weights
 
     from fedpl.server.evidence import Evidence
+else:
+    jax, weights = map(deferred, ("jax", "fedpl_kernels.weights"))
 
 
 @dataclass(frozen=True)
@@ -22,9 +29,12 @@ class Softmax(Weighting):
 
     temperature: float = 0.1
 
-    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
-        from fedpl_kernels import weights
-
+    def __call__(
+        self,
+        similarity: "Float[jax.Array, 'groups n n']",
+        mask: "Bool[jax.Array, 'n']",
+        num_examples: "Int[jax.Array, 'n']",
+    ) -> "Float[jax.Array, 'groups n n']":
         return weights.softmax(similarity, mask, temperature=self.temperature)
 
     def problems(self) -> Sequence[str]:
@@ -37,9 +47,16 @@ class Softmax(Weighting):
 class Relu(Weighting):
     """p_ik ∝ max(s_ik, 0)."""
 
-    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
-        from fedpl_kernels import weights
+    @property
+    def wants(self) -> tuple[type[Similarity], ...]:
+        return (Likeness,)
 
+    def __call__(
+        self,
+        similarity: "Float[jax.Array, 'groups n n']",
+        mask: "Bool[jax.Array, 'n']",
+        num_examples: "Int[jax.Array, 'n']",
+    ) -> "Float[jax.Array, 'groups n n']":
         return weights.relu(similarity, mask)
 
 
@@ -53,9 +70,16 @@ class TopK(Weighting):
 
     k: int = 3
 
-    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
-        from fedpl_kernels import weights
+    @property
+    def wants(self) -> tuple[type[Similarity], ...]:
+        return (Likeness,)
 
+    def __call__(
+        self,
+        similarity: "Float[jax.Array, 'groups n n']",
+        mask: "Bool[jax.Array, 'n']",
+        num_examples: "Int[jax.Array, 'n']",
+    ) -> "Float[jax.Array, 'groups n n']":
         return weights.top_k(similarity, mask, k=self.k)
 
     def problems(self) -> Sequence[str]:
@@ -72,9 +96,16 @@ class Threshold(Weighting):
 
     minimum: float = 0.0
 
-    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
-        from fedpl_kernels import weights
+    @property
+    def wants(self) -> tuple[type[Similarity], ...]:
+        return (Likeness,)
 
+    def __call__(
+        self,
+        similarity: "Float[jax.Array, 'groups n n']",
+        mask: "Bool[jax.Array, 'n']",
+        num_examples: "Int[jax.Array, 'n']",
+    ) -> "Float[jax.Array, 'groups n n']":
         return weights.threshold(similarity, mask, minimum=self.minimum)
 
 
@@ -90,14 +121,19 @@ class FixedSelf(Weighting):
     inner: Weighting = FedBip(negatives="clip")
     self_weight: float = 0.3
 
-    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
-        from fedpl_kernels import weights
+    @property
+    def wants(self) -> tuple[type[Similarity], ...]:
+        return self.inner.wants
 
+    def __call__(
+        self,
+        similarity: "Float[jax.Array, 'groups n n']",
+        mask: "Bool[jax.Array, 'n']",
+        num_examples: "Int[jax.Array, 'n']",
+    ) -> "Float[jax.Array, 'groups n n']":
         return weights.fixed_self(self.inner(similarity, mask, num_examples), self.self_weight)
 
-    def weigh(self, evidence: "Evidence", memory: "Memory") -> "tuple[Array, Memory]":
-        from fedpl_kernels import weights
-
+    def weigh(self, evidence: "Evidence", memory: Memory) -> "tuple[Float[jax.Array, 'groups n n'], Memory]":
         inner, new = self.inner.weigh(evidence, memory)
         return weights.fixed_self(inner, self.self_weight), new
 
@@ -120,15 +156,20 @@ class Blend(Weighting):
     inner: Weighting = FedBip()
     strength: float = 0.5
 
-    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
-        from fedpl_kernels import weights
+    @property
+    def wants(self) -> tuple[type[Similarity], ...]:
+        return self.inner.wants
 
+    def __call__(
+        self,
+        similarity: "Float[jax.Array, 'groups n n']",
+        mask: "Bool[jax.Array, 'n']",
+        num_examples: "Int[jax.Array, 'n']",
+    ) -> "Float[jax.Array, 'groups n n']":
         inner = self.inner(similarity, mask, num_examples)
         return weights.blend_prior(inner, num_examples, mask, strength=self.strength)
 
-    def weigh(self, evidence: "Evidence", memory: "Memory") -> "tuple[Array, Memory]":
-        from fedpl_kernels import weights
-
+    def weigh(self, evidence: "Evidence", memory: Memory) -> "tuple[Float[jax.Array, 'groups n n'], Memory]":
         inner, new = self.inner.weigh(evidence, memory)
         return weights.blend_prior(inner, evidence.num_examples, evidence.mask, strength=self.strength), new
 
@@ -155,9 +196,16 @@ class Wiener(Weighting):
     rank: int = 4
     floor: float = 0.2
 
-    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
-        from fedpl_kernels import weights
+    @property
+    def wants(self) -> tuple[type[Similarity], ...]:
+        return (Likeness,)
 
+    def __call__(
+        self,
+        similarity: "Float[jax.Array, 'groups n n']",
+        mask: "Bool[jax.Array, 'n']",
+        num_examples: "Int[jax.Array, 'n']",
+    ) -> "Float[jax.Array, 'groups n n']":
         return weights.wiener(similarity, mask, rank=self.rank, floor=self.floor)
 
     def problems(self) -> Sequence[str]:

@@ -5,12 +5,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jaxtyping import Bool, Float
+
+from fedpl.deferred import deferred
+
 if TYPE_CHECKING:
-    from jax import Array
+    import fedpl_kernels as kernels
+    import jax
+    import jax.numpy as jnp
+    from fedpl_kernels import weights
 
     from fedpl.server.evidence import View
-
-# Imports inside methods keep `--help` and the checks of a configuration free of JAX's start-up time.
+else:
+    jax, jnp, kernels, weights = map(deferred, ("jax", "jax.numpy", "fedpl_kernels", "fedpl_kernels.weights"))
 
 
 class Similarity(ABC):
@@ -20,12 +27,14 @@ class Similarity(ABC):
     be averaged over rounds, then similarities from these alone.
     """
 
-    def products(self, view: "View") -> "Array":
+    def products(self, view: "View") -> "Float[jax.Array, 'groups n n']":
         """What is kept of every pair, [groups, n, n]."""
         return view.gram()
 
     @abstractmethod
-    def __call__(self, products: "Array", mask: "Array") -> "Array":
+    def __call__(
+        self, products: "Float[jax.Array, 'groups n n']", mask: "Bool[jax.Array, 'n']"
+    ) -> "Float[jax.Array, 'groups n n']":
         """Similarities; clients without a direction have a zero diagonal."""
 
     def problems(self) -> Sequence[str]:
@@ -33,40 +42,49 @@ class Similarity(ABC):
         return ()
 
 
+class Likeness(Similarity):
+    """Positive for clients that are alike, about zero for strangers."""
+
+
+class Bounded(Likeness):
+    """At most 1, and 1 for a client with itself."""
+
+
 @dataclass(frozen=True)
-class Cosine(Similarity):
+class Cosine(Bounded):
     """Cosine of the angle between vectors (FedBip, server level)."""
 
-    def __call__(self, products: "Array", mask: "Array") -> "Array":
-        from fedpl_kernels import cosine
-
-        return cosine(products, mask)
+    def __call__(
+        self, products: "Float[jax.Array, 'groups n n']", mask: "Bool[jax.Array, 'n']"
+    ) -> "Float[jax.Array, 'groups n n']":
+        return kernels.cosine(products, mask)
 
 
 @dataclass(frozen=True)
-class InnerProduct(Similarity):
+class InnerProduct(Likeness):
     """⟨τᵢ, τₖ⟩ itself: clients that move further weigh more. `Wiener` weights start from it."""
 
-    def __call__(self, products: "Array", mask: "Array") -> "Array":
+    def __call__(
+        self, products: "Float[jax.Array, 'groups n n']", mask: "Bool[jax.Array, 'n']"
+    ) -> "Float[jax.Array, 'groups n n']":
         return products
 
 
 @dataclass(frozen=True)
-class CentredCosine(Similarity):
+class CentredCosine(Bounded):
     """Cosine after the mean over the present clients is taken out: what sets clients apart.
 
     Rows sum to about zero, so FedBip's normaliser vanishes; use a softmax or clip negatives.
     """
 
-    def __call__(self, products: "Array", mask: "Array") -> "Array":
-        from fedpl_kernels import cosine
-        from fedpl_kernels.weights import centre
-
-        return cosine(centre(products, mask), mask)
+    def __call__(
+        self, products: "Float[jax.Array, 'groups n n']", mask: "Bool[jax.Array, 'n']"
+    ) -> "Float[jax.Array, 'groups n n']":
+        return kernels.cosine(weights.centre(products, mask), mask)
 
 
 @dataclass(frozen=True)
-class CorrectedCosine(Similarity):
+class CorrectedCosine(Bounded):
     """Cosine of the clients' true directions: the noise of few examples and steps is taken out.
 
     The noise of two clients is independent, so only the diagonal of the inner products carries it. It is
@@ -81,11 +99,10 @@ class CorrectedCosine(Similarity):
     rank: int = 4
     floor: float = 0.05
 
-    def __call__(self, products: "Array", mask: "Array") -> "Array":
-        from fedpl_kernels import cosine
-        from fedpl_kernels.weights import corrected
-
-        return corrected(cosine(products, mask), mask, rank=self.rank, floor=self.floor)
+    def __call__(
+        self, products: "Float[jax.Array, 'groups n n']", mask: "Bool[jax.Array, 'n']"
+    ) -> "Float[jax.Array, 'groups n n']":
+        return weights.corrected(kernels.cosine(products, mask), mask, rank=self.rank, floor=self.floor)
 
     def problems(self) -> Sequence[str]:
         found = []
@@ -103,14 +120,14 @@ class Distance(Similarity):
     With cumulative vectors it is the distance of the models.
     """
 
-    def __call__(self, products: "Array", mask: "Array") -> "Array":
-        from fedpl_kernels import squared_distances
-
-        return -squared_distances(products).squared
+    def __call__(
+        self, products: "Float[jax.Array, 'groups n n']", mask: "Bool[jax.Array, 'n']"
+    ) -> "Float[jax.Array, 'groups n n']":
+        return -kernels.squared_distances(products).squared
 
 
 @dataclass(frozen=True)
-class Rbf(Similarity):
+class Rbf(Bounded):
     """exp(−‖xᵢ − xₖ‖² / σ), FedAMP's kernel (Huang et al., AAAI 2021).
 
     Attributes:
@@ -120,10 +137,10 @@ class Rbf(Similarity):
 
     sigma: float | None = None
 
-    def __call__(self, products: "Array", mask: "Array") -> "Array":
-        from fedpl_kernels.weights import rbf
-
-        return rbf(products, mask, sigma=self.sigma)
+    def __call__(
+        self, products: "Float[jax.Array, 'groups n n']", mask: "Bool[jax.Array, 'n']"
+    ) -> "Float[jax.Array, 'groups n n']":
+        return weights.rbf(products, mask, sigma=self.sigma)
 
     def problems(self) -> Sequence[str]:
         if self.sigma is None or self.sigma > 0:
@@ -132,22 +149,20 @@ class Rbf(Similarity):
 
 
 @dataclass(frozen=True)
-class SignAgreement(Similarity):
+class SignAgreement(Bounded):
     """Share of agreeing signs less that of opposite ones: the cosine of the vectors' signs."""
 
-    def products(self, view: "View") -> "Array":
-        import jax.numpy as jnp
-
+    def products(self, view: "View") -> "Float[jax.Array, 'groups n n']":
         return view.gram(jnp.sign(view.vectors))
 
-    def __call__(self, products: "Array", mask: "Array") -> "Array":
-        from fedpl_kernels import cosine
-
-        return cosine(products, mask)
+    def __call__(
+        self, products: "Float[jax.Array, 'groups n n']", mask: "Bool[jax.Array, 'n']"
+    ) -> "Float[jax.Array, 'groups n n']":
+        return kernels.cosine(products, mask)
 
 
 @dataclass(frozen=True)
-class PrincipalAngles(Similarity):
+class PrincipalAngles(Bounded):
     """How far the clients' updates use the same output directions: ‖UᵢᵀUₖ‖²_F / r of the factors B.
 
     U is an orthonormal basis of B's columns, so the value does not depend on the factorisation, and
@@ -159,16 +174,14 @@ class PrincipalAngles(Similarity):
 
     threshold: float = 1e-3
 
-    def products(self, view: "View") -> "Array":
-        from fedpl_kernels.weights import subspace_overlap
-
+    def products(self, view: "View") -> "Float[jax.Array, 'groups n n']":
         parts = [
-            (group, subspace_overlap(view.columns(b, True), view.mask, threshold=self.threshold))
+            (group, weights.subspace_overlap(view.columns(b, True), view.mask, threshold=self.threshold))
             for group, _, b in view.pairs()
         ]
         return view._by_group(parts)
 
-    def __call__(self, products: "Array", mask: "Array") -> "Array":
-        from fedpl_kernels import cosine
-
-        return cosine(products, mask)
+    def __call__(
+        self, products: "Float[jax.Array, 'groups n n']", mask: "Bool[jax.Array, 'n']"
+    ) -> "Float[jax.Array, 'groups n n']":
+        return kernels.cosine(products, mask)

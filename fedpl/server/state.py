@@ -40,17 +40,20 @@ class ServerState(NamedTuple):
         round: Rounds finished.
         personal: The aggregates θ̄ᵢ, one row per client.
         reference: θ₀, where all clients started.
-        memory: What the aggregator keeps between rounds, by name (averages, momentum, cluster labels).
+        memory: What the aggregator's choices keep between rounds, each its own: subject, weighting, receive,
+            and server for the momentum of its steps.
+        residual: What has been added to the frozen weights of all clients (FLoRA, FedEx); None: nothing.
     """
 
     round: int
     personal: Float[Array, "clients params"]
     reference: Float[Array, "params"]
-    memory: dict[str, Array] = {}  # noqa: RUF012 - never changed in place
+    memory: Mapping[str, Mapping[str, Array]] = {}
+    residual: Float[Array, "weights"] | None = None
 
-    @property
-    def residual(self) -> Array | None:
-        return self.memory.get("residual")
+    def of(self, choice: str) -> dict[str, Array]:
+        """What a choice remembers."""
+        return dict(self.memory.get(choice, {}))
 
 
 class Aggregation(NamedTuple):
@@ -68,7 +71,13 @@ class Aggregation(NamedTuple):
 def state_tensors(state: ServerState) -> dict[str, np.ndarray]:
     """A state's arrays by name; the round is not among them."""
     arrays = {"personal": np.asarray(state.personal), "reference": np.asarray(state.reference)}
-    return arrays | {_MEMORY + name: np.asarray(value) for name, value in state.memory.items()}
+    if state.residual is not None:
+        arrays["residual"] = np.asarray(state.residual)
+    return arrays | {
+        f"{_MEMORY}{choice}.{name}": np.asarray(value)
+        for choice, own in state.memory.items()
+        for name, value in own.items()
+    }
 
 
 def state_of(tensors: Mapping[str, np.ndarray], round: int) -> ServerState:
@@ -77,12 +86,14 @@ def state_of(tensors: Mapping[str, np.ndarray], round: int) -> ServerState:
     Raises:
         KeyError: If an array of every state is missing.
     """
-    memory = {
-        name.removeprefix(_MEMORY): jnp.array(value)
-        for name, value in tensors.items()
-        if name.startswith(_MEMORY)
-    }
-    return ServerState(round, jnp.array(tensors["personal"]), jnp.array(tensors["reference"]), memory)
+    memory: dict[str, dict[str, Array]] = {}
+    for key, value in tensors.items():
+        if key.startswith(_MEMORY):
+            choice, _, name = key.removeprefix(_MEMORY).partition(".")
+            memory.setdefault(choice, {})[name] = jnp.array(value)
+    residual = jnp.array(tensors["residual"]) if "residual" in tensors else None
+    personal, reference = (jnp.array(tensors[name]) for name in ("personal", "reference"))
+    return ServerState(round, personal, reference, memory, residual)
 
 
 def save_state(state: ServerState, path: Path) -> None:

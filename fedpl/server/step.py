@@ -7,12 +7,11 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from fedpl.records.layout import AdapterLayout
-from fedpl.server.candidates import remember
 from fedpl.server.combine import FactorWise, Round
 from fedpl.server.evidence import Evidence, View, averaged, compared_vectors, shared_groups
 from fedpl.server.products import columns, mix_groups, moved
-from fedpl.server.published import FedAwa
 from fedpl.server.state import Aggregation, ServerState, TaskVectors
+from fedpl.server.weighting import Memory
 
 if TYPE_CHECKING:
     from fedpl.server.aggregator import Aggregator
@@ -31,7 +30,7 @@ def step(
         vectors = vectors._replace(matrix=_bounded(vectors.matrix, present | stale, rule.norm_bound))
     groups = shared_groups(layout, rule.granularity, rule.shared(layout))
 
-    similarity, weights, memory = _weigh(rule, state, vectors, layout, groups, present, present | stale)
+    similarity, weights, new = _weigh(rule, state, vectors, layout, groups, present, present | stale)
     taken = jnp.where(stale, rule.stale_discount**age, present.astype(jnp.float32))
     rows = present
     if rule.weighting.one_for_all:  # the absent too: the one model is what they receive next
@@ -40,10 +39,12 @@ def step(
     p = _take(weights, taken, rows)
 
     round = Round(state.personal, vectors.matrix, p, groups, present | stale, layout, state.reference)
-    personal, new = _combine(rule, round, present, state.memory)
-    memory = {**state.memory, **memory, **new}
-    memory |= remember(memory, personal, present)
-    next_state = state._replace(round=state.round + 1, personal=personal, memory=memory)
+    personal, velocity, residual = _combine(rule, round, present, state)
+    new |= {"server": velocity, "receive": rule.receive.after(personal, state.of("receive"), present)}
+    memory = {choice: {**state.of(choice), **own} for choice, own in new.items()}
+    next_state = ServerState(
+        state.round + 1, personal, state.reference, {k: own for k, own in memory.items() if own}, residual
+    )
     return next_state, Aggregation(similarity, weights)
 
 
@@ -55,9 +56,9 @@ def _weigh(
     groups: tuple,
     present: Bool[Array, "clients"],
     usable: Bool[Array, "clients"],
-) -> tuple[Array, Array, dict[str, Array]]:
-    """Similarities and weights of every group, and what is remembered of them."""
-    subject = rule.subject
+) -> tuple[Array, Array, dict[str, Memory]]:
+    """Similarities and weights of every group, and what each choice remembers anew."""
+    subject, before_now = rule.subject, state.of("subject")
     compared, before, memory = compared_vectors(subject, state, vectors, present)
     compared = jnp.where(usable[:, None], compared, 0.0) if subject.space == "product" else compared
     view = View(before, compared, usable, layout, groups, subject)
@@ -66,12 +67,12 @@ def _weigh(
         whole = products[jnp.array(own)].sum(0, keepdims=True)
         products, own = jnp.concatenate([products, whole]), (*own, False)
     if subject.average == "products":
-        products, new = averaged("products", subject.decay, state.memory, products, present)
+        products, new = averaged("products", subject.decay, before_now, products, present)
         memory |= new
     similarity = rule.similarity(products, usable)
     if subject.average == "similarity":
         known = present & (jnp.diagonal(similarity, axis1=-2, axis2=-1) > 0)
-        similarity, new = averaged("similarity", subject.decay, state.memory, similarity, known)
+        similarity, new = averaged("similarity", subject.decay, before_now, similarity, known)
         memory |= new
     evidence = Evidence(
         similarity,
@@ -80,14 +81,15 @@ def _weigh(
         usable,
         vectors.num_examples,
         state.round,
-        true_groups=vectors.true_groups,
+        state.personal,
+        vectors.matrix,
+        vectors.true_groups,
+        rule.receive.choices(state.of("receive")),
     )
-    if isinstance(rule.weighting, FedAwa):
-        evidence = evidence._replace(alignment=_alignment(state.personal, vectors.matrix))
-    weights, new = rule.weighting.weigh(evidence, state.memory)
+    weights, new = rule.weighting.weigh(evidence, state.of("weighting"))
     if rule.shrink:
         similarity, weights = similarity[:-1], (1 - rule.shrink) * weights[:-1] + rule.shrink * weights[-1:]
-    return similarity, weights, memory | new
+    return similarity, weights, {"subject": memory, "weighting": new}
 
 
 def _bounded(
@@ -98,15 +100,6 @@ def _bounded(
     limit = bound * jnp.nanmedian(jnp.where(usable, lengths, jnp.nan))
     factor = jnp.where(usable & (lengths > limit), limit / lengths, 1.0)
     return matrix * factor[:, None]
-
-
-def _alignment(
-    personal: Float[Array, "clients params"], vectors: Float[Array, "clients params"]
-) -> Float[Array, "clients"]:
-    """cos(θ̄ᵢ + τᵢ, θ̄ᵢ)."""
-    tuned = personal + vectors
-    lengths = jnp.sqrt((tuned * tuned).sum(1) * (personal * personal).sum(1))
-    return (tuned * personal).sum(1) / jnp.maximum(lengths, jnp.finfo(jnp.float32).tiny)
 
 
 def _take(
@@ -125,24 +118,27 @@ def _take(
 
 
 def _combine(
-    rule: "Aggregator", round: Round, present: Bool[Array, "clients"], memory: dict[str, Array]
-) -> tuple[Array, dict[str, Array]]:
-    """New aggregates, and what is remembered."""
+    rule: "Aggregator", round: Round, present: Bool[Array, "clients"], state: ServerState
+) -> tuple[Array, Memory, Array | None]:
+    """New aggregates, the momentum of the steps, and the residual of the frozen weights."""
     everything = sum(entry.size for group in round.groups for entry in group) == round.layout.size
     plain = rule.combine == FactorWise() and not rule.server_momentum
     everyone = bool(present.all())
     if plain and everything and (everyone or rule.weighting.one_for_all):
         steps = round._replace(weights=rule.server_lr * round.weights)
-        return mix_groups(steps, base=round.personal), {}
+        return mix_groups(steps, base=round.personal), {}, state.residual
     step, residual = rule.combine(round)
-    new = {}
+    new: Memory = {}
     if rule.server_momentum:
-        step = step + rule.server_momentum * memory.get("velocity", jnp.zeros_like(step))
-        new["velocity"] = step
-    if residual is not None:
-        new["residual"] = memory.get("residual", jnp.zeros_like(residual)) + residual
+        step = step + rule.server_momentum * state.of("server").get("velocity", jnp.zeros_like(step))
+        new = {"velocity": step}
+    if residual is None:
+        residual = state.residual
+    else:
+        residual = (jnp.zeros_like(residual) if state.residual is None else state.residual) + residual
     step = rule.server_lr * step
     if not everything:
         step = jnp.where(columns(round), step, jnp.where(present[:, None], round.vectors, 0.0))
     # Not merely + 0: an absent client's aggregate stays bit for bit.
-    return jnp.where((moved(round) | present)[:, None], round.personal + step, round.personal), new
+    moving = (moved(round) | present)[:, None]
+    return jnp.where(moving, round.personal + step, round.personal), new, residual

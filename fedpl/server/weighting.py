@@ -5,12 +5,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
+from jaxtyping import Bool, Float, Int
+
+from fedpl.deferred import deferred
+from fedpl.errors import UserError
+from fedpl.server.similarity import Likeness, Similarity
+
 if TYPE_CHECKING:
-    from jax import Array
+    import jax
+    import jax.numpy as jnp
+    from fedpl_kernels import weights
 
     from fedpl.server.evidence import Evidence
+else:
+    jax, jnp, weights = map(deferred, ("jax", "jax.numpy", "fedpl_kernels.weights"))
 
-Memory: TypeAlias = "dict[str, Array]"
+Memory: TypeAlias = "dict[str, jax.Array]"  # what a choice keeps between rounds, by name
 
 
 class Weighting(ABC):
@@ -23,16 +33,28 @@ class Weighting(ABC):
 
     one_for_all: ClassVar[bool] = False
     """Whether all clients get the same row."""
+    by_choice: ClassVar[bool] = False
+    """Whether it looks at which of several received models clients chose."""
+
+    @property
+    def wants(self) -> tuple[type[Similarity], ...]:
+        """Kinds of similarity whose values its formula can take; others are refused."""
+        return (Similarity,)
 
     @abstractmethod
-    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array": ...
+    def __call__(
+        self,
+        similarity: "Float[jax.Array, 'groups n n']",
+        mask: "Bool[jax.Array, 'n']",
+        num_examples: "Int[jax.Array, 'n']",
+    ) -> "Float[jax.Array, 'groups n n']": ...
 
-    def weigh(self, evidence: "Evidence", memory: "Memory") -> "tuple[Array, Memory]":
-        """Weights, and new entries of the aggregator's memory.
+    def weigh(self, evidence: "Evidence", memory: Memory) -> "tuple[Float[jax.Array, 'groups n n'], Memory]":
+        """Weights, and new entries of its memory.
 
         Args:
             evidence: What is known about the round.
-            memory: What the aggregator remembers.
+            memory: What it remembers.
         """
         return self(evidence.similarity, evidence.mask, evidence.num_examples), {}
 
@@ -60,9 +82,16 @@ class FedBip(Weighting):
     floor: float = 0.2
     fallback: Literal["local", "uniform"] = "local"
 
-    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
-        from fedpl_kernels import weights
+    @property
+    def wants(self) -> tuple[type[Similarity], ...]:
+        return (Likeness,)
 
+    def __call__(
+        self,
+        similarity: "Float[jax.Array, 'groups n n']",
+        mask: "Bool[jax.Array, 'n']",
+        num_examples: "Int[jax.Array, 'n']",
+    ) -> "Float[jax.Array, 'groups n n']":
         return weights.fedbip(
             similarity, mask, negatives=self.negatives, floor=self.floor, fallback=self.fallback
         )
@@ -77,9 +106,12 @@ class FedBip(Weighting):
 class Local(Weighting):
     """Identity: every client keeps its own task vector alone (local-only training)."""
 
-    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
-        import jax.numpy as jnp
-
+    def __call__(
+        self,
+        similarity: "Float[jax.Array, 'groups n n']",
+        mask: "Bool[jax.Array, 'n']",
+        num_examples: "Int[jax.Array, 'n']",
+    ) -> "Float[jax.Array, 'groups n n']":
         return jnp.broadcast_to(jnp.eye(similarity.shape[-1], dtype=similarity.dtype), similarity.shape)
 
 
@@ -89,10 +121,12 @@ class Uniform(Weighting):
 
     one_for_all: ClassVar[bool] = True
 
-    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
-        import jax.numpy as jnp
-        from fedpl_kernels import weights
-
+    def __call__(
+        self,
+        similarity: "Float[jax.Array, 'groups n n']",
+        mask: "Bool[jax.Array, 'n']",
+        num_examples: "Int[jax.Array, 'n']",
+    ) -> "Float[jax.Array, 'groups n n']":
         return jnp.broadcast_to(weights.uniform(mask), similarity.shape)
 
 
@@ -102,10 +136,12 @@ class BySize(Weighting):
 
     one_for_all: ClassVar[bool] = True
 
-    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
-        import jax.numpy as jnp
-        from fedpl_kernels import weights
-
+    def __call__(
+        self,
+        similarity: "Float[jax.Array, 'groups n n']",
+        mask: "Bool[jax.Array, 'n']",
+        num_examples: "Int[jax.Array, 'n']",
+    ) -> "Float[jax.Array, 'groups n n']":
         return jnp.broadcast_to(weights.by_size(num_examples, mask), similarity.shape)
 
 
@@ -113,15 +149,15 @@ class BySize(Weighting):
 class TrueGroups(Weighting):
     """The plain average inside the clients' true groups: no method is told; an upper bound for studies."""
 
-    def __call__(self, similarity: "Array", mask: "Array", num_examples: "Array") -> "Array":
+    def __call__(
+        self,
+        similarity: "Float[jax.Array, 'groups n n']",
+        mask: "Bool[jax.Array, 'n']",
+        num_examples: "Int[jax.Array, 'n']",
+    ) -> "Float[jax.Array, 'groups n n']":
         raise TypeError("TrueGroups needs the groups' names: call weigh")
 
-    def weigh(self, evidence: "Evidence", memory: "Memory") -> "tuple[Array, Memory]":
-        import jax.numpy as jnp
-        from fedpl_kernels import weights
-
-        from fedpl.errors import UserError
-
+    def weigh(self, evidence: "Evidence", memory: Memory) -> "tuple[Float[jax.Array, 'groups n n'], Memory]":
         names = evidence.true_groups
         if names is None or not all(names):
             raise UserError("aggregator.weighting: TrueGroups needs data whose clients name their group")

@@ -19,8 +19,12 @@ from fedpl.server.state import ServerState, load_state, save_state
 
 
 def checkpoint(round: int = 1) -> Checkpoint:
-    memory = {"momentum": jnp.array([[0.5], [-1.0]]), "labels": jnp.array([1, 0]), "on": jnp.array(True)}
-    state = ServerState(round, jnp.array([[0.1, -0.0], [math.pi, 1e-40]]), jnp.array([1.0, 2.0]), memory)
+    memory = {
+        "server": {"momentum": jnp.array([[0.5], [-1.0]])},
+        "weighting": {"labels": jnp.array([1, 0]), "on.off": jnp.array(True)},
+    }
+    personal, reference = jnp.array([[0.1, -0.0], [math.pi, 1e-40]]), jnp.array([1.0, 2.0])
+    state = ServerState(round, personal, reference, memory, jnp.array([0.5, -0.0, 3.0]))
     return Checkpoint(
         state,
         Ledger(np.array([0, -1]), np.array([7, 0]), np.array([round, 0])),
@@ -123,7 +127,10 @@ def test_states_are_read_from_checkpoints_too(tmp_path: Path) -> None:
     Checkpoints(tmp_path).save(checkpoint())
     state = load_state(tmp_path / "round-000001.safetensors")
     assert state.round == 1
-    assert sorted(state.memory) == ["labels", "momentum", "on"]
+    assert {choice: sorted(own) for choice, own in state.memory.items()} == {
+        "server": ["momentum"],
+        "weighting": ["labels", "on.off"],
+    }
     save_state(state, tmp_path / "again.safetensors")
     again = load_state(tmp_path / "again.safetensors")
     assert np.array_equal(np.asarray(again.personal), np.asarray(state.personal))

@@ -18,7 +18,7 @@ from fedpl.method import Method
 from fedpl.records.messages import Answer, Census, Company, Work
 from fedpl.rounds.loop import Federation, RoundResult, run_rounds
 from fedpl.runs.prepared import prepare
-from fedpl.server import Aggregator, FactorWise, FedBip, Ifca, Local, Residual, Uniform
+from fedpl.server import Aggregator, BestOf, FactorWise, FedBip, Local, Residual, SameChoice, Uniform
 from fedpl.server.state import TaskVectors
 
 FEDBIP = Aggregator(weighting=FedBip())
@@ -218,13 +218,15 @@ def test_the_one_model_of_federated_averaging_is_everybodys(toy: Callable[..., F
 
 def test_clients_that_take_part_choose_their_model(toy: Callable[..., Federation]) -> None:
     """IFCA: whoever takes part receives the model of its choice; the traffic counts all models."""
-    settings = Ifca(models=2, spread=0.5)
-    run = toy(participation=PARTIAL, aggregator=Aggregator(weighting=settings, combine=FactorWise("models")))
+    rule = Aggregator(
+        weighting=SameChoice(), receive=BestOf(models=2, spread=0.5), combine=FactorWise("models")
+    )
+    run = toy(participation=PARTIAL, aggregator=rule)
     chosen: dict[str, int] = {}
     personal = np.tile(run.census.initial.numpy(), (7, 1))
     for result in run_rounds(run, 6):
-        labels = np.asarray(result.state.memory["ifca.labels"])
-        models = np.asarray(result.state.memory["ifca.models"])
+        labels = np.asarray(result.state.of("receive")["choices"])
+        models = np.asarray(result.state.of("receive")["models"])
         rows = [run.clients.index(report.client) for report in result.reports]
         after = np.array(result.state.personal)
         absent = sorted(set(range(7)) - set(rows))

@@ -24,7 +24,7 @@ from fedpl.runs import experiment
 from fedpl.runs.folder import MethodFolder, RunFolder
 from fedpl.runs.resume import refuse_changes
 from fedpl.runs.standing import Clock, Standing
-from fedpl.server import Aggregator, FactorWise, Ifca, Residual, Uniform
+from fedpl.server import Aggregator, BestOf, FactorWise, Residual, SameChoice, Uniform
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,7 +46,11 @@ CONDITIONS = {
     "partial": {"participation": HALF},
     "stale": {"participation": HALF, "aggregator": Aggregator(stale_discount=0.5)},
     "residual": {"aggregator": Aggregator(weighting=Uniform(), combine=Residual())},
-    "models": {"aggregator": Aggregator(weighting=Ifca(spread=0.5), combine=FactorWise("models"))},
+    "models": {
+        "aggregator": Aggregator(
+            weighting=SameChoice(), receive=BestOf(spread=0.5), combine=FactorWise("models")
+        )
+    },
     "faulty": {"faults": FaultsConfig(lost=0.2, late=0.2, hostile=0.3, attack="gaussian"), "seed": 1},
     "private": {"privacy": PrivacyConfig(clip=1.0)},
 }

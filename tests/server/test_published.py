@@ -8,19 +8,21 @@ import scipy.optimize
 from fedpl.errors import UserError
 from fedpl.server import (
     Aggregator,
+    BestOf,
     Bipartition,
     Blend,
     BySize,
     Clusters,
+    Cosine,
     Distance,
     FactorWise,
     FedAmp,
     FedAwa,
     FedBip,
     FixedSelf,
-    Ifca,
     Local,
     Relu,
+    SameChoice,
     SimplexQp,
     Softmax,
     Subject,
@@ -136,7 +138,7 @@ def test_fedawa_learns_its_shares_by_adam() -> None:
     rule = Aggregator(weighting=FedAwa(lr=0.1))
     state, found = rule.update(rule.init(jnp.asarray(reference()), 6), vectors(tau, sizes=sizes), LORA)
     expected = fedawa(tau, reference(), np.log(np.array(sizes, float)), 0.1)
-    np.testing.assert_allclose(state.memory["fedawa.logits"], expected, atol=1e-3)
+    np.testing.assert_allclose(state.of("weighting")["logits"], expected, atol=1e-3)
     share = np.exp(expected) / np.exp(expected).sum()
     np.testing.assert_allclose(found.weights[0], np.tile(share, (6, 1)), atol=1e-3)
 
@@ -187,7 +189,7 @@ def test_clusters_wait_keep_and_take_in_late_clients() -> None:
     state, first = rule.update(state, vectors(task_vectors(0), late), LORA)
     np.testing.assert_array_equal(first.weights[0], np.eye(6))
     state, _ = rule.update(state, vectors(task_vectors(0), late), LORA)
-    assert np.asarray(state.memory["clusters.labels"])[5] == -1
+    assert np.asarray(state.of("weighting")["labels"])[5] == -1
     state, third = rule.update(state, vectors(task_vectors(0)), LORA)
     same = np.equal.outer(np.arange(6) % 2, np.arange(6) % 2)
     np.testing.assert_allclose(third.weights[0], same / 3, atol=1e-6)
@@ -212,26 +214,35 @@ def test_cfl_splits_a_cluster_whose_mean_stands_still_and_no_other() -> None:
     np.testing.assert_allclose(still, np.full((6, 6), 1 / 6), atol=1e-6)
 
 
-def test_ifca_sends_everyone_the_model_of_least_loss_and_averages_its_clients() -> None:
-    rule = Aggregator(weighting=Ifca(models=2), combine=MODELS)
+def test_ifca_sends_everyone_the_model_it_chose_and_averages_those_who_chose_alike() -> None:
+    rule = Aggregator(weighting=SameChoice(), receive=BestOf(models=2), combine=MODELS)
+    assert rule.problems() == []
     state = rule.init(jnp.asarray(reference()), 6)
-    models = np.asarray(rule.candidates(state))
+    models = np.asarray(rule.offer(state))
     assert not np.array_equal(models[0], models[1])
-    losses = np.array([[1, 2], [2, 1], [1, 2], [2, 1], [np.nan, 3], [9, np.inf]])
     chosen = np.array([0, 1, 0, 1, 1, 0])
-    state = rule.assign(state, jnp.asarray(losses))
+    state = rule.settle(state, jnp.asarray(chosen, jnp.int32))
     np.testing.assert_array_equal(state.personal, models[chosen])
     tau = task_vectors(0)
     state, _ = rule.update(state, vectors(tau), LORA)
     for model in (0, 1):
         mean = (models[chosen] + tau)[chosen == model].mean(0)
-        np.testing.assert_allclose(rule.candidates(state)[model], mean, rtol=1e-4, atol=1e-5)
-    nobody = rule.assign(state, jnp.asarray(np.tile([1.0, 2.0], (6, 1))))
-    before = np.asarray(rule.candidates(nobody))[1]
+        np.testing.assert_allclose(rule.offer(state)[model], mean, rtol=1e-4, atol=1e-5)
+    nobody = rule.settle(state, jnp.zeros(6, jnp.int32))
+    before = np.asarray(rule.offer(nobody))[1]
     after, _ = rule.update(nobody, vectors(tau), LORA)
-    np.testing.assert_array_equal(rule.candidates(after)[1], before)
+    np.testing.assert_array_equal(rule.offer(after)[1], before)
     assert rule.received(LORA, 6) == 2 * LORA.size
-    assert Aggregator().candidates(Aggregator().init(jnp.asarray(reference()), 2)) is None
+    assert Aggregator().offer(Aggregator().init(jnp.asarray(reference()), 2)) is None
+
+
+def test_who_is_absent_keeps_its_choice_and_its_model() -> None:
+    rule = Aggregator(weighting=SameChoice(), receive=BestOf(models=3), combine=MODELS)
+    state = rule.settle(rule.init(jnp.asarray(reference()), 3), jnp.asarray([2, 1, 0], jnp.int32))
+    personal = np.asarray(state.personal)
+    again = rule.settle(state, jnp.asarray([-1, 2, -1], jnp.int32))
+    np.testing.assert_array_equal(again.of("receive")["choices"], [2, 2, 0])
+    np.testing.assert_array_equal(np.asarray(again.personal)[[0, 2]], personal[[0, 2]])
 
 
 def test_true_groups_are_averaged_and_have_to_be_known() -> None:
@@ -280,6 +291,14 @@ def test_settings_that_cannot_work_are_named() -> None:
         FedAwa(0.0, 0),
         Clusters(0, warmup=0),
         Bipartition(min_size=1),
-        Ifca(0),
     ]
-    assert [len(Aggregator(weighting=w).problems()) for w in wrong] == [1, 1, 1, 2, 1, 2, 2, 2, 1, 1]
+    distances = (FedAmp,)
+    assert [
+        len(
+            Aggregator(
+                weighting=w, similarity=Distance() if isinstance(w, distances) else Cosine()
+            ).problems()
+        )
+        for w in wrong
+    ] == [1, 1, 1, 2, 1, 2, 2, 2, 1]
+    assert len(Aggregator(weighting=SameChoice(), receive=BestOf(0)).problems()) == 1

@@ -80,7 +80,7 @@ def test_long_task_vectors_are_cut_to_the_median() -> None:
 def test_settings_that_cannot_work_are_named() -> None:
     wrong = [
         Aggregator(weighting=Trimmed(share=0.5)),
-        Aggregator(weighting=Krum(0.5)),
+        Aggregator(weighting=Krum(0.5), similarity=Distance()),
         Aggregator(norm_bound=0.0),
     ]
     assert [len(rule.problems()) for rule in wrong] == [1, 1, 1]

@@ -1,0 +1,88 @@
+"""How the server's choices fit each other, and what each of them remembers."""
+
+import jax.numpy as jnp
+import pytest
+
+from fedpl.server import (
+    Aggregator,
+    BestOf,
+    Blend,
+    Clusters,
+    Cosine,
+    Distance,
+    FedAmp,
+    FedAwa,
+    FedBip,
+    FixedSelf,
+    InnerProduct,
+    Krum,
+    Rbf,
+    SameChoice,
+    SimplexQp,
+    Softmax,
+    Subject,
+    Trimmed,
+    Uniform,
+    Weighting,
+)
+from fedpl.server.state import state_tensors
+from tests.server.conftest import LORA, reference, task_vectors, vectors
+
+
+@pytest.mark.parametrize(
+    ("weighting", "takes"),
+    [
+        (FedAmp(), {"Distance"}),
+        (Krum(), {"Distance"}),
+        (FedBip(), {"Cosine", "InnerProduct", "Rbf"}),
+        (SimplexQp(), {"Cosine", "InnerProduct", "Rbf"}),
+        (Trimmed(FedBip()), {"Cosine", "InnerProduct", "Rbf"}),
+        (FixedSelf(FedAmp()), {"Distance"}),
+        (Blend(FedBip()), {"Cosine", "InnerProduct", "Rbf"}),
+        (Clusters(), {"Cosine", "Rbf"}),
+        (Softmax(), {"Cosine", "InnerProduct", "Rbf", "Distance"}),
+        (Uniform(), {"Cosine", "InnerProduct", "Rbf", "Distance"}),
+        (FedAwa(), {"Cosine", "InnerProduct", "Rbf", "Distance"}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_weighting_says_which_similarity_it_can_take(weighting: Weighting, takes: set[str]) -> None:
+    kinds = {type(one).__name__: one for one in (Cosine(), InnerProduct(), Rbf(), Distance())}
+    found = {
+        name for name, one in kinds.items() if not Aggregator(similarity=one, weighting=weighting).problems()
+    }
+    assert found == takes
+
+
+def test_a_similarity_that_does_not_fit_is_refused_with_those_that_do() -> None:
+    (line,) = Aggregator(weighting=FedAmp()).problems()
+    assert line == "aggregator.similarity: FedAmp cannot take Cosine; set it to fedpl.server.Distance"
+    (line,) = Aggregator(similarity=Distance()).problems()
+    assert line.startswith(
+        "aggregator.similarity: FedBip cannot take Distance; set it to fedpl.server.Cosine or "
+    )
+
+
+@pytest.mark.parametrize("rule", [Aggregator(weighting=SameChoice()), Aggregator(receive=BestOf())])
+def test_several_models_and_who_chose_alike_go_together(rule: Aggregator) -> None:
+    (line,) = rule.problems()
+    assert line.startswith("aggregator.receive: ")
+    assert line.endswith("BestOf and SameChoice go together (IFCA)")
+
+
+def test_choices_remember_apart() -> None:
+    """Each finds what it wrote and nothing of the others', in the file too."""
+    rule = Aggregator(
+        subject=Subject(vectors="averaged", average="products"), weighting=Clusters(), server_momentum=0.5
+    )
+    state = rule.init(jnp.asarray(reference()), 6)
+    state, _ = rule.update(state, vectors(task_vectors(0)), LORA)
+    names = {choice: set(state.of(choice)) for choice in state.memory}
+    assert names == {
+        "subject": {"vectors.sum", "vectors.weight", "products.sum", "products.weight"},
+        "weighting": {"labels"},
+        "server": {"velocity"},
+    }
+    assert {key for key in state_tensors(state) if key.startswith("memory.")} == {
+        f"memory.{choice}.{name}" for choice, own in names.items() for name in own
+    }
