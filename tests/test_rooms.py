@@ -110,3 +110,16 @@ def test_no_circles_when_files_are_imported() -> None:
 
     for name in edges:
         visit(name, ())
+
+
+def test_no_import_hides_in_a_function() -> None:
+    """What is heavy is deferred at the top of its file, where a reader looks for what a file needs."""
+    hidden = [
+        f"{name}:{node.lineno}"
+        for name, path in modules().items()
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert hidden == []

@@ -5,6 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fedpl.deferred import deferred
+
+sparse, csgraph = map(deferred, ("scipy.sparse", "scipy.sparse.csgraph"))
+
 _NOT_CONTENT = re.compile(r"https?://\S+|\bt\.co/\S+|[@]\w+|\brt\b")
 _WORD = re.compile(r"[a-z0-9']+")
 
@@ -27,9 +31,6 @@ def near_duplicate_groups(texts: Sequence[str], threshold: float = 0.5) -> np.nd
     Returns:
         int array [n], groups numbered in order of first appearance.
     """
-    from scipy.sparse import csr_matrix
-    from scipy.sparse.csgraph import connected_components
-
     vocabulary: dict[str, int] = {}
     columns: list[int] = []
     starts = [0]
@@ -40,15 +41,15 @@ def near_duplicate_groups(texts: Sequence[str], threshold: float = 0.5) -> np.nd
         columns.extend(vocabulary.setdefault(shingle, len(vocabulary)) for shingle in sorted(shingles))
         starts.append(len(columns))
     shape = (len(texts), max(1, len(vocabulary)))
-    incidence = csr_matrix((np.ones(len(columns), np.float32), columns, starts), shape=shape)
+    incidence = sparse.csr_matrix((np.ones(len(columns), np.float32), columns, starts), shape=shape)
     shared = (incidence @ incidence.T).tocoo()
     sizes = np.diff(starts)
     jaccard = shared.data / (sizes[shared.row] + sizes[shared.col] - shared.data)
     linked = jaccard >= threshold
-    links = csr_matrix(
+    links = sparse.csr_matrix(
         (np.ones(linked.sum()), (shared.row[linked], shared.col[linked])), shape=(len(texts),) * 2
     )
-    _, labels = connected_components(links, directed=False)
+    _, labels = csgraph.connected_components(links, directed=False)
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse]
 

@@ -3,14 +3,21 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fedpl.data.duplicates import near_duplicate_groups
 from fedpl.data.records import ClientData, FederatedData, Source, Split
+from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.randomness import derive_seed
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+else:
+    datasets, pd = map(deferred, ("datasets", "pandas"))
 
 _SPLITS = ("train", "validation", "test")
 _READERS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
@@ -124,8 +131,6 @@ class HubText(Source):
         return self.splitting.problems() + ([] if self.path else ["data.path: name a dataset"])
 
     def load(self, seed: int) -> FederatedData:
-        import datasets
-
         try:
             table = datasets.load_dataset(self.path, self.name, split=self.subset)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
@@ -203,8 +208,6 @@ def _kind(path: str) -> str | None:
 
 
 def _read(path: str, columns: Columns) -> list[dict[str, Any]]:
-    import pandas as pd
-
     try:
         match _kind(path):
             case "csv":

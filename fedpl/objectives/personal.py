@@ -4,13 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from jaxtyping import Float
+
+from fedpl.deferred import deferred
 from fedpl.objectives.objective import Objective, at_least_one, positive
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
+    import torch
 
-    from fedpl.objectives.session import Outcome, Session
+    from fedpl.objectives import models, phases
+    from fedpl.objectives import session as sessions
+else:
+    torch, models = map(deferred, ("torch", "fedpl.objectives.models"))
+    phases, sessions = map(deferred, ("fedpl.objectives.phases", "fedpl.objectives.session"))
 
 
 @dataclass(frozen=True)
@@ -28,15 +34,12 @@ class Ditto(Objective):
     epochs: int | None = None
     copies: ClassVar[int] = 4
 
-    def __call__(self, session: "Session") -> "Outcome":
-        from fedpl.objectives.phases import Phase, Pull
-        from fedpl.objectives.session import Outcome
-
+    def __call__(self, session: "sessions.Session") -> "sessions.Outcome":
         theta = session.fit().theta
         received = session.received
-        start, pull = session.recall("personal", received), Pull(received, self.lam)
-        personal = session.fit(Phase("personal", start, self.epochs, penalties=(pull,))).theta
-        return Outcome(theta, personal, {"personal": personal})
+        start, pull = session.recall("personal", received), phases.Pull(received, self.lam)
+        personal = session.fit(phases.Phase("personal", start, self.epochs, penalties=(pull,))).theta
+        return sessions.Outcome(theta, personal, {"personal": personal})
 
     def problems(self) -> Sequence[str]:
         found = at_least_one("epochs", self.epochs)
@@ -62,21 +65,20 @@ class APFL(Objective):
     alpha_lr: float = 0.1
     copies: ClassVar[int] = 5
 
-    def __call__(self, session: "Session") -> "Outcome":
-        from fedpl.objectives.phases import Mixture, Phase
-        from fedpl.objectives.session import Outcome
-
+    def __call__(self, session: "sessions.Session") -> "sessions.Outcome":
         theta = session.fit().theta
         share = session.recall("alpha", theta.new_full((len(theta), 1), self.alpha))
-        view = Mixture(theta, share, self.alpha_lr if self.adaptive else 0.0)
-        personal = session.fit(Phase("personal", session.recall("personal", session.received), view=view))
+        view = phases.Mixture(theta, share, self.alpha_lr if self.adaptive else 0.0)
+        personal = session.fit(
+            phases.Phase("personal", session.recall("personal", session.received), view=view)
+        )
         assert personal.share is not None
         mixed = view._replace(share=personal.share).point(personal.theta)
-        return Outcome(theta, mixed, {"personal": personal.theta, "alpha": personal.share})
+        return sessions.Outcome(theta, mixed, {"personal": personal.theta, "alpha": personal.share})
 
     def personal(
-        self, state: "Mapping[str, Tensor]", aggregate: "Float[Tensor, 'params']"
-    ) -> "Float[Tensor, 'params'] | None":
+        self, state: "Mapping[str, torch.Tensor]", aggregate: "Float[torch.Tensor, 'params']"
+    ) -> "Float[torch.Tensor, 'params'] | None":
         if "personal" not in state:
             return None
         return state["alpha"] * state["personal"] + (1 - state["alpha"]) * aggregate
@@ -113,20 +115,17 @@ class FedALA(Objective):
     blocks: int = 0
     copies: ClassVar[int] = 7
 
-    def __call__(self, session: "Session") -> "Outcome":
-        from fedpl.objectives.phases import Blend, Phase
-        from fedpl.objectives.session import Outcome
-
+    def __call__(self, session: "sessions.Session") -> "sessions.Outcome":
         received = session.received
-        blend = Blend(session.recall("own", received), received)
+        blend = phases.Blend(session.recall("own", received), received)
         weights = session.recall("weights", received.new_ones(received.shape))
         epochs = [self.epochs if known else 0 for known in session.remembers("own")]
-        mixing = Phase(
+        mixing = phases.Phase(
             "mixing", weights, epochs, self.portion, session.top(self.blocks), view=blend, plain_lr=self.eta
         )
         weights = session.fit(mixing).theta
-        theta = session.fit(Phase(start=blend.point(weights))).theta
-        return Outcome(theta, state={"own": theta, "weights": weights})
+        theta = session.fit(phases.Phase(start=blend.point(weights))).theta
+        return sessions.Outcome(theta, state={"own": theta, "weights": weights})
 
     def problems(self) -> Sequence[str]:
         found = [*positive("eta", self.eta), *at_least_one("epochs", self.epochs)]
@@ -160,19 +159,17 @@ class FedDPA(Objective):
     examples: int = 5
     copies: ClassVar[int] = 5
 
-    def __call__(self, session: "Session") -> "Outcome":
-        from fedpl.objectives.models import Duo
-        from fedpl.objectives.phases import Beside, Phase
-        from fedpl.objectives.session import Outcome
-
+    def __call__(self, session: "sessions.Session") -> "sessions.Outcome":
         received = session.received
         theta = session.fit().theta
         if self.variant == "F":
-            return Outcome(theta, Duo(theta, received, self.max_share, self.examples))
+            return sessions.Outcome(theta, models.Duo(theta, received, self.max_share, self.examples))
         epochs = [None if known else 0 for known in session.remembers("personal")]
-        start, second = session.recall("personal", received), Beside(received, self.share)
-        local = session.fit(Phase("personal", start, epochs, beside=second)).theta
-        return Outcome(theta, Duo(local, received, self.max_share, self.examples), {"personal": local})
+        start, second = session.recall("personal", received), phases.Beside(received, self.share)
+        local = session.fit(phases.Phase("personal", start, epochs, beside=second)).theta
+        return sessions.Outcome(
+            theta, models.Duo(local, received, self.max_share, self.examples), {"personal": local}
+        )
 
     def problems(self) -> Sequence[str]:
         found = list(at_least_one("examples", self.examples))

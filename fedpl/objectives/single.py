@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from fedpl.deferred import deferred
 from fedpl.objectives.objective import Objective, at_least_one, positive
 
 if TYPE_CHECKING:
-    from fedpl.objectives.phases import Phase
-    from fedpl.objectives.session import Outcome, Session
+    from fedpl.objectives import phases
+    from fedpl.objectives import session as sessions
+else:
+    phases, sessions = map(deferred, ("fedpl.objectives.phases", "fedpl.objectives.session"))
 
 Kind = Literal["lora_A", "lora_B", "head"]
 Start = Literal["received", "own"]
@@ -26,11 +29,8 @@ class Plain(Objective):
 
     train: tuple[Kind, ...] = _ALL
 
-    def __call__(self, session: "Session") -> "Outcome":
-        from fedpl.objectives.phases import Phase
-        from fedpl.objectives.session import Outcome
-
-        return Outcome(session.fit(Phase(train=session.tensors(self.train))).theta)
+    def __call__(self, session: "sessions.Session") -> "sessions.Outcome":
+        return sessions.Outcome(session.fit(phases.Phase(train=session.tensors(self.train))).theta)
 
     def problems(self) -> Sequence[str]:
         return _train_problems(self.train)
@@ -52,11 +52,9 @@ class FedProx(Objective):
     train: tuple[Kind, ...] = _ALL
     copies: ClassVar[int] = 3
 
-    def __call__(self, session: "Session") -> "Outcome":
-        from fedpl.objectives.phases import Phase, Pull
-
-        pull = Pull(session.received, self.mu)
-        return _from(self.start, session, Phase(train=session.tensors(self.train), penalties=(pull,)))
+    def __call__(self, session: "sessions.Session") -> "sessions.Outcome":
+        pull = phases.Pull(session.received, self.mu)
+        return _from(self.start, session, phases.Phase(train=session.tensors(self.train), penalties=(pull,)))
 
     def problems(self) -> Sequence[str]:
         found = list(_train_problems(self.train))
@@ -81,10 +79,8 @@ class PFedGraph(Objective):
     start: Start = "received"
     copies: ClassVar[int] = 3
 
-    def __call__(self, session: "Session") -> "Outcome":
-        from fedpl.objectives.phases import Align, Phase
-
-        return _from(self.start, session, Phase(penalties=(Align(session.received, self.lam),)))
+    def __call__(self, session: "sessions.Session") -> "sessions.Outcome":
+        return _from(self.start, session, phases.Phase(penalties=(phases.Align(session.received, self.lam),)))
 
     def problems(self) -> Sequence[str]:
         return positive("lam", self.lam)
@@ -103,26 +99,21 @@ class FedRep(Objective):
     head_epochs: int = 1
     copies: ClassVar[int] = 1
 
-    def __call__(self, session: "Session") -> "Outcome":
-        from fedpl.objectives.phases import Phase
-        from fedpl.objectives.session import Outcome
-
-        head = session.fit(Phase("head", epochs=self.head_epochs, train=session.tensors(("head",))))
-        base = Phase(start=head.theta, train=session.tensors(("lora_A", "lora_B")))
-        return Outcome(session.fit(base).theta)
+    def __call__(self, session: "sessions.Session") -> "sessions.Outcome":
+        head = session.fit(phases.Phase("head", epochs=self.head_epochs, train=session.tensors(("head",))))
+        base = phases.Phase(start=head.theta, train=session.tensors(("lora_A", "lora_B")))
+        return sessions.Outcome(session.fit(base).theta)
 
     def problems(self) -> Sequence[str]:
         return at_least_one("head_epochs", self.head_epochs)
 
 
-def _from(start: Start, session: "Session", phase: "Phase") -> "Outcome":
+def _from(start: Start, session: "sessions.Session", phase: "phases.Phase") -> "sessions.Outcome":
     """A phase begun at what was received, or at the client's own model, which is then remembered."""
-    from fedpl.objectives.session import Outcome
-
     if start == "received":
-        return Outcome(session.fit(phase).theta)
+        return sessions.Outcome(session.fit(phase).theta)
     theta = session.fit(phase._replace(start=session.recall("own", session.received))).theta
-    return Outcome(theta, state={"own": theta})
+    return sessions.Outcome(theta, state={"own": theta})
 
 
 def _train_problems(kinds: Sequence[str]) -> Sequence[str]:

@@ -7,10 +7,13 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.records.results import Model, RunSummary
 from fedpl.records.rounds import RoundRecord, read_rounds
 from fedpl.records.scores import Metric
+
+hierarchy, spatial = map(deferred, ("scipy.cluster.hierarchy", "scipy.spatial.distance"))
 
 _COLOURS = {"local": "#9aa5b1", "fedavg": "#d98c5f", "aggregated": "#2a6f97", "tuned": "#89c2d9"}
 _NAMED = 48  # beyond so many clients their names would overlap
@@ -49,15 +52,14 @@ def draw_run(folder: Path) -> list[Path]:
 
 def cluster_order(similarity: Float[np.ndarray, "clients clients"]) -> list[int]:
     """An order of the clients in which similar ones are neighbours (average linkage on 1 − s)."""
-    from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
-    from scipy.spatial.distance import squareform
-
     if len(similarity) < 3:
         return list(range(len(similarity)))
     distance = 1 - (similarity + similarity.T) / 2
     np.fill_diagonal(distance, 0)
-    condensed = squareform(np.nan_to_num(distance, nan=1.0), checks=False)
-    return leaves_list(optimal_leaf_ordering(linkage(condensed, "average"), condensed)).tolist()
+    condensed = spatial.squareform(np.nan_to_num(distance, nan=1.0), checks=False)
+    return hierarchy.leaves_list(
+        hierarchy.optimal_leaf_ordering(hierarchy.linkage(condensed, "average"), condensed)
+    ).tolist()
 
 
 def heat_map(

@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from fedpl.config import Config
+from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.files import writing
 from fedpl.interop import borrow
@@ -17,6 +19,11 @@ from fedpl.runs.standing import Standing
 from fedpl.runs.summary import run_summary
 from fedpl.tracking.progress import closing_table
 from fedpl.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from fedpl.pictures import plots
+else:
+    plots = deferred("fedpl.pictures.plots")
 
 
 def deliver(method: Standing, folder: RunFolder) -> None:
@@ -63,10 +70,8 @@ def close(
     for tracker in trackers:
         tracker.finish(summary)
     if config.tracking.plots:
-        from fedpl.pictures.plots import draw_run
-
         with writing(folder.path / "plots"):
-            draw_run(folder.path)
+            plots.draw_run(folder.path)
     console.print(closing_table(summary))
     places = {"run directory": "", "adapters": "adapters"}
     places |= {"personal adapters": "personal"} if (folder.path / "personal").exists() else {}

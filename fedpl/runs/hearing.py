@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
 from fedpl.conditions import PrivacyConfig
 from fedpl.config import Config
+from fedpl.deferred import deferred
 from fedpl.presets import differences
 from fedpl.records.messages import Census
 from fedpl.rounds.loop import RoundResult
@@ -20,6 +22,11 @@ from fedpl.tracking.matrices import Matrices
 from fedpl.tracking.progress import Display
 from fedpl.tracking.tracker import JsonLines, Tracker
 from fedpl.tracking.vectors import store_vectors
+
+if TYPE_CHECKING:
+    from fedpl.tracking import weights_and_biases as wandb
+else:
+    wandb = deferred("fedpl.tracking.weights_and_biases")
 
 
 def opening(config: Config, census: Census, folder: Path, done: int | None) -> Iterator[str]:
@@ -42,12 +49,10 @@ def opening(config: Config, census: Census, folder: Path, done: int | None) -> I
 
 def trackers_of(config: Config, folder: RunFolder, census: Census) -> list[Tracker]:
     """Where the rounds' records go."""
-    from fedpl.tracking.weights_and_biases import WandbTracker, choose_mode
-
     trackers: list[Tracker] = [JsonLines(folder.metrics), Matrices(folder.sub("matrices"))]
-    if choose_mode(config.tracking.wandb) != "disabled":
+    if wandb.choose_mode(config.tracking.wandb) != "disabled":
         id, settings = folder.wandb_id(), plain(replace(config, run_dir=None))
-        trackers.append(WandbTracker(config.tracking.wandb, folder.path, settings, census.clients, id))
+        trackers.append(wandb.WandbTracker(config.tracking.wandb, folder.path, settings, census.clients, id))
     return trackers
 
 

@@ -7,7 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedpl.conditions import PrivacyConfig
+from fedpl.deferred import deferred
 from fedpl.randomness import derive_seed
+
+optimize, special = map(deferred, ("scipy.optimize", "scipy.special"))
 
 
 def privatise(
@@ -44,18 +47,14 @@ def epsilon(privacy: PrivacyConfig, releases: int) -> float:
         privacy: z = noise_multiplier and δ = delta.
         releases: Task vectors sent by one client.
     """
-    from scipy.optimize import brentq
-
     mu = 2 * math.sqrt(releases) / privacy.noise_multiplier
     if not mu or _delta(0.0, mu) <= privacy.delta:
         return 0.0
     # Concentrated differential privacy bounds it from above (Bun and Steinke 2016).
     highest = mu**2 / 2 + mu * math.sqrt(2 * math.log(1 / privacy.delta))
-    return float(brentq(lambda value: _delta(value, mu) - privacy.delta, 0.0, highest, xtol=1e-12))
+    return float(optimize.brentq(lambda value: _delta(value, mu) - privacy.delta, 0.0, highest, xtol=1e-12))
 
 
 def _delta(epsilon: float, mu: float) -> float:
-    from scipy.special import log_ndtr
-
-    left, right = log_ndtr(mu / 2 - epsilon / mu), log_ndtr(-mu / 2 - epsilon / mu)
+    left, right = special.log_ndtr(mu / 2 - epsilon / mu), special.log_ndtr(-mu / 2 - epsilon / mu)
     return math.exp(left) - math.exp(epsilon + right)

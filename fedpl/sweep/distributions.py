@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from fedpl.deferred import deferred
+
+special = deferred("scipy.special")
 Spec = Mapping[str, Any]
 _EDGE = 1e-9  # a normal distribution has no value at 0 or 1
 
@@ -40,9 +43,7 @@ def _inv_log_uniform_values(spec: Spec, u: float) -> float:
 
 
 def _normal(spec: Spec, u: float) -> float:
-    from scipy.special import ndtri
-
-    return spec["mu"] + spec["sigma"] * float(ndtri(u))
+    return spec["mu"] + spec["sigma"] * float(special.ndtri(u))
 
 
 def _log_normal(spec: Spec, u: float) -> float:
@@ -50,9 +51,7 @@ def _log_normal(spec: Spec, u: float) -> float:
 
 
 def _beta(spec: Spec, u: float) -> float:
-    from scipy.special import betaincinv
-
-    return float(betaincinv(spec["a"], spec["b"], u))
+    return float(special.betaincinv(spec["a"], spec["b"], u))
 
 
 def _categorical_w_probabilities(spec: Spec, u: float) -> Any:

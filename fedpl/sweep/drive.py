@@ -10,16 +10,23 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import optuna
 from optuna.trial import FrozenTrial
 
+from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.sweep import study as search
 from fedpl.sweep.check import Trials
 from fedpl.sweep.outcome import Outcome
 from fedpl.sweep.plan import Sweep
+
+if TYPE_CHECKING:
+    from fedpl.runs import prepared
+    from fedpl.sweep import trial
+else:
+    prepared, trial = map(deferred, ("fedpl.runs.prepared", "fedpl.sweep.trial"))
 
 
 class Task(NamedTuple):
@@ -140,9 +147,7 @@ def _follow_parent(parent: int) -> None:
 @cache
 def _workshop() -> Any:
     """This process's store of model and data."""
-    from fedpl.runs.prepared import Workshop
-
-    return Workshop()
+    return prepared.Workshop()
 
 
 def _run_in_process(task: Task) -> Outcome:
@@ -151,7 +156,5 @@ def _run_in_process(task: Task) -> Outcome:
 
 def train(task: Task, study: optuna.Study) -> Outcome:
     """Run a trial as an ordinary run in this process."""
-    from fedpl.sweep.trial import run_trial
-
     judge = search.Pruner(study, task.number)
-    return run_trial(task, judge, _workshop())
+    return trial.run_trial(task, judge, _workshop())

@@ -4,13 +4,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.records.plain import flat
 from fedpl.records.scores import summarise
 from fedpl.sweep.outcome import Outcome
 from fedpl.sweep.plan import Sweep
+
+if TYPE_CHECKING:
+    from fedpl.replay import readings, recording
+    from fedpl.runs import prepared
+else:
+    readings, recording = map(deferred, ("fedpl.replay.readings", "fedpl.replay.recording"))
+    prepared = deferred("fedpl.runs.prepared")
 
 
 def replayed(sweep: Sweep, jobs: int) -> Sweep:
@@ -59,21 +67,15 @@ class ReplayRunner:
     """
 
     def __init__(self, run: Path) -> None:
-        from fedpl.replay.readings import Replayer
-        from fedpl.replay.recording import read_recording
-        from fedpl.runs.prepared import prepare
-
-        recording = read_recording(run)
-        self._replayer = Replayer(recording, prepare(recording.config))
+        recorded = recording.read_recording(run)
+        self._replayer = readings.Replayer(recorded, prepared.prepare(recorded.config))
 
     def __call__(self, task: Any, study: Any) -> Any:
         """A trial's outcome: its rule's chain, scored on validation data after the last round."""
-        from fedpl.replay.recording import check_same_training
-
         begin = time.perf_counter()
         try:
             config = task.trials.config(task.values)
-            check_same_training(self._replayer.recording, config)
+            recording.check_same_training(self._replayer.recording, config)
             rule = config.aggregator
         except UserError as error:
             return Outcome("failed", None, 0, time.perf_counter() - begin, str(error))

@@ -5,17 +5,24 @@ import os
 import sys
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from fedpl.config import WandbConfig
+from fedpl.deferred import deferred
 from fedpl.pictures.plots import cluster_order, heat_map
 from fedpl.records.plain import encode, flat
 from fedpl.records.results import RunSummary
 from fedpl.records.rounds import RoundRecord, mean_over_blocks
 from fedpl.rounds.loop import RoundResult
+
+if TYPE_CHECKING:
+    import wandb
+    from PIL import Image
+else:
+    wandb, Image = map(deferred, ("wandb", "PIL.Image"))
 
 Mode = Literal["online", "offline", "disabled"]
 
@@ -73,8 +80,6 @@ class WandbTracker:
         clients: tuple[str, ...],
         id: str | None = None,
     ) -> None:
-        import wandb
-
         self.clients = clients
         mode = choose_mode(config)
         if mode == "online" and not logged_in():
@@ -101,8 +106,6 @@ class WandbTracker:
 
     def round(self, record: RoundRecord, result: RoundResult) -> None:
         """Log a round's numbers, the similarity as an image and the weights as a table."""
-        import wandb
-
         similarity, weights = mean_over_blocks(result.similarity), mean_over_blocks(result.weights)
         rows = [[name, *row] for name, row in zip(self.clients, weights.tolist(), strict=True)]
         title = f"Similarity of task vectors, round {result.round}"
@@ -132,9 +135,6 @@ class WandbTracker:
 
 
 def _image(similarity: Any, clients: tuple[str, ...], title: str) -> Any:
-    import wandb
-    from PIL import Image
-
     buffer = BytesIO()
     heat_map(similarity, clients, cluster_order(similarity), title).savefig(buffer, dpi=80)
     return wandb.Image(Image.open(buffer))
