@@ -18,8 +18,8 @@ from fedpl.errors import UserError
 from fedpl.interop import allocate, borrow, lend
 from fedpl.records.scores import Scores
 from fedpl.replay.recording import Recording
+from fedpl.rounds.asking import freeze
 from fedpl.rounds.checkpoints import Outdated
-from fedpl.rounds.loop import freeze
 from fedpl.runs.folder import RunFolder
 from fedpl.runs.prepared import Prepared
 from fedpl.server import Aggregator

@@ -10,7 +10,8 @@ from fedpl.config import Config
 from fedpl.executors.memo import FirstRoundMemo
 from fedpl.executors.protocol import Executor
 from fedpl.records.messages import Census
-from fedpl.rounds.loop import Federation, RoundResult
+from fedpl.rounds.federation import Federation
+from fedpl.rounds.loop import RoundResult
 from fedpl.runs.closing import close, deliver
 from fedpl.runs.folder import RunFolder
 from fedpl.runs.hearing import opening, record_rounds, trackers_of

@@ -11,7 +11,8 @@ from fedpl.errors import UserError
 from fedpl.records.messages import Census
 from fedpl.records.results import MethodResult
 from fedpl.rounds.checkpoints import Checkpoint
-from fedpl.rounds.loop import Federation, RoundResult, run_rounds
+from fedpl.rounds.federation import Federation
+from fedpl.rounds.loop import RoundResult, run_rounds
 from fedpl.runs.folder import MethodFolder
 from fedpl.runs.summary import method_result
 

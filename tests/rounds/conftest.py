@@ -25,7 +25,7 @@ from fedpl.records.messages import (
     Work,
 )
 from fedpl.records.scores import Scores
-from fedpl.rounds.loop import Federation
+from fedpl.rounds.federation import Federation
 from fedpl.server import Aggregator
 from fedpl.site.faults import Faults
 from fedpl.site.memory import Memory

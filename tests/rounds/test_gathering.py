@@ -10,9 +10,10 @@ from fedpl.conditions import ParticipationConfig
 from fedpl.errors import UserError
 from fedpl.objectives import Plain
 from fedpl.records.messages import Answer, Company, Work
+from fedpl.rounds.federation import Federation
 from fedpl.rounds.gathering import Gathering
 from fedpl.rounds.journal import Journal
-from fedpl.rounds.loop import Federation, run_rounds
+from fedpl.rounds.loop import run_rounds
 from tests.rounds.conftest import CLIENTS, LAYOUT, ToyExecutor
 
 

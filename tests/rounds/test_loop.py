@@ -16,7 +16,8 @@ from fedpl.executors.here import Here
 from fedpl.executors.memo import FirstRoundMemo
 from fedpl.method import Method
 from fedpl.records.messages import Answer, Census, Company, Work
-from fedpl.rounds.loop import Federation, RoundResult, run_rounds
+from fedpl.rounds.federation import Federation
+from fedpl.rounds.loop import RoundResult, run_rounds
 from fedpl.runs.prepared import prepare
 from fedpl.server import Aggregator, BestOf, FactorWise, FedBip, Local, Residual, SameChoice, Uniform
 from fedpl.server.state import TaskVectors

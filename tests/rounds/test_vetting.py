@@ -11,7 +11,8 @@ from fedpl.conditions import FaultsConfig, ParticipationConfig
 from fedpl.errors import UserError
 from fedpl.records.messages import Report, Work
 from fedpl.rounds import loop
-from fedpl.rounds.loop import Federation, run_rounds
+from fedpl.rounds.federation import Federation
+from fedpl.rounds.loop import run_rounds
 from fedpl.rounds.vetting import vet
 from fedpl.server import Aggregator, Uniform
 

@@ -19,7 +19,8 @@ from fedpl.cli import run_main
 from fedpl.conditions import FaultsConfig, ParticipationConfig, PrivacyConfig
 from fedpl.errors import UserError
 from fedpl.fit import main
-from fedpl.rounds.loop import Federation, RoundResult
+from fedpl.rounds.federation import Federation
+from fedpl.rounds.loop import RoundResult
 from fedpl.runs import experiment
 from fedpl.runs.folder import MethodFolder, RunFolder
 from fedpl.runs.resume import refuse_changes

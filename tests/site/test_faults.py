@@ -11,7 +11,8 @@ from fedpl.conditions import FaultsConfig, ParticipationConfig, PrivacyConfig
 from fedpl.config import Config, problems
 from fedpl.data import ClientData, FederatedData, Split
 from fedpl.fit import main
-from fedpl.rounds.loop import Federation, run_rounds
+from fedpl.rounds.federation import Federation
+from fedpl.rounds.loop import run_rounds
 from fedpl.site.faults import Faults, with_false_labels
 
 NAMES = ("a", "b", "c", "d")

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedpl.conditions import FaultsConfig, ParticipationConfig, PrivacyConfig
-from fedpl.rounds.loop import Federation, run_rounds
+from fedpl.rounds.federation import Federation
+from fedpl.rounds.loop import run_rounds
 from fedpl.site.privacy import epsilon, privatise
 
 
