@@ -15,27 +15,25 @@ import numpy as np
 
 from benchmarks.last_round import last_round
 from benchmarks.machine import describe
-from fedpl.cli import make_parser, parse
 from fedpl.conditions import FaultsConfig, ParticipationConfig, PrivacyConfig
-from fedpl.config import Config
+from fedpl.config import Config, with_changes
 from fedpl.files import write_json
+from fedpl.presets import baseline
 from fedpl.records.scores import summarise
 from fedpl.runs.prepared import Workshop
-from fedpl.sampling import hostile_rows
 from fedpl.server import Aggregator, FedBip
 from fedpl.site.privacy import epsilon
+from fedpl.tasks.metrics import CLASSIFICATION
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "conditions.json"
 NOISE = (0.003, 0.01, 0.03, 0.1)
 
 
-def preset(name: str) -> Aggregator:
-    """The server rule of a method in ``configs/method``."""
-    return parse(make_parser("fit", ""), [f"--config={ROOT}/configs/method/{name}.yaml"])[0].aggregator
-
-
-RULES = {name: preset(name) for name in ("local", "fedavg", "fedbip", "fedbip_g", "fedbip_robust", "krum")}
+RULES = {
+    name: baseline(name).aggregator
+    for name in ("local", "fedavg", "fedbip", "fedbip_g", "fedbip_robust", "krum")
+}
 RULES["fedbip, negatives clipped"] = Aggregator(weighting=FedBip(negatives="clip"))
 RULES["fedbip_g, last task vectors of the absent"] = replace(RULES["fedbip_g"], stale_discount=0.5)
 
@@ -93,24 +91,22 @@ TABLES: dict[str, Callable[[], list[Case]]] = {
 
 def run(workshop: Workshop, case: Case, seed: int, precision: str) -> dict[str, Any]:
     """Test scores of the honest clients after the last round."""
-    config = replace(Config(), seed=seed, precision=precision, faults=case.faults)
+    conditions = Config(seed=seed, faults=case.faults, privacy=case.privacy)
+    config = with_changes(conditions, {"precision": precision})
     prepared = workshop.prepare(config)
-    data = prepared.data
     last = last_round(
         prepared,
         RULES[case.rule],
         case.rounds,
         seed=seed,
         participation=case.participation,
-        faults=case.faults,
-        privacy=case.privacy,
     )
-    hostile = hostile_rows(data.ids, case.faults, seed)
-    honest = {id for row, id in enumerate(data.ids) if row not in hostile}
     found = {}
     for model, values in (("aggregated", last.aggregated["test"]), ("tuned", last.tuned("test"))):
-        summary = summarise({id: score for id, score in values.items() if id in honest})
-        found[model] = {"mean": summary.mean.accuracy, "worst": summary.worst.accuracy}
+        summary = summarise(
+            {id: score for id, score in values.items() if id not in prepared.hostile}, CLASSIFICATION
+        )
+        found[model] = {"mean": summary.mean["accuracy"], "worst": summary.worst["accuracy"]}
     return found
 
 

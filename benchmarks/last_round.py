@@ -3,7 +3,9 @@
 from collections import deque
 from typing import Any
 
-from fedpl.rounds.loop import Federation, RoundResult, run_rounds
+from fedpl.method import Method
+from fedpl.rounds.federation import Federation
+from fedpl.rounds.loop import RoundResult, run_rounds
 from fedpl.runs.prepared import Prepared
 from fedpl.server import Aggregator
 
@@ -14,19 +16,12 @@ def last_round(
     """The last of several rounds.
 
     Args:
-        prepared: Clients, model, executor.
+        prepared: The clients.
         aggregator: The server rule.
         rounds: Number of rounds.
         evaluate_every: As in `Federation`; test data is scored in the last round in any case.
         conditions: Other fields of `Federation`.
     """
-    federation = Federation(
-        prepared.data.ids,
-        prepared.trainer.layout,
-        aggregator,
-        prepared.executor,
-        prepared.initial,
-        evaluate_every,
-        **conditions,
-    )
+    method = Method("benchmark", aggregator=aggregator)
+    federation = Federation(method, prepared.executor, evaluate_every=evaluate_every, **conditions)
     return deque(run_rounds(federation, rounds), maxlen=1).pop()

@@ -21,8 +21,9 @@ from fedpl.executors.memo import FirstRoundMemo
 from fedpl.files import write_json
 from fedpl.records.scores import summarise
 from fedpl.rounds.loop import RoundResult
-from fedpl.runs.prepared import prepare
+from fedpl.runs.prepared import prepare, sealed
 from fedpl.server import Aggregator, FedBip, Local, TrueGroups, Uniform
+from fedpl.tasks.metrics import CLASSIFICATION
 
 RESULTS = Path(__file__).parent / "results" / "main_job.json"
 POPULATIONS = {
@@ -51,11 +52,11 @@ def scores(result: RoundResult) -> dict[str, dict[str, dict[str, float]]]:
     for split in ("validation", "test"):
         found[split] = {}
         for model, values in (("aggregated", result.aggregated[split]), ("tuned", result.tuned(split))):
-            summary = summarise(values)
+            summary = summarise(values, CLASSIFICATION)
             found[split][model] = {
-                "mean": summary.mean.accuracy,
-                "worst": summary.worst.accuracy,
-                "macro_f1": summary.mean.macro_f1,
+                "mean": summary.mean["accuracy"],
+                "worst": summary.worst["accuracy"],
+                "macro_f1": summary.mean["macro_f1"],
             }
     return found
 
@@ -63,11 +64,10 @@ def scores(result: RoundResult) -> dict[str, dict[str, dict[str, float]]]:
 def run_seed(config: Config, chosen: Sequence[str] | None) -> dict[str, Any]:
     """The methods, all by default, on one population and one seed."""
     prepared = prepare(config)
-    prepared = prepared._replace(executor=FirstRoundMemo(prepared.executor))
-    groups = tuple(client.group for client in prepared.data.clients)
+    prepared = prepared._replace(executor=FirstRoundMemo(prepared.executor, sealed(config)))
     found = {}
     for name in chosen or METHODS:
-        last = last_round(prepared, METHODS[name], config.rounds, config.rounds, true_groups=groups)
+        last = last_round(prepared, METHODS[name], config.rounds, config.rounds, seed=config.seed)
         found[name] = scores(last)
         print(f"seed {config.seed}  {name:30s} {line(found[name])}", flush=True)
     return found

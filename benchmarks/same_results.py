@@ -49,7 +49,7 @@ _IGNORED = ("seconds", "metrics", "method", "name", "versions", "run_dir")
 
 def jobs() -> dict[str, tuple[str, ...]]:
     """Arguments of every job, by name."""
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
     for path in sorted(Path("configs/method").glob("*.yaml")):
         found[f"method-{path.stem}"] = (f"--config={path}", _DEBUG, "--baselines=[]")
     for name, arguments in _CONDITIONS.items():

@@ -80,7 +80,8 @@ def main() -> None:
         print(f"n = {n}, d = {d}", file=sys.stderr, flush=True)
         report["cases"] += run_case(n, d, options.turns, square, peers, report["failed"])
     if options.profile:
-        extras.profile(*grid[-1], options.profile)
+        n, d = grid[-1]
+        extras.profile(n, d, options.profile)
     report |= {
         "lora": extras.lora(max(options.turns, 15)),
         "loops": extras.loops(options.turns),

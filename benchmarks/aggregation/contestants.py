@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from fedpl_kernels import gram, mix, reference
+from fedpl_kernels._precision import Precision
 from jax import lax
 
 from .timing import on_gpu
@@ -77,8 +78,8 @@ def mixes(weights: np.ndarray, data: Vectors) -> dict[str, Call]:
     place_tensor = torch.zeros_like(tensor)
     held = {"base": jnp.zeros(x.shape).block_until_ready()}
 
-    def onto(precision: str = "highest") -> jnp.ndarray:
-        held["base"] = mix(p, x, base=held["base"], precision=precision)
+    def onto(precision: Precision = "highest") -> jnp.ndarray:
+        held["base"] = jnp.asarray(mix(p, x, base=held["base"], precision=precision))
         return held["base"]
 
     ways: dict[str, Call] = {

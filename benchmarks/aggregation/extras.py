@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from fedpl_kernels import VectorStore, gram, lora_gram, mix, reference, sharded, sketch, streaming
+from fedpl_kernels._precision import Precision
+
+from benchmarks.aggregation.contestants import Call
 
 from .contestants import PAIR_ROWS, draw, pair_loops, vectors
 from .timing import PeakMemory, interleaved, once
@@ -92,7 +95,8 @@ def profile(n: int, d: int, folder: str) -> None:
     """A trace of one Gram in every mode and one mix, for TensorBoard or Perfetto."""
     x = draw(n, d).lent
     weights = jnp.full((n, n), 1 / n)
-    ways = {mode: partial(gram, x, precision=mode) for mode in ("highest", "tf32", "bf16")}
+    modes: tuple[Precision, ...] = ("highest", "tf32", "bf16")
+    ways: dict[str, Call] = {mode: partial(gram, x, precision=mode) for mode in modes}
     ways["mix"] = partial(mix, weights, x)
     for call in ways.values():
         once(call)

@@ -66,7 +66,9 @@ def peer_calls(
     """Calls of the other systems that can take part, and the operations of each: 2 n d for one average."""
     calls: dict = {}
     counts: dict[str, float] = {}
-    for peer in peers if x is not None else ():
+    if x is None:
+        return calls, counts
+    for peer in peers:
         for kernel in peer.kernels:
             pairwise = kernel == "flower_distances"
             if kernel in failed or pairwise != (operation == "gram") or (pairwise and n * n * d > LOOP_LIMIT):

@@ -28,29 +28,29 @@ GPU_SHAPES = ((4, 128), (16, 128))
 def compare(arguments: argparse.Namespace, batch: int, tokens: int, clients: int) -> dict[str, Any]:
     """One shape: every way trains the same clients, turn by turn."""
     data = contestants.clients(clients, batch, tokens)
-    trainer = contestants.make(data, arguments.model, batch, arguments.accelerator, arguments.precision)
-    start = trainer.initial().to(trainer.hardware.device)
+    alone = contestants.make(data, arguments.model, batch, arguments.accelerator, arguments.precision)
+    start = alone.foundation.initial().to(alone.foundation.hardware.device)
     ways = {
-        f"cohorts of {size}": contestants.cohort(trainer, start, size)
+        f"cohorts of {size}": contestants.cohort(alone, start, size)
         for size in arguments.sizes
         if size <= clients
     }
     if clients <= 16 or arguments.accelerator != "cpu":
-        ways["PEFT, fresh Trainer each"] = contestants.peft_with_lightning(trainer, start)
-        ways["PEFT, bare loop"] = contestants.peft_bare(trainer, start)
+        ways["PEFT, fresh Trainer each"] = contestants.peft_with_lightning(alone, start)
+        ways["PEFT, bare loop"] = contestants.peft_bare(alone, start)
     if arguments.options:
         size = min(max(arguments.sizes), clients)
-        ways["cohort, checkpointing"] = contestants.cohort(trainer, start, size, gradient_checkpointing=True)
+        ways["cohort, checkpointing"] = contestants.cohort(alone, start, size, gradient_checkpointing=True)
         if arguments.compile:
-            ways["cohort, compiled"] = contestants.cohort(trainer, start, size, compile=True)
+            ways["cohort, compiled"] = contestants.cohort(alone, start, size, compile=True)
     taus = {name: call() for name, call in ways.items()}
     reference = taus["PEFT, bare loop"] if "PEFT, bare loop" in taus else next(iter(taus.values()))
-    limit = {"frozen model alone": contestants.frozen_limit(trainer)}
+    limit = {"frozen model alone": contestants.frozen_limit(alone)}
     timings = interleaved({**ways, **limit}, arguments.turns)
     real = sum(
-        len(trainer.tokens[client.id, "train"].ids[i])
+        len(alone.partitions.examples[client.id, "train"].ids[i])
         for client in data.clients
-        for step in trainer.order(client.id, 1)
+        for step in alone.partitions.order(client.id, 1)
         for i in step
     )
     flower = _flower(arguments, batch, tokens, clients)

@@ -7,31 +7,29 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from fedpl.training.stacked.cohorts import CohortTrainer
-from fedpl.training.trainer import ClientTrainer
 
 from benchmarks.aggregation.timing import PeakMemory
-from fedpl.config import ClientConfig, Config, LoraSettings
+from fedpl.config import ClientConfig, Config, LoraSettings, with_changes
 from fedpl.data import ClientData, FederatedData, Split, Tweets
-from fedpl.executors.here import CohortExecutor, Executor, Job, LocalExecutor
-from fedpl.interop import server_device
-from fedpl.model.hardware import choose_hardware
-from fedpl.rounds.loop import Federation, run_rounds
+from fedpl.objectives import Plain
+from fedpl.records.messages import Report, Work
+from fedpl.rounds.federation import Federation
+from fedpl.rounds.loop import run_rounds
+from fedpl.runs.prepared import prepare
 from fedpl.training.stacked.engine import Engine
 from fedpl.training.stacked.module import CohortModule
 
 
 def rounds(config: Config, data: FederatedData, cohorts: bool) -> Callable[[], dict[str, Any]]:
     """A function that runs the job's rounds (scoring included) and reports where the time went."""
-    trainer = ClientTrainer(config, data, choose_hardware(config.accelerator, config.precision))
-    initial = trainer.initial().to(server_device(trainer.hardware.device))
-    executor: Executor = CohortExecutor(CohortTrainer(trainer)) if cohorts else LocalExecutor(trainer)
+    if not cohorts:
+        config = replace(config, client=replace(config.client, cohort_size=1))
+    executor = prepare(config, data).executor
 
     def call() -> dict[str, Any]:
-        federation = Federation(data.ids, trainer.layout, config.aggregator, executor, initial)
         with _inside_the_model() as inside:
             begin = time.perf_counter()
-            results = list(run_rounds(federation, config.rounds))
+            results = list(run_rounds(Federation(config.method, executor), config.rounds))
             total = time.perf_counter() - begin
         scores = results[-1].aggregated["test"].values()
         return {
@@ -40,8 +38,8 @@ def rounds(config: Config, data: FederatedData, cohorts: bool) -> Callable[[], d
             "evaluate_s": sum(result.seconds.evaluate for result in results),
             "aggregate_s": sum(result.seconds.aggregate for result in results),
             "outside_the_model": 1 - inside[0] / total if cohorts else None,
-            "test_accuracy": sum(score.accuracy for score in scores) / len(scores),
-            "train_loss": sum(update.loss for update in results[-1].updates) / len(data.ids),
+            "test_accuracy": sum(score["accuracy"] for score in scores) / len(scores),
+            "train_loss": sum(report.loss for report in results[-1].reports) / len(data.ids),
         }
 
     return call
@@ -108,23 +106,23 @@ def many(number: int, precision: str, accelerator: str) -> dict[str, Any]:
         source.classes,
     )
     client = ClientConfig(epochs=1, model_dropout=False)
-    config = Config(client=client, precision=precision, accelerator=accelerator)  # type: ignore[arg-type]
-    trainer = ClientTrainer(config, data, choose_hardware(accelerator, precision))
-    cohorts = CohortTrainer(trainer)
-    start = trainer.initial()
-    matrix = torch.ones(number, trainer.layout.size)  # touched, so that it is in memory already
-    jobs = [Job(id, row, 1, start, ()) for row, id in enumerate(data.ids)]
-    executor = CohortExecutor(cohorts)
+    config = with_changes(Config(client=client), {"precision": precision, "accelerator": accelerator})
+    executor = prepare(config, data).executor
+    census = executor.join()
+    matrix = torch.ones(number, census.layout.size)  # touched, so that it is in memory already
+    work = [Work(client, 1, census.initial, (), Plain()) for client in census.clients]
+    company = executor.plan(work)
     begin = time.perf_counter()
     with PeakMemory() as peak:
-        updates = list(executor.train(jobs, matrix))
+        answers = list(executor.train(work, company, dict(zip(census.clients, matrix, strict=True))))
     seconds = time.perf_counter() - begin
-    assert len(updates) == number
+    assert len(answers) == number
+    assert all(isinstance(answer, Report) for answer in answers)
     assert matrix.abs().amax(1).min() > 0
     return {
         "clients": number,
-        "cohort": cohorts.size,
-        "precision": trainer.hardware.precision,
+        "cohort": company.capacity["size"],
+        "precision": census.place.split(", ")[1],
         "seconds_per_client": seconds / number,
         "matrix_bytes": matrix.nbytes,
         "peak_bytes_beyond": peak.extra,

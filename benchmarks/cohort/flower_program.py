@@ -37,20 +37,14 @@ def main() -> None:
 
         def fit(self, parameters: list, config: dict) -> tuple[list, int, dict]:
             own = resident(*arguments)
-            kept = own.tokens
-            name = f"c{self.number}"
-            own.tokens = {key: value for key, value in kept.items() if key[0] == name}
-            try:
-                tau = peft_bare(own, torch.from_numpy(parameters[0].copy()))()
-            finally:
-                own.tokens = kept
+            tau = peft_bare(own, torch.from_numpy(parameters[0].copy()), [f"c{self.number}"])()
             return [parameters[0] + tau[0].numpy()], 1, {}
 
     class Watched(FedAvg):
         def configure_fit(self, *args: Any, **kwargs: Any) -> Any:
             own = resident(*arguments)
             torch.set_num_threads(settings["threads"])  # Flower has as many workers, of one thread each
-            loop = peft_bare(own, torch.zeros(own.layout.size))
+            loop = peft_bare(own, torch.zeros(own.foundation.layout.size))
             begin = time.perf_counter()
             loop()
             alone.append(time.perf_counter() - begin)
@@ -67,7 +61,7 @@ def main() -> None:
         return One(int(context.node_config["partition-id"])).to_client()
 
     def server_fn(context: Context) -> ServerAppComponents:
-        start = resident(*arguments).initial().numpy()
+        start = resident(*arguments).foundation.initial().numpy()
         strategy = Watched(
             fraction_evaluate=0.0,
             min_fit_clients=settings["clients"],

@@ -7,7 +7,6 @@ Finished runs are kept, so an interrupted benchmark goes on where it stopped.
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ from benchmarks.groups.tables import ablation, short, tables
 from benchmarks.last_round import last_round
 from benchmarks.machine import describe
 from benchmarks.main_job import line, scores
-from fedpl.config import Config
+from fedpl.config import Config, with_changes
 from fedpl.executors.memo import FirstRoundMemo
 from fedpl.files import write_atomically, write_json
-from fedpl.runs.prepared import prepare
+from fedpl.runs.prepared import prepare, sealed
 
 RESULTS = Path(__file__).parents[1] / "results" / "groups.json"
 PAGE = """# Which rules find the groups
@@ -49,13 +48,13 @@ def run(
     missing = [rule for rule in rules if rule not in found]
     if not missing:
         return
-    config = replace(Config(), seed=seed, precision=precision)
+    config = with_changes(Config(seed=seed), {"precision": precision})
     data = POPULATIONS[population](seed)
     prepared = prepare(config, data)
-    prepared = prepared._replace(executor=FirstRoundMemo(prepared.executor))
+    prepared = prepared._replace(executor=FirstRoundMemo(prepared.executor, sealed(config)))
     groups = tuple(client.group for client in data.clients)
     for rule in missing:
-        last = last_round(prepared, RULES[rule], config.rounds, config.rounds, true_groups=groups)
+        last = last_round(prepared, RULES[rule], config.rounds, config.rounds, seed=seed)
         same = [[a == b for b in groups] for a in groups]
         inside = float((last.weights.mean(0) * same).sum() / len(groups))
         found[rule] = {**scores(last), "weight_inside_groups": inside}
