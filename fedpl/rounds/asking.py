@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -135,6 +135,6 @@ def entered(
     choices = {report.client: report.choice for report in answers.all if report.choice is not None}
     state = standing.state
     if choices:
-        picked = jnp.array([choices.get(client, -1) for client in clients], jnp.int32)
+        picked = np.array([choices.get(client, -1) for client in clients], np.int32)
         state = federation.method.aggregator.settle(state, picked)
     return state, Ledger(age, examples, sent), memories

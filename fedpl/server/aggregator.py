@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 from jaxtyping import Float, Int
 
 from fedpl.deferred import deferred
@@ -156,14 +157,15 @@ class Aggregator:
         """Models among which each client takes the one of least loss; None: it receives its own aggregate."""
         return self.receive.offer(state.of("receive"))
 
-    def settle(self, state: "ServerState", choices: "Int[jax.Array, 'clients']") -> "ServerState":
+    def settle(self, state: "ServerState", choices: "Int[np.ndarray, 'clients']") -> "ServerState":
         """The state once clients have said from which of the models they started.
 
         Args:
             state: State before the round.
             choices: Number of the model that each client chose; −1 for those who took no part.
         """
-        personal, own = self.receive.settle(state.personal, state.of("receive"), choices)
+        picked = jnp.asarray(choices, jnp.int32)
+        personal, own = self.receive.settle(state.personal, state.of("receive"), picked)
         return state._replace(personal=personal, memory={**state.memory, "receive": own})
 
     def update(

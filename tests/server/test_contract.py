@@ -32,7 +32,7 @@ def begin(rule: Aggregator, order: np.ndarray = SAME_ORDER) -> ServerState:
     state = rule.init(jnp.asarray(reference()), len(order))
     if not rule.receive.several:
         return state
-    return rule.settle(state, jnp.asarray(order % 2, jnp.int32))
+    return rule.settle(state, np.asarray(order % 2))
 
 
 def run(rule: Aggregator, rounds: list[np.ndarray], order: np.ndarray = SAME_ORDER, **given) -> ServerState:
@@ -91,7 +91,7 @@ def test_zero_vectors_are_no_trouble(rule: Aggregator) -> None:
 def test_one_client_alone(rule: Aggregator) -> None:
     state = rule.init(jnp.asarray(reference()), 1)
     if rule.receive.several:
-        state = rule.settle(state, jnp.zeros(1, jnp.int32))
+        state = rule.settle(state, np.zeros(1, int))
     start = np.asarray(state.personal).copy()
     state, _ = rule.update(state, vectors(ROUNDS[0][:1], groups=("a",)), LORA)
     if not rule.combine.shifts_base and type(rule.combine).__name__ == "FactorWise":
@@ -109,7 +109,7 @@ def test_duplicates_are_treated_alike(rule: Aggregator) -> None:
 def test_identical_clients_are_averaged_or_keep_their_own_which_is_the_same(rule: Aggregator) -> None:
     state = rule.init(jnp.asarray(reference()), N)
     if rule.receive.several:
-        state = rule.settle(state, jnp.zeros(N, jnp.int32))  # all of them begin at the first model
+        state = rule.settle(state, np.zeros(N, int))  # all of them begin at the first model
     tau = np.tile(ROUNDS[0][:1], (N, 1))
     expected = np.asarray(state.personal) + tau
     state, _ = rule.update(state, vectors(tau, groups=GROUPS), LORA)

@@ -221,14 +221,14 @@ def test_ifca_sends_everyone_the_model_it_chose_and_averages_those_who_chose_ali
     models = np.asarray(rule.offer(state))
     assert not np.array_equal(models[0], models[1])
     chosen = np.array([0, 1, 0, 1, 1, 0])
-    state = rule.settle(state, jnp.asarray(chosen, jnp.int32))
+    state = rule.settle(state, np.asarray(chosen))
     np.testing.assert_array_equal(state.personal, models[chosen])
     tau = task_vectors(0)
     state, _ = rule.update(state, vectors(tau), LORA)
     for model in (0, 1):
         mean = (models[chosen] + tau)[chosen == model].mean(0)
         np.testing.assert_allclose(rule.offer(state)[model], mean, rtol=1e-4, atol=1e-5)
-    nobody = rule.settle(state, jnp.zeros(6, jnp.int32))
+    nobody = rule.settle(state, np.zeros(6, int))
     before = np.asarray(rule.offer(nobody))[1]
     after, _ = rule.update(nobody, vectors(tau), LORA)
     np.testing.assert_array_equal(rule.offer(after)[1], before)
@@ -238,9 +238,9 @@ def test_ifca_sends_everyone_the_model_it_chose_and_averages_those_who_chose_ali
 
 def test_who_is_absent_keeps_its_choice_and_its_model() -> None:
     rule = Aggregator(weighting=SameChoice(), receive=BestOf(models=3), combine=MODELS)
-    state = rule.settle(rule.init(jnp.asarray(reference()), 3), jnp.asarray([2, 1, 0], jnp.int32))
+    state = rule.settle(rule.init(jnp.asarray(reference()), 3), np.asarray([2, 1, 0]))
     personal = np.asarray(state.personal)
-    again = rule.settle(state, jnp.asarray([-1, 2, -1], jnp.int32))
+    again = rule.settle(state, np.asarray([-1, 2, -1]))
     np.testing.assert_array_equal(again.of("receive")["choices"], [2, 2, 0])
     np.testing.assert_array_equal(np.asarray(again.personal)[[0, 2]], personal[[0, 2]])
 
