@@ -75,17 +75,16 @@ class Aggregator:
         """What is wrong with the settings, one line each."""
         choices = (self.subject, self.similarity, self.weighting, self.receive)
         found = [line for choice in choices for line in choice.problems()]
-        wanted = [f"fedpl.server.{kind.__name__}" for kind in _choices(self.weighting.wants)]
-        names = tuple(type(choice).__name__ for choice in (self.weighting, self.similarity, self.receive))
+        names = tuple(type(choice).__name__ for choice in (self.receive, self.weighting))
         shifts = self.combine.shifts_base
         checks = (
             (
                 isinstance(self.similarity, self.weighting.wants),
-                f"similarity: {names[0]} cannot take {names[1]}; set it to {' or '.join(wanted)}",
+                _refusal(self.weighting, self.similarity),
             ),
             (
                 self.receive.several == self.weighting.by_choice,
-                f"receive: {names[2]} does not go with {names[0]}: BestOf and SameChoice go together (IFCA)",
+                f"receive: {names[0]} does not go with {names[1]}: BestOf and SameChoice go together (IFCA)",
             ),
             (self.server_lr > 0, f"server_lr: must be positive, got {self.server_lr}"),
             (0 <= self.server_momentum < 1, f"server_momentum: in [0, 1), got {self.server_momentum}"),
@@ -188,10 +187,25 @@ class Aggregator:
         return steps.step(self, state, vectors, layout)
 
 
-def _choices(kinds: tuple[type[Similarity], ...]) -> list[type[Similarity]]:
-    """What can be chosen of these kinds, for people to read."""
-    found: list[type[Similarity]] = []
+def _refusal(weighting: Weighting, similarity: Similarity) -> str:
+    """That a weighting's formula cannot take a similarity, and what it can."""
+    found = type(similarity)
+    line = f"similarity: {type(weighting).__name__} cannot take {found.__name__}; set it to "
+    line += " or ".join(_choices(weighting.wants))
+    if _ships(found):
+        return line
+    kinds = " or ".join(f"fedpl.server.{kind.__name__}" for kind in weighting.wants)
+    return f"{line}; or derive {found.__name__} from {kinds} if its values are such"
+
+
+def _choices(kinds: tuple[type[Similarity], ...]) -> list[str]:
+    """What ships of these kinds. Users' own are known only where they happen to be imported."""
+    found: list[str] = []
     for kind in kinds:
-        below = _choices(tuple(kind.__subclasses__()))
-        found += below or [kind]
+        below = tuple(filter(_ships, kind.__subclasses__()))
+        found += _choices(below) or [f"fedpl.server.{kind.__name__}"]
     return list(dict.fromkeys(found))
+
+
+def _ships(kind: type[Similarity]) -> bool:
+    return kind.__module__.startswith("fedpl.")

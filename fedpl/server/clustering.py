@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -69,7 +69,6 @@ class Clusters(_Grouping):
         return (Bounded,)
 
     def weigh(self, evidence: "Evidence", memory: Memory) -> "tuple[Float[jax.Array, 'groups n n'], Memory]":
-
         n = len(evidence.mask)
         labels = np.asarray(memory.get("labels", jnp.full(n, -1)))
         present = np.asarray(evidence.mask)
@@ -114,7 +113,6 @@ class Bipartition(_Grouping):
     warmup: int = 1
 
     def weigh(self, evidence: "Evidence", memory: Memory) -> "tuple[Float[jax.Array, 'groups n n'], Memory]":
-
         n = len(evidence.mask)
         present = np.asarray(evidence.mask)
         gram = np.asarray(evidence.whole_products, np.float64)
@@ -144,7 +142,9 @@ class Bipartition(_Grouping):
 class SameChoice(_Grouping):
     """The average among those who chose the same of several models (IFCA). Goes with the receive `BestOf`."""
 
-    by_choice: ClassVar[bool] = True
+    @property
+    def by_choice(self) -> bool:
+        return True
 
     def weigh(self, evidence: "Evidence", memory: Memory) -> "tuple[Float[jax.Array, 'groups n n'], Memory]":
         return self._average(np.asarray(evidence.choices), evidence), {}

@@ -37,6 +37,10 @@ class Trimmed(Weighting):
     def wants(self) -> tuple[type[Similarity], ...]:
         return self.inner.wants
 
+    @property
+    def by_choice(self) -> bool:
+        return self.inner.by_choice
+
     def __call__(
         self,
         similarity: "Float[jax.Array, 'groups n n']",

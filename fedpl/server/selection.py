@@ -125,6 +125,10 @@ class FixedSelf(Weighting):
     def wants(self) -> tuple[type[Similarity], ...]:
         return self.inner.wants
 
+    @property
+    def by_choice(self) -> bool:
+        return self.inner.by_choice
+
     def __call__(
         self,
         similarity: "Float[jax.Array, 'groups n n']",
@@ -159,6 +163,10 @@ class Blend(Weighting):
     @property
     def wants(self) -> tuple[type[Similarity], ...]:
         return self.inner.wants
+
+    @property
+    def by_choice(self) -> bool:
+        return self.inner.by_choice
 
     def __call__(
         self,

@@ -33,8 +33,11 @@ class Weighting(ABC):
 
     one_for_all: ClassVar[bool] = False
     """Whether all clients get the same row."""
-    by_choice: ClassVar[bool] = False
-    """Whether it looks at which of several received models clients chose."""
+
+    @property
+    def by_choice(self) -> bool:
+        """Whether it looks at which of several received models clients chose."""
+        return False
 
     @property
     def wants(self) -> tuple[type[Similarity], ...]:

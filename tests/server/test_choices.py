@@ -1,6 +1,10 @@
 """How the server's choices fit each other, and what each of them remembers."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from fedpl.server import (
@@ -10,14 +14,17 @@ from fedpl.server import (
     Clusters,
     Cosine,
     Distance,
+    FactorWise,
     FedAmp,
     FedAwa,
     FedBip,
     FixedSelf,
     InnerProduct,
     Krum,
+    Likeness,
     Rbf,
     SameChoice,
+    Similarity,
     SimplexQp,
     Softmax,
     Subject,
@@ -61,6 +68,42 @@ def test_a_similarity_that_does_not_fit_is_refused_with_those_that_do() -> None:
     assert line.startswith(
         "aggregator.similarity: FedBip cannot take Distance; set it to fedpl.server.Cosine or "
     )
+
+
+@dataclass(frozen=True)
+class Measured(Similarity):
+    """A user's own; nothing is said of its values."""
+
+    def __call__(self, products: Any, mask: Any) -> Any:
+        return products
+
+
+@dataclass(frozen=True)
+class MeasuredLikeness(Likeness):
+    """A user's own, of a kind that most weightings can take."""
+
+    def __call__(self, products: Any, mask: Any) -> Any:
+        return products
+
+
+def test_a_users_own_similarity_is_taken_by_its_kind() -> None:
+    assert not Aggregator(similarity=Measured(), weighting=Softmax()).problems()
+    assert not Aggregator(similarity=MeasuredLikeness()).problems()
+    (line,) = Aggregator(similarity=Measured()).problems()
+    assert line.endswith("; or derive Measured from fedpl.server.Likeness if its values are such")
+    (other,) = Aggregator(similarity=Distance()).problems()
+    assert "Measured" not in other  # only what ships is proposed
+
+
+@pytest.mark.parametrize("wrap", [Blend, FixedSelf, Trimmed])
+def test_who_chose_alike_may_be_wrapped_and_needs_several_models_then_too(wrap: Any) -> None:
+    (line,) = Aggregator(weighting=wrap(SameChoice())).problems()
+    assert line.startswith(f"aggregator.receive: Own does not go with {wrap.__name__}: ")
+    rule = Aggregator(weighting=wrap(SameChoice()), receive=BestOf(), combine=FactorWise("models"))
+    assert not rule.problems()
+    state = rule.settle(rule.init(jnp.asarray(reference()), 6), np.asarray([0, 1] * 3))
+    _, found = rule.update(state, vectors(task_vectors(0)), LORA)
+    np.testing.assert_allclose(found.weights[0].sum(1), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("rule", [Aggregator(weighting=SameChoice()), Aggregator(receive=BestOf())])

@@ -143,6 +143,15 @@ def test_fedawa_learns_its_shares_by_adam() -> None:
     np.testing.assert_allclose(found.weights[0], np.tile(share, (6, 1)), atol=1e-3)
 
 
+def test_fedawa_prefers_who_turned_its_model_less() -> None:
+    """Two opposite vectors of one length: nothing but the alignment with θ̄ tells them apart."""
+    theta = reference()
+    rule = Aggregator(weighting=FedAwa(lr=0.1))
+    tau = np.stack([theta, -theta]) * 1.5  # on the way of θ₀, and back beyond zero
+    _, found = rule.update(rule.init(jnp.asarray(theta), 2), vectors(tau), LORA)
+    assert found.weights[0, 0, 0] > found.weights[0, 0, 1] + 0.01
+
+
 def test_fedawa_starts_at_the_data_shares() -> None:
     """The published start, softmax of the shares themselves, gives 128 examples hardly more than 1."""
     sizes = np.array([1, 2, 4, 8, 16, 128])
