@@ -34,6 +34,10 @@ class Trimmed(Weighting):
     share: float = 0.1
 
     @property
+    def signed(self) -> bool:
+        return self.inner.signed
+
+    @property
     def wants(self) -> tuple[type[Similarity], ...]:
         return self.inner.wants
 

@@ -122,6 +122,10 @@ class FixedSelf(Weighting):
     self_weight: float = 0.3
 
     @property
+    def signed(self) -> bool:
+        return self.inner.signed
+
+    @property
     def wants(self) -> tuple[type[Similarity], ...]:
         return self.inner.wants
 
@@ -161,6 +165,10 @@ class Blend(Weighting):
     strength: float = 0.5
 
     @property
+    def signed(self) -> bool:
+        return self.inner.signed
+
+    @property
     def wants(self) -> tuple[type[Similarity], ...]:
         return self.inner.wants
 
@@ -194,7 +202,7 @@ class Wiener(Weighting):
 
     S is the Gram matrix of the true directions, N the noise energies; both come from the inner products
     alone, because the noise of two clients is independent (ours, FedBip-W). Local-only training, averaging
-    and grouping are its limits. Wants `InnerProduct` or `Cosine` similarity.
+    and grouping are its limits. `InnerProduct` and `Cosine` are what it was made for.
 
     Attributes:
         rank: Directions that clients are thought to share; fewer than the clients.
@@ -203,6 +211,10 @@ class Wiener(Weighting):
 
     rank: int = 4
     floor: float = 0.2
+
+    @property
+    def signed(self) -> bool:
+        return True
 
     @property
     def wants(self) -> tuple[type[Similarity], ...]:

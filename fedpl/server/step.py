@@ -30,13 +30,13 @@ def step(
         vectors = vectors._replace(matrix=_bounded(vectors.matrix, present | stale, rule.norm_bound))
     groups = shared_groups(layout, rule.granularity, rule.shared(layout))
 
-    similarity, weights, new = _weigh(rule, state, vectors, layout, groups, present, present | stale)
     taken = jnp.where(stale, rule.stale_discount**age, present.astype(jnp.float32))
-    rows = present
+    similarity, weights, new = _weigh(rule, state, vectors, layout, groups, present, taken)
+    rows, row = present, weights
     if rule.weighting.one_for_all:  # the absent too: the one model is what they receive next
         rows = jnp.broadcast_to(present.any(), present.shape)
-        weights = jnp.broadcast_to(weights[:, jnp.argmax(present), None], weights.shape)
-    p = _take(weights, taken, rows)
+        row = jnp.broadcast_to(weights[:, jnp.argmax(present), None], weights.shape)
+    p = jnp.where(rows[:, None], row if rule.weighting.signed else _in_part(row, taken), 0.0)
 
     round = Round(state.personal, vectors.matrix, p, groups, present | stale, layout, state.reference)
     personal, velocity, residual = _combine(rule, round, present, state)
@@ -45,7 +45,7 @@ def step(
     next_state = ServerState(
         state.round + 1, personal, state.reference, {k: own for k, own in memory.items() if own}, residual
     )
-    return next_state, Aggregation(similarity, weights)
+    return next_state, Aggregation(similarity, jnp.where(present[:, None], p, weights))
 
 
 def _weigh(
@@ -55,9 +55,10 @@ def _weigh(
     layout: AdapterLayout,
     groups: tuple,
     present: Bool[Array, "clients"],
-    usable: Bool[Array, "clients"],
+    taken: Float[Array, "clients"],
 ) -> tuple[Array, Array, dict[str, Memory]]:
     """Similarities and weights of every group, and what each choice remembers anew."""
+    usable = taken > 0
     subject, before_now = rule.subject, state.of("subject")
     compared, before, memory = compared_vectors(subject, state, vectors, present)
     compared = jnp.where(usable[:, None], compared, 0.0) if subject.space == "product" else compared
@@ -74,8 +75,11 @@ def _weigh(
         known = present & (jnp.diagonal(similarity, axis1=-2, axis2=-1) > 0)
         similarity, new = averaged("similarity", subject.decay, before_now, similarity, known)
         memory |= new
+    weighed = similarity
+    if rule.uses_stale and rule.weighting.signed:
+        weighed = similarity * taken[:, None] * taken
     evidence = Evidence(
-        similarity,
+        weighed,
         products,
         own,
         usable,
@@ -102,19 +106,16 @@ def _bounded(
     return matrix * factor[:, None]
 
 
-def _take(
-    weights: Float[Array, "groups clients clients"],
-    taken: Float[Array, "clients"],
-    rows: Bool[Array, "clients"],
+def _in_part(
+    weights: Float[Array, "groups clients clients"], taken: Float[Array, "clients"]
 ) -> Float[Array, "groups clients clients"]:
-    """Weights of what counts in full or in part, rows scaled back to their sums; other rows are zero."""
+    """Weights, none negative, of what counts in full or in part; rows scaled back to their sums."""
     whole = weights.sum(-1, keepdims=True)
     part = weights * taken
     total = part.sum(-1, keepdims=True)
-    usual = jnp.abs(total) > 1e-6
-    scaled = jnp.where(usual, part * (whole / jnp.where(usual, total, 1.0)), part)
+    scaled = jnp.where(total > 0, part * (whole / jnp.where(total > 0, total, 1.0)), part)
     partly = (taken > 0) & (taken < 1)
-    return jnp.where(rows[:, None], jnp.where(partly.any(), scaled, part), 0.0)
+    return jnp.where(partly.any(), scaled, part)
 
 
 def _combine(

@@ -40,6 +40,12 @@ class Weighting(ABC):
         return False
 
     @property
+    def signed(self) -> bool:
+        """Whether its weights may be negative. Then whoever counts in part is discounted before it weighs:
+        a row that is scaled afterwards has no floor."""
+        return False
+
+    @property
     def wants(self) -> tuple[type[Similarity], ...]:
         """Kinds of similarity whose values its formula can take; others are refused."""
         return (Similarity,)
@@ -84,6 +90,10 @@ class FedBip(Weighting):
     negatives: Literal["keep", "clip", "abs"] = "keep"
     floor: float = 0.2
     fallback: Literal["local", "uniform"] = "local"
+
+    @property
+    def signed(self) -> bool:
+        return self.negatives == "keep"
 
     @property
     def wants(self) -> tuple[type[Similarity], ...]:
