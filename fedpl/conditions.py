@@ -19,8 +19,8 @@ class ParticipationConfig:
             traceback, and the client is left out of the round.
         timeout: Seconds after which a round closes: clients that have not begun by then are left out. Those
             that train together always finish. Null waits for all; results then do not depend on the machine.
-        max_norm: A task vector longer than so many times the median length of its round is not used; null
-            takes any length.
+        max_norm: A task vector longer than so many times the median length of its round (the lower one, of
+            those that are not zero) is not used; null takes any length.
     """
 
     fraction: float = 1.0

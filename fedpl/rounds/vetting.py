@@ -33,12 +33,16 @@ def _bad_lengths(lengths: Mapping[str, float], max_norm: float | None) -> dict[s
     finite = {client: size for client, size in lengths.items() if client not in found}
     if max_norm is None or not finite:
         return found
-    # The median stands while fewer than half of the clients send absurd vectors.
-    limit = max_norm * statistics.median(finite.values())
+    # The lower median of those who moved stands while at most half of them send absurd vectors; the mean of
+    # two, which is the median of two, would grow with whatever one of them sends.
+    moved = [size for size in finite.values() if size > 0]
+    if not moved:
+        return found
+    limit = max_norm * statistics.median_low(moved)
     return found | {
         client: f"its task vector has length {size:.3g}, the limit is {limit:.3g}"
         for client, size in finite.items()
-        if size > limit > 0
+        if size > limit
     }
 
 

@@ -49,6 +49,28 @@ def test_without_any_movement_there_is_no_limit() -> None:
     assert vet([*found, reports()[3]], 10.0) == {}
 
 
+@pytest.mark.parametrize(
+    ("lengths", "bad"),
+    [
+        ([1.0, 1e6], {"b"}),  # the median of two is their mean, which grew with the attacker
+        ([1.0, 2.0, 1e6, 1e6], {"c", "d"}),
+        ([0.0, 0.0, 0.0, 1.0, 1e6], {"e"}),  # those who did not move say nothing of a length
+        ([0.0, 1.0], set()),
+        ([1e6], set()),
+        ([3.0, 4.0], set()),
+    ],
+)
+def test_the_limit_holds_with_two_clients_half_attackers_and_zeros(
+    lengths: list[float], bad: set[str]
+) -> None:
+    template = reports()[0]
+    found = [
+        template._replace(client=client, vector=torch.tensor([length, 0.0, 0.0, 0.0]))
+        for client, length in zip("abcde", lengths, strict=False)
+    ]
+    assert set(vet(found, 100.0)) == bad
+
+
 def test_late_and_empty_answers() -> None:
     late, *others, empty = reports()
     found = vet([late._replace(late=True), *others, empty._replace(examples=0)], None)
