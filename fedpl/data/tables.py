@@ -20,6 +20,8 @@ else:
     datasets, pd = map(deferred, ("datasets", "pandas"))
 
 _SPLITS = ("train", "validation", "test")
+_ALIASES = {"val": "validation", "valid": "validation", "dev": "validation"}
+_SPLIT_WORDS = {*_SPLITS, *_ALIASES}
 _READERS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
 
 
@@ -31,7 +33,9 @@ class Columns:
         text: The text to classify.
         label: The class, as a word or a number.
         client: Who the row belongs to.
-        split: Holds ``train``, ``validation`` or ``test``; leave empty to split by the fractions below.
+        split: Holds ``train``, ``validation`` or ``test``; leave empty to split by the fractions below. A
+            table with a column ``split`` of such words is refused until that is named, or ``none`` is written
+            here.
     """
 
     text: str = "text"
@@ -41,7 +45,12 @@ class Columns:
 
     def names(self) -> list[str]:
         """The columns in use, each once."""
-        return list(dict.fromkeys(name for name in (self.text, self.label, self.client, self.split) if name))
+        return list(dict.fromkeys(n for n in (self.text, self.label, self.client, self.declared) if n))
+
+    @property
+    def declared(self) -> str:
+        """The column that says which row belongs to which split; empty: there is none."""
+        return "" if self.split == "none" else self.split
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,8 @@ class Splitting:
         test: Fraction of a client's rows for the test.
         near_duplicates: Jaccard similarity of three-word shingles from which two texts of a client count as
             one and stay in the same split; 0 switches the check off.
-        max_train: Keep at most this many training rows per client; 0 keeps all.
+        max_train: Keep at most this many training rows per client, drawn by the seed so that each label keeps
+            its share; 0 keeps all.
     """
 
     validation: float = 0.2
@@ -161,12 +171,13 @@ def federate(
         own = by_client[client]
         texts = [str(row[columns.text]) for row in own]
         labels = [index[str(row[columns.label])] for row in own]
-        if columns.split:
-            places = _declared_places([str(row[columns.split]) for row in own], client)
+        if columns.declared:
+            places = _declared_places([str(row[columns.declared]) for row in own], client)
         else:
             places = _drawn_places(texts, splitting, derive_seed(seed, "split", client=client))
-        if splitting.max_train:
-            places["train"] = places["train"][: splitting.max_train]
+        if 0 < splitting.max_train < len(places["train"]):
+            stream = np.random.default_rng(derive_seed(seed, "cap", client=client))
+            places["train"] = stratified(places["train"], labels, splitting.max_train, stream)
         splits: dict[str, Any] = {
             name: Split(tuple(texts[i] for i in chosen), tuple(labels[i] for i in chosen))
             for name, chosen in places.items()
@@ -175,11 +186,31 @@ def federate(
     return FederatedData(tuple(clients), classes)
 
 
+def stratified(
+    places: Sequence[int], labels: Sequence[int], most: int, stream: np.random.Generator
+) -> list[int]:
+    """So many of the places, drawn so that each label keeps its share; in their order.
+
+    Args:
+        places: Where to draw from.
+        labels: Of every place there is.
+        most: How many to draw.
+        stream: Random numbers.
+    """
+    by_label: dict[int, list[int]] = {}
+    for place in stream.permutation(np.array(places)).tolist():
+        by_label.setdefault(labels[place], []).append(place)
+    # Each label's places stand at even distances from 0 on: the first of all have its share of each, and
+    # one of each label where there is room.
+    ranks = [(i / len(own), label, place) for label, own in by_label.items() for i, place in enumerate(own)]
+    chosen = {place for _, _, place in sorted(ranks)[:most]}
+    return [place for place in places if place in chosen]
+
+
 def _declared_places(names: Sequence[str], client: str) -> dict[str, list[int]]:
-    aliases = {"val": "validation", "valid": "validation", "dev": "validation"}
     places: dict[str, list[int]] = {split: [] for split in _SPLITS}
     for i, name in enumerate(names):
-        split = aliases.get(name, name)
+        split = _ALIASES.get(name, name)
         if split not in places:
             raise UserError(f"client '{client}': split '{name}' is none of {', '.join(_SPLITS)}")
         places[split].append(i)
@@ -221,6 +252,11 @@ def _read(path: str, columns: Columns) -> list[dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
     _check_columns(list(table.columns), columns, path)
+    if "split" in table.columns and not columns.split and set(map(str, table["split"])) <= _SPLIT_WORDS:
+        raise UserError(
+            f"{path}: has a column 'split' that nothing uses, so that its test rows would be trained on; "
+            f"name it with --data.columns.split split, or split anew with --data.columns.split none"
+        )
     table = table[columns.names()]
     missing = table.isna().any(axis=1) | (table == "").any(axis=1)
     if missing.any():

@@ -94,7 +94,7 @@ def test_an_empty_cell_and_an_unknown_split(tmp_path: Path) -> None:
     rows = small_rows(CLIENTS)
     rows[3] = rows[3] | {"label": ""}
     with pytest.raises(UserError, match="row 4 has an empty"):
-        TextFiles((str(write_csv(tmp_path / "t.csv", rows)),)).load(0)
+        TextFiles((str(write_csv(tmp_path / "t.csv", rows)),), Columns(split="none")).load(0)
     rows[3] = rows[3] | {"label": "no", "split": "holdout"}
     with pytest.raises(UserError, match="split 'holdout' is none of"):
         TextFiles((str(write_csv(tmp_path / "t.csv", rows)),), Columns(split="split")).load(0)
@@ -130,3 +130,38 @@ def test_a_dataset_folder_as_the_hub_gives_it(
 def test_an_unknown_dataset() -> None:
     with pytest.raises(UserError, match="cannot load dataset 'nobody/nothing'"):
         HubText("nobody/nothing").load(0)
+
+
+def test_a_cap_keeps_each_labels_share_and_is_drawn_by_the_seed(tmp_path: Path) -> None:
+    """A table sorted by label gave one class: 64 yes of 150 yes and 150 no."""
+    rows = [
+        {"text": f"text number {i} of some topic {i * i}", "label": label, "client": "a", "split": split}
+        for label, many in (("yes", 150), ("no", 150), ("rare", 20))
+        for i in range(many)
+        for split in (("test", "validation")[i] if i < 2 else "train",)
+    ]
+    path = str(write_csv(tmp_path / "sorted.csv", rows))
+
+    def labels(seed: int, most: int = 64) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        source = TextFiles((path,), Columns(split="split"), Splitting(max_train=most))
+        (client,) = source.load(seed).clients
+        return client.train.labels, client.train.texts
+
+    found, texts = labels(0)
+    assert [found.count(i) for i in range(3)] == [30, 4, 30]
+    assert labels(0)[1] == texts
+    assert labels(1)[1] != texts
+    assert len(labels(0, 400)[0]) == 314
+    assert sorted(labels(0, 3)[0]) == [0, 1, 2]
+
+
+def test_a_split_column_that_nothing_uses_is_refused_until_something_is_said(
+    small_table: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"has a column 'split'.*--data.columns.split none"):
+        TextFiles((str(small_table),)).load(0)
+    drawn = TextFiles((str(small_table),), Columns(split="none")).load(0)
+    declared = TextFiles((str(small_table),), Columns(split="split")).load(0)
+    assert drawn.clients[0].test != declared.clients[0].test
+    other = [{**row, "split": f"part {i}"} for i, row in enumerate(small_rows(CLIENTS))]
+    assert TextFiles((str(write_csv(tmp_path / "parts.csv", other)),)).load(0).ids == CLIENTS
