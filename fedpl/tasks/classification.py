@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedpl.data import ClientData, Split
 from fedpl.deferred import deferred
+from fedpl.errors import UserError
 from fedpl.model.settings import ModelConfig
 from fedpl.records.scores import Metric, Scores
 from fedpl.tasks.metrics import CLASSIFICATION, classification_scores
@@ -22,6 +23,27 @@ else:
     torch, models, examples = map(deferred, ("torch", "fedpl.model.base", "fedpl.tasks.examples"))
 
 
+_ENOUGH = 20  # tokens, from which on the share of unknown ones says something
+
+
+def check_known(tokenizer: Any, encoded: Sequence[Sequence[int]], path: str) -> None:
+    """Refuse a tokenizer to which most of a client's texts are unknown: all words would be the same one.
+
+    Raises:
+        UserError: Naming the model and the share.
+    """
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    words = [token for row in encoded for token in row if token not in special]
+    unknown = sum(token == tokenizer.unk_token_id for token in words)
+    if len(words) >= _ENOUGH and unknown > len(words) / 2:
+        share = f"{100 * unknown / len(words):.0f} %"
+        raise UserError(
+            f"model.path: the tokenizer of {path} does not know {share} of the words of a client's texts, "
+            f"expected at most half; put the model's own tokenizer into its folder, or take a model for this "
+            f"language"
+        )
+
+
 @dataclass(frozen=True)
 class Classification(Task):
     """One of several classes for each text."""
@@ -36,6 +58,7 @@ class Classification(Task):
 
         def encode(split: Split) -> "examples.Examples":
             encoded = tokenizer(list(split.texts), truncation=True, max_length=model.max_length)["input_ids"]
+            check_known(tokenizer, encoded, model.path)
             ids = [torch.tensor(row) for row in encoded]
             return examples.Examples(ids, torch.tensor(split.labels), int(tokenizer.pad_token_id))
 

@@ -5,10 +5,13 @@ import pytest
 import torch
 from transformers import AutoModel, DistilBertConfig, GPT2Config, LlamaConfig, PretrainedConfig
 
-from fedpl.config import LoraSettings, ModelConfig
+from fedpl.config import Config, LoraSettings, ModelConfig
+from fedpl.data import Columns, TextFiles
 from fedpl.errors import UserError
 from fedpl.model import base as models
 from fedpl.model.base import PooledClassifier, add_adapter, load_base, load_tokenizer
+from fedpl.runs.prepared import prepare
+from tests.conftest import small_rows, write_csv
 
 
 def test_the_packaged_model_is_found_and_its_weights_checked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,3 +106,34 @@ def test_pooling_picks_the_right_tokens(small_model: Path) -> None:
     for pooling, vector in expected.items():
         base.pooling = pooling
         torch.testing.assert_close(base(input_ids=tokens, attention_mask=mask), base.head(vector))
+
+
+def test_a_folder_without_the_models_tokenizer_is_refused(
+    small_model: Path, small_table: Path, tmp_path: Path
+) -> None:
+    """Every word was [UNK], and training went on."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_bytes((small_model / name).read_bytes())
+    config = Config(
+        data=TextFiles((str(small_table),), Columns(split="split")),
+        model=ModelConfig(path=str(folder)),
+        accelerator="cpu",
+    )
+    with pytest.raises(UserError, match=r"model\.path: .*(tokenizer|model)"):
+        prepare(config)
+
+
+def test_a_tokenizer_that_does_not_know_the_words_is_refused(small_model: Path, tmp_path: Path) -> None:
+    rows = [
+        {**row, "text": f"völlig andere Wörter sind das hier {i}"} for i, row in enumerate(small_rows(("a",)))
+    ]
+    path = write_csv(tmp_path / "other.csv", rows)
+    config = Config(
+        data=TextFiles((str(path),), Columns(split="split")),
+        model=ModelConfig(path=str(small_model)),
+        accelerator="cpu",
+    )
+    with pytest.raises(UserError, match=r"does not know \d+ % of the words"):
+        prepare(config)
