@@ -56,5 +56,6 @@ def epsilon(privacy: PrivacyConfig, releases: int) -> float:
 
 
 def _delta(epsilon: float, mu: float) -> float:
-    left, right = special.log_ndtr(mu / 2 - epsilon / mu), special.log_ndtr(-mu / 2 - epsilon / mu)
-    return math.exp(left) - math.exp(epsilon + right)
+    # exp(ε) Φ(−b) = exp(−a² / 2) erfcx(b / √2) / 2, as ε = (b² − a²) / 2: nothing in it overflows.
+    a, b = mu / 2 - epsilon / mu, mu / 2 + epsilon / mu
+    return float(special.ndtr(a) - math.exp(-a * a / 2) * special.erfcx(b / math.sqrt(2)) / 2)

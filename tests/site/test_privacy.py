@@ -113,3 +113,13 @@ def test_only_what_was_sent_costs_privacy(toy: Callable[..., Federation]) -> Non
             sent[client] += 1
         assert result.ledger.sent.tolist() == list(sent.values())
     assert 0 < min(sent.values()) < max(sent.values()) < 6
+
+
+@pytest.mark.parametrize("noise", [1e-12, 1e-6, 1e-3])
+def test_epsilon_of_next_to_no_noise_is_a_number(noise: float) -> None:
+    """μ²/2 within the slack of concentrated differential privacy; it overflowed."""
+    privacy = PrivacyConfig(clip=1.0, noise_multiplier=noise)
+    mu = 2 * math.sqrt(5) / noise
+    found = epsilon(privacy, 5)
+    assert math.isfinite(found)
+    assert mu**2 / 2 - 10 * mu < found < mu**2 / 2 + 10 * mu
