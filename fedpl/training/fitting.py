@@ -3,6 +3,7 @@
 import warnings
 
 import lightning
+from lightning.fabric.plugins.environments import LightningEnvironment
 from torch.utils.data import DataLoader
 
 from fedpl.model.hardware import Hardware
@@ -35,5 +36,14 @@ def fit_once(
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
+            # A cluster's scheduler is not asked: its tasks are not ranks of this training, and its signals
+            # are not the Trainer's to handle.
+            plugins=[LightningEnvironment()],
         )
-        trainer.fit(module, loader)
+        try:
+            trainer.fit(module, loader)
+        except SystemExit as leaving:
+            # Lightning ends the process with code 1 at an interrupt; how it ends is not its to decide.
+            if isinstance(leaving.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
