@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
@@ -47,6 +48,10 @@ class _Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         text = " ".join(str(message).split())
         raise _Refused(text + _suggestion(text, self))
+
+
+class Ended(BaseException):
+    """The process was asked to end (SIGTERM). No `Exception`: nothing on the way takes it for an error."""
 
 
 class _Options(argparse.ArgumentParser):
@@ -198,15 +203,27 @@ def split_options(
 
 
 def run_main(main: Callable[[], int]) -> NoReturn:
-    """Run an entry point: mistakes of the user's end in one line, an interrupt without a traceback."""
+    """Run an entry point: a mistake ends in one line, an interruption in one line with the way on."""
+    signal.signal(signal.SIGTERM, _end)
     try:
         code = main()
     except UserError as error:
         fail(str(error))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        _say_interrupted("interrupted", interrupt)
         code = 130
+    except Ended as ended:
+        _say_interrupted("ended by SIGTERM", ended)
+        code = 143
     raise SystemExit(code)
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    raise Ended
+
+
+def _say_interrupted(what: str, cause: BaseException) -> None:
+    print("; ".join([what, *getattr(cause, "__notes__", [])]), file=sys.stderr)
 
 
 def _suggestion(message: str, parser: ArgumentParser) -> str:

@@ -1,5 +1,6 @@
 """Files that are either whole or absent, and that are known to be whole when they are read."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -33,6 +34,23 @@ def writing(path: Path) -> Iterator[None]:
             f"cannot write {path}: {reason}; what was written before is intact: mend this and go on with "
             f"--resume"
         ) from error
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other processes from working on the same folder; the lock goes with the process.
+
+    Raises:
+        UserError: If one does.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UserError(f"another process is working on {folder}; let it finish, or end it first") from None
+    finally:
+        os.close(handle)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -54,7 +54,7 @@ def cluster_order(similarity: Float[np.ndarray, "clients clients"]) -> list[int]
     """An order of the clients in which similar ones are neighbours (average linkage on 1 − s)."""
     if len(similarity) < 3:
         return list(range(len(similarity)))
-    distance = 1 - (similarity + similarity.T) / 2
+    distance = np.maximum(1 - (similarity + similarity.T) / 2, 0)  # inner products may be above 1
     np.fill_diagonal(distance, 0)
     condensed = spatial.squareform(np.nan_to_num(distance, nan=1.0), checks=False)
     return hierarchy.leaves_list(

@@ -18,7 +18,7 @@ from fedpl.runs.folder import RunFolder
 from fedpl.runs.standing import Standing
 from fedpl.runs.summary import run_summary
 from fedpl.tracking.progress import closing_table
-from fedpl.tracking.tracker import Tracker
+from fedpl.tracking.tracker import Tracker, beside
 
 if TYPE_CHECKING:
     from fedpl.pictures import plots
@@ -70,7 +70,7 @@ def close(
     for tracker in trackers:
         tracker.finish(summary)
     if config.tracking.plots:
-        with writing(folder.path / "plots"):
+        with beside("the pictures"), writing(folder.path / "plots"):
             plots.draw_run(folder.path)
     console.print(closing_table(summary))
     places = {"run directory": "", "adapters": "adapters"}

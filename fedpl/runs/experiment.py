@@ -48,7 +48,7 @@ def run(
     executor, hostile = prepared or prepare(config)
     census = executor.join()
     folder = RunFolder.create(config) if resume is None else RunFolder(resume)
-    with Display(console, config.tracking.progress) as display:
+    with folder.mine(), Display(console, config.tracking.progress) as display:
         main, *baselines = _standings(config, executor, census, hostile, folder, clock, display)
         done = main.rounds_done
         folder.go_on(config, done)
@@ -65,7 +65,7 @@ def run(
             display.begin(name, config.rounds, asked, baseline.rounds_done)
             others[name] = baseline.finish(partial(_show, name, config, census, display))
             baseline.folder.checkpoints.prune(1)
-    close(config, census, hostile, found, others, folder, clock(), trackers, console)
+        close(config, census, hostile, found, others, folder, clock(), trackers, console)
     return folder.path
 
 

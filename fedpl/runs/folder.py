@@ -4,13 +4,15 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from fedpl.config import Config
 from fedpl.errors import UserError
-from fedpl.files import quoted, write_atomically, writing
+from fedpl.files import held, quoted, write_atomically, writing
 from fedpl.records.results import MethodResult
 from fedpl.records.rounds import RoundRecord, read_rounds
 from fedpl.rounds.checkpoints import Checkpoints
@@ -85,6 +87,22 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"run_dir: cannot make {path}: {error.strerror}") from error
         return cls(path)
+
+    @contextmanager
+    def mine(self) -> Iterator[None]:
+        """Within it no other process works on the run, and an interruption says how to go on.
+
+        Raises:
+            UserError: If another process does.
+        """
+        with held(self.path):
+            try:
+                yield
+            except Exception:
+                raise
+            except BaseException as interruption:
+                interruption.add_note(f"go on with: python -m fedpl.fit --resume {self.path}")
+                raise
 
     def adapter(self, client: str, kind: str = "adapters") -> Path:
         """Where a client's adapter lies; the id is quoted so that it cannot lead elsewhere.

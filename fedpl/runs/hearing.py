@@ -20,7 +20,7 @@ from fedpl.settings import plain
 from fedpl.site.privacy import epsilon
 from fedpl.tracking.matrices import Matrices
 from fedpl.tracking.progress import Display
-from fedpl.tracking.tracker import JsonLines, Tracker
+from fedpl.tracking.tracker import Beside, JsonLines, Tracker
 from fedpl.tracking.vectors import store_vectors
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ def opening(config: Config, census: Census, folder: Path, done: int | None) -> I
     other = differences(config.method)
     if other:
         yield f"fedpl: other than the method '{config.name}' that ships: {', '.join(other)}"
-    if done is not None:
-        yield f"fedpl: {folder} goes on after round {done}"
+    yield f"fedpl: {folder}" + (" is the run directory" if done is None else f" goes on after round {done}")
 
 
 def trackers_of(config: Config, folder: RunFolder, census: Census) -> list[Tracker]:
@@ -52,7 +51,8 @@ def trackers_of(config: Config, folder: RunFolder, census: Census) -> list[Track
     trackers: list[Tracker] = [JsonLines(folder.metrics), Matrices(folder.sub("matrices"))]
     if wandb.choose_mode(config.tracking.wandb) != "disabled":
         id, settings = folder.wandb_id(), plain(replace(config, run_dir=None))
-        trackers.append(wandb.WandbTracker(config.tracking.wandb, folder.path, settings, census.clients, id))
+        tracker = wandb.WandbTracker(config.tracking.wandb, folder.path, settings, census.clients, id)
+        trackers.append(Beside("Weights & Biases", tracker))
     return trackers
 
 

@@ -1,13 +1,11 @@
 """Runs a sweep's trials to their number, one after another or several at once, and survives being killed."""
 
-import fcntl
 import multiprocessing
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +14,6 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from fedpl.deferred import deferred
-from fedpl.errors import UserError
 from fedpl.sweep import study as search
 from fedpl.sweep.check import Trials
 from fedpl.sweep.outcome import Outcome
@@ -53,21 +50,6 @@ class Task(NamedTuple):
 
 
 Runner = Callable[[Task, optuna.Study], Outcome]
-
-
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Keep other processes from working on the same sweep; the lock goes with the process.
-
-    Raises:
-        UserError: If one does.
-    """
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"--out: another process is working on {folder}") from None
-        yield
 
 
 def tasks(

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from fedpl.config import with_changes
+from fedpl.files import held
 from fedpl.sweep import drive
 from fedpl.sweep.check import Trials, spelled
 from fedpl.sweep.outcome import Outcome
@@ -56,7 +57,7 @@ def run_sweep(
     def best_yaml(values: dict[str, Any]) -> str:
         return with_changes(settings.alone, spelled(values)).to_yaml()
 
-    with drive.exclusive(out):
+    with held(out):
         study = open_study(out, sweep, plan)
         if begun(study):
             console.print(f"{out}: going on, {begun(study)} trials were begun before", highlight=False)

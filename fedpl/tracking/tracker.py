@@ -1,7 +1,10 @@
 """Where a run's records go. The loop talks to this protocol only."""
 
 import json
+import logging
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -9,6 +12,8 @@ from fedpl.files import writing
 from fedpl.records.results import RunSummary
 from fedpl.records.rounds import RoundRecord
 from fedpl.rounds.loop import RoundResult
+
+_log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -22,6 +27,45 @@ class Tracker(Protocol):
     def finish(self, summary: RunSummary) -> None:
         """Take the summary and close."""
         ...
+
+
+@contextmanager
+def beside(what: str) -> Iterator[None]:
+    """What goes on beside a run: no error of it ends the run, each is named with its traceback.
+
+    Args:
+        what: What it is, for the message.
+    """
+    try:
+        yield
+    except Exception:
+        _log.warning("%s failed; the run goes on without", what, exc_info=True)
+
+
+class Beside:
+    """A tracker that cannot end the run: after its first error it is asked no more.
+
+    Args:
+        what: What it is, for the message.
+        tracker: The tracker.
+    """
+
+    def __init__(self, what: str, tracker: Tracker) -> None:
+        self.what = what
+        self._tracker: Tracker | None = tracker
+
+    def round(self, record: RoundRecord, result: RoundResult) -> None:
+        self._try(lambda tracker: tracker.round(record, result))
+
+    def finish(self, summary: RunSummary) -> None:
+        self._try(lambda tracker: tracker.finish(summary))
+
+    def _try(self, call: Callable[[Tracker], None]) -> None:
+        tracker, self._tracker = self._tracker, None
+        if tracker is not None:
+            with beside(self.what):
+                call(tracker)
+                self._tracker = tracker
 
 
 class JsonLines:

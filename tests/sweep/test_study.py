@@ -10,6 +10,7 @@ optuna = pytest.importorskip("optuna")
 
 from fedpl.config import Config  # noqa: E402
 from fedpl.errors import UserError  # noqa: E402
+from fedpl.files import held  # noqa: E402
 from fedpl.sweep import drive  # noqa: E402
 from fedpl.sweep.check import Trials  # noqa: E402
 from fedpl.sweep.outcome import Outcome  # noqa: E402
@@ -187,10 +188,10 @@ def test_a_directory_of_another_sweep(tmp_path: Path) -> None:
 
 def test_two_processes_do_not_share_a_sweep(tmp_path: Path) -> None:
     with (
-        drive.exclusive(tmp_path),
+        held(tmp_path),
         pytest.raises(UserError, match="another process"),
-        drive.exclusive(tmp_path),
+        held(tmp_path),
     ):
         pass
-    with drive.exclusive(tmp_path):
+    with held(tmp_path):
         pass
