@@ -96,15 +96,24 @@ def test_no_known_exception_is_stale() -> None:
     assert against() >= KNOWN
 
 
-def test_no_circles_when_files_are_imported() -> None:
+# Circles by annotation alone, each with its reason.
+ANNOTATED = {
+    ("fedpl.server.step", "fedpl.server.aggregator"),  # the rule whose step it is
+}
+
+
+def test_no_circles() -> None:
+    """Neither when files are imported, nor later, nor for annotations."""
     known = modules()
-    edges = {name: set(imports(path, known, depth=1)) for name, path in known.items()}
+    edges = {name: set(imports(path, known)) - {name} for name, path in known.items() if name != "fedpl"}
+    for name, other in ANNOTATED:
+        edges[name].remove(other)
     done: set[str] = set()
 
     def visit(name: str, way: tuple[str, ...]) -> None:
         assert name not in way, " → ".join((*way, name))
         if name not in done:
-            for other in edges[name]:
+            for other in edges.get(name, ()):
                 visit(other, (*way, name))
             done.add(name)
 

@@ -2,41 +2,19 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from fedpl.deferred import deferred
-from fedpl.records.layout import AdapterLayout, Entry
 
 if TYPE_CHECKING:
     import jax
 
     from fedpl.server import products
+    from fedpl.server.round import Round
 else:
     jax, products = map(deferred, ("jax", "fedpl.server.products"))
-
-
-class Round(NamedTuple):
-    """What there is to combine.
-
-    Attributes:
-        personal: θ̄ᵢ before the round.
-        vectors: τᵢ.
-        weights: pᵢₖ of every group; zero rows and columns for the absent.
-        groups: The tensors of every group.
-        mask: Whose task vectors count.
-        layout: All tensors.
-        reference: θ₀.
-    """
-
-    personal: "Float[jax.Array, 'clients params']"
-    vectors: "Float[jax.Array, 'clients params']"
-    weights: "Float[jax.Array, 'groups clients clients']"
-    groups: tuple[tuple[Entry, ...], ...]
-    mask: "Bool[jax.Array, 'clients']"
-    layout: AdapterLayout
-    reference: "Float[jax.Array, 'params']"
 
 
 Steps: TypeAlias = "tuple[Float[jax.Array, 'clients params'], Float[jax.Array, 'weights'] | None]"
@@ -49,7 +27,7 @@ class Combine(ABC):
     """Whether a part of the result goes into the frozen weights, the same for all clients."""
 
     @abstractmethod
-    def __call__(self, round: Round) -> Steps:
+    def __call__(self, round: "Round") -> Steps:
         """Steps, zero in columns of no group, and what is added to the residual; None: nothing."""
 
 
@@ -67,7 +45,7 @@ class FactorWise(Combine):
     mixes: Literal["updates", "models"] = "updates"
     match_norm: bool = False
 
-    def __call__(self, round: Round) -> Steps:
+    def __call__(self, round: "Round") -> Steps:
         step = products.mix_models(round) if self.mixes == "models" else products.mix_groups(round)
         return (products.scale_to_own(round, step) if self.match_norm else step), None
 
@@ -87,7 +65,7 @@ class ProductSpace(Combine):
     mixes: Literal["updates", "models"] = "updates"
     balance: bool = True
 
-    def __call__(self, round: Round) -> Steps:
+    def __call__(self, round: "Round") -> Steps:
         return products.mix_products(round, models=self.mixes == "models", balance=self.balance), None
 
 
@@ -98,7 +76,7 @@ class Residual(Combine):
 
     shifts_base: ClassVar[bool] = True
 
-    def __call__(self, round: Round) -> Steps:
+    def __call__(self, round: "Round") -> Steps:
         step = products.mix_models(round)
         return step, products.mean_product(round) - products.own_product(round.personal + step, round.layout)
 
@@ -110,5 +88,5 @@ class Stacking(Combine):
 
     shifts_base: ClassVar[bool] = True
 
-    def __call__(self, round: Round) -> Steps:
+    def __call__(self, round: "Round") -> Steps:
         return products.fresh_factors(round, products.mix_models(round)), products.mean_product(round)

@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from fedpl.records.layout import AdapterLayout, Entry, merge_ranges
-from fedpl.server.combine import Round
+from fedpl.server.round import Round
 
 _TINY = 1e-30
 

@@ -7,13 +7,14 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from fedpl.records.layout import AdapterLayout
-from fedpl.server.combine import FactorWise, Round
+from fedpl.server.combine import FactorWise
 from fedpl.server.evidence import Evidence, View, averaged, compared_vectors, shared_groups
 from fedpl.server.products import columns, mix_groups, moved
+from fedpl.server.round import Round
 from fedpl.server.state import Aggregation, ServerState, TaskVectors
 from fedpl.server.weighting import Memory
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the rule whose step it is: its settings, read as a value
     from fedpl.server.aggregator import Aggregator
 
 

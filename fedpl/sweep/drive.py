@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -18,35 +18,13 @@ from fedpl.sweep import study as search
 from fedpl.sweep.check import Trials
 from fedpl.sweep.outcome import Outcome
 from fedpl.sweep.plan import Sweep
+from fedpl.sweep.task import Task
 
 if TYPE_CHECKING:
     from fedpl.runs import prepared
     from fedpl.sweep import trial
 else:
     prepared, trial = map(deferred, ("fedpl.runs.prepared", "fedpl.sweep.trial"))
-
-
-class Task(NamedTuple):
-    """A trial as it is handed to whoever runs it.
-
-    Attributes:
-        sweep: The sweep.
-        folder: The sweep's directory.
-        number: The trial's number, from 0.
-        values: What it sets.
-        trials: What all trials share.
-    """
-
-    sweep: Sweep
-    folder: Path
-    number: int
-    values: dict[str, Any]
-    trials: Trials
-
-    @property
-    def run_dir(self) -> Path:
-        """The trial's run directory."""
-        return self.folder / "trials" / f"trial-{self.number:04d}"
 
 
 Runner = Callable[[Task, optuna.Study], Outcome]

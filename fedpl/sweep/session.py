@@ -14,6 +14,7 @@ from fedpl.sweep.plan import Sweep
 from fedpl.sweep.replayed import ReplayRunner
 from fedpl.sweep.report import short, write_report
 from fedpl.sweep.study import begun, open_study
+from fedpl.sweep.task import Task
 
 
 def run_sweep(
@@ -51,7 +52,7 @@ def run_sweep(
         "replay": None if replay is None else str(replay),
     }
 
-    def done(task: drive.Task, outcome: Outcome) -> None:
+    def done(task: Task, outcome: Outcome) -> None:
         console.print(trial_line(task, outcome, trials), highlight=False, soft_wrap=True, markup=False)
 
     def best_yaml(values: dict[str, Any]) -> str:
@@ -71,7 +72,7 @@ def run_sweep(
         write_report(study, sweep, out, best_yaml, console)
 
 
-def trial_line(task: drive.Task, outcome: Outcome, trials: int) -> str:
+def trial_line(task: Task, outcome: Outcome, trials: int) -> str:
     """A finished trial in one line."""
     values = ", ".join(f"{name} {short(value)}" for name, value in task.values.items())
     end = f"cut short after round {outcome.rounds}" if outcome.state == "pruned" else outcome.state

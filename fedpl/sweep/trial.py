@@ -4,7 +4,6 @@ import shutil
 import sys
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -16,9 +15,7 @@ from fedpl.rounds.loop import RoundResult
 from fedpl.runs.experiment import run
 from fedpl.runs.prepared import Workshop
 from fedpl.sweep.outcome import Judge, Outcome
-
-if TYPE_CHECKING:
-    from fedpl.sweep.drive import Task
+from fedpl.sweep.task import Task
 
 
 class Cut(Exception):
@@ -56,7 +53,7 @@ class Watcher:
         """The run's own records say the rest."""
 
 
-def run_trial(task: "Task", judge: Judge, workshop: Workshop) -> Outcome:
+def run_trial(task: Task, judge: Judge, workshop: Workshop) -> Outcome:
     """Run a trial in this process; what an interrupted attempt left of it is removed.
 
     Settings that do not fit together, found only now because they were drawn, make a failed trial; anything
