@@ -19,8 +19,9 @@ from fedpl.data import Source
 from fedpl.errors import UserError
 from fedpl.objectives import Objective
 from fedpl.presets import file, preset, read_yaml
-from fedpl.server import Similarity, Weighting
-from fedpl.settings import Tree, plain
+from fedpl.server import Combine, Receive, Similarity, Weighting
+from fedpl.settings import Tree, class_path, plain, subclasses
+from fedpl.tasks import Task
 
 # How jsonargparse words a key, an option of a class or a class that does not exist.
 _UNKNOWN = (
@@ -227,24 +228,58 @@ def _say_interrupted(what: str, cause: BaseException) -> None:
 
 
 def _suggestion(message: str, parser: ArgumentParser) -> str:
-    """Name the unknown key of a message and the valid ones nearest to it, else nothing."""
-    for pattern in _UNKNOWN:
-        match = re.search(pattern, message)
-        if match:
-            break
-    else:
+    """Where the unknown key of a message belongs, or the valid one nearest to it, whole; else nothing."""
+    match = next((found for pattern in _UNKNOWN if (found := re.search(pattern, message))), None)
+    if match is None:
         return ""
     wrong = ".".join(match.groups())
-    near = get_close_matches(wrong, _known(parser), n=1, cutoff=0.6)
+    last = wrong.rpartition(".")[2]
+    known = _known(parser)
+    owners = [(key, cls) for key, cls in _plugins() if last in cls.__dataclass_fields__]
+    placed = [one for one in owners if wrong.startswith(f"{one[0]}.")]
+    same = [key for key in known if _last(key) == _OTHER_WORDS.get(last, last) and key != wrong]
+    if placed or (owners and not set(same) & set(_keys(parser))):
+        key, cls = (placed or owners)[0]
+        return f"; {key}.{last} is an option of {class_path(cls)}: choose that by --{key} {class_path(cls)}"
     # A key is more often misspelt in its last part than put in the wrong place.
-    near = near or get_close_matches(wrong.rsplit(".")[-1], _known(parser), n=1, cutoff=0.6)
+    near = same or get_close_matches(wrong, known, n=1, cutoff=0.75)
+    near = near or [
+        key
+        for part in get_close_matches(last, map(_last, known), n=1, cutoff=0.8)
+        for key in known
+        if _last(key) == part
+    ]
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
+# What others call the same.
+_OTHER_WORDS = {"learning_rate": "lr", "num_rounds": "rounds", "num_epochs": "epochs", "rank": "r"}
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _plugins() -> list[tuple[str, Any]]:
+    """Every class that can be chosen, with the key where it is."""
+    bases: dict[str, type] = {
+        "data": Source,
+        "task": Task,
+        "client.objective": Objective,
+        "aggregator.similarity": Similarity,
+        "aggregator.weighting": Weighting,
+        "aggregator.combine": Combine,
+        "aggregator.receive": Receive,
+    }
+    return [(key, cls) for key, base in bases.items() for cls in subclasses(base) if is_dataclass(cls)]
+
+
+def _keys(parser: ArgumentParser) -> list[str]:
+    """Dotted keys that need no other class than the defaults."""
+    return [action.dest for action in parser._actions if action.dest not in ("help", "print_config")]
+
+
 def _known(parser: ArgumentParser) -> list[str]:
-    """Dotted keys, the settings of every pluggable class, and the names of these classes."""
-    keys = [action.dest for action in parser._actions if action.dest not in ("help", "print_config")]
-    plugins = [cls for base in (Source, Objective, Similarity, Weighting) for cls in base.__subclasses__()]
-    names = [name for cls in plugins for name in getattr(cls, "__dataclass_fields__", {})]
-    paths = [f"{cls.__module__.rsplit('.', 1)[0]}.{cls.__name__}" for cls in plugins]
-    return [*keys, *names, *paths, *(cls.__name__ for cls in plugins)]
+    """Dotted keys, those of every pluggable class's settings, and the names of these classes."""
+    options = [f"{key}.{name}" for key, cls in _plugins() for name in cls.__dataclass_fields__]
+    return [*_keys(parser), *options, *(class_path(cls) for _, cls in _plugins())]

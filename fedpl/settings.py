@@ -184,7 +184,7 @@ def find_class(kind: type, path: str, at: str) -> type:
         UserError: If there is none of this kind, with the nearest that there is.
     """
     module, _, name = path.rpartition(".")
-    found = {cls.__name__: cls for cls in _subclasses(kind)}.get(path)
+    found = {cls.__name__: cls for cls in subclasses(kind)}.get(path)
     if module:
         try:
             found = getattr(import_module(module), name, None)
@@ -213,16 +213,17 @@ def _filled(kind: type, value: Any, at: str) -> Any:
     return kind(**{key: _build(hints[key], item, f"{prefix}{key}") for key, item in value.items()})
 
 
-def _subclasses(kind: type) -> Iterator[type]:
+def subclasses(kind: type) -> Iterator[type]:
+    """All classes below one, however deep."""
     cls: type
     for cls in kind.__subclasses__():
         yield cls
-        yield from _subclasses(cls)
+        yield from subclasses(cls)
 
 
 def _names(kind: type) -> list[str]:
     """What can be chosen, by the names by which it is imported."""
-    return [class_path(cls) for cls in _subclasses(kind) if not inspect.isabstract(cls)]
+    return [class_path(cls) for cls in subclasses(kind) if not inspect.isabstract(cls)]
 
 
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", NoneType: "null"}

@@ -67,7 +67,11 @@ def test_plugins_by_class_path_with_dotted_settings() -> None:
         ("--roundz=3", "roundz", "rounds"),
         ("--client.lrr=1", "client.lrr", "client.lr"),
         ("--aggregator.weighting.flor=1", "flor", "floor"),
-        ("--aggregator.weighting=fedpl.server.FedBib", "FedBib", "FedBip"),
+        ("--aggregator.weighting=fedpl.server.FedBib", "FedBib", "fedpl.server.FedBip"),
+        ("--aggregator.combine=fedpl.server.FactorWize", "FactorWize", "fedpl.server.FactorWise"),
+        ("--aggregator.weighting=fedpl.server.Cluster", "Cluster", "fedpl.server.Clusters"),
+        ("--lr=1", "lr", "client.lr"),
+        ("--client.learning_rate=1", "client.learning_rate", "client.lr"),
     ],
 )
 def test_a_misspelt_key_is_named_with_the_nearest(
@@ -77,6 +81,24 @@ def test_a_misspelt_key_is_named_with_the_nearest(
     assert message.count("\n") == 1
     assert named in message
     assert f"did you mean '{suggested}" in message or f".{suggested}'" in message
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("--data.paths=[x.csv]", "data.paths is an option of fedpl.data.TextFiles: choose that by --data"),
+        ("--aggregator.weighting.max_clusters=3", "an option of fedpl.server.Clusters: choose that by"),
+        ("--aggregator.receive.models=3", "aggregator.receive.models is an option of fedpl.server.BestOf"),
+    ],
+)
+def test_an_option_of_another_class_names_the_class(
+    argument: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in refused(capsys, argument)
+
+
+def test_what_is_like_nothing_gets_no_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean" not in refused(capsys, "--version")
 
 
 def test_a_misspelt_key_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
