@@ -42,17 +42,25 @@ def beside(what: str) -> Iterator[None]:
         _log.warning("%s failed; the run goes on without", what, exc_info=True)
 
 
+class Closing(Tracker, Protocol):
+    """A tracker that holds something open."""
+
+    def close(self) -> None:
+        """Let go of it, as of something that failed."""
+        ...
+
+
 class Beside:
-    """A tracker that cannot end the run: after its first error it is asked no more.
+    """A tracker that cannot end the run: after its first error it is closed and asked no more.
 
     Args:
         what: What it is, for the message.
         tracker: The tracker.
     """
 
-    def __init__(self, what: str, tracker: Tracker) -> None:
+    def __init__(self, what: str, tracker: Closing) -> None:
         self.what = what
-        self._tracker: Tracker | None = tracker
+        self._tracker: Closing | None = tracker
 
     def round(self, record: RoundRecord, result: RoundResult) -> None:
         self._try(lambda tracker: tracker.round(record, result))
@@ -62,10 +70,14 @@ class Beside:
 
     def _try(self, call: Callable[[Tracker], None]) -> None:
         tracker, self._tracker = self._tracker, None
-        if tracker is not None:
-            with beside(self.what):
-                call(tracker)
-                self._tracker = tracker
+        if tracker is None:
+            return
+        with beside(self.what):
+            call(tracker)
+            self._tracker = tracker
+            return
+        with beside(f"closing {self.what}"):
+            tracker.close()
 
 
 class JsonLines:

@@ -133,6 +133,10 @@ class WandbTracker:
         self.run.summary.update(flat({"test": encode(summary.test), "total_seconds": summary.seconds.total}))
         self.run.finish()
 
+    def close(self) -> None:
+        """End the run as failed: what comes next in this process must not go on in it."""
+        self.run.finish(exit_code=1)
+
 
 def _image(similarity: Any, clients: tuple[str, ...], title: str) -> Any:
     buffer = BytesIO()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import wandb
 from rich.console import Console
 
 from fedpl.api import Run
@@ -61,6 +62,7 @@ def test_a_tracker_that_fails_is_named_once(
     folder = run(with_changes(config, {"tracking.plots": False}), Console(quiet=True))
     assert Run.open(folder).finished
     assert len(asked) == 1
+    assert wandb.run is None, "the next run in this process would go on in it"
     assert caplog.text.count("Weights & Biases failed; the run goes on without") == 1
 
 
