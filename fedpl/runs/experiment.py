@@ -48,23 +48,24 @@ def run(
     executor, hostile = prepared or prepare(config)
     census = executor.join()
     folder = RunFolder.create(config) if resume is None else RunFolder(resume)
-    with folder.mine(), Display(console, config.tracking.progress) as display:
-        main, *baselines = _standings(config, executor, census, hostile, folder, clock, display)
-        done = main.rounds_done
-        folder.go_on(config, done)
-        trackers = [*trackers_of(config, folder, census), *watchers]
-        for line in opening(config, census, folder.path, None if resume is None else done):
-            display.line(line)
-        asked = share_of(census.clients, config.participation)
-        display.begin(config.name, config.rounds, asked, done)
-        found = main.finish(record_rounds(config, census, folder, trackers, display))
-        deliver(main, folder)
-        others = {}
-        for baseline in baselines:
-            name = baseline.federation.method.name
-            display.begin(name, config.rounds, asked, baseline.rounds_done)
-            others[name] = baseline.finish(partial(_show, name, config, census, display))
-            baseline.folder.checkpoints.prune(1)
+    with folder.mine():
+        with Display(console, config.tracking.progress) as display:
+            main, *baselines = _standings(config, executor, census, hostile, folder, clock, display)
+            done = main.rounds_done
+            folder.go_on(config, done)
+            trackers = [*trackers_of(config, folder, census), *watchers]
+            for line in opening(config, census, folder.path, None if resume is None else done):
+                display.line(line)
+            asked = share_of(census.clients, config.participation)
+            display.begin(config.name, config.rounds, asked, done)
+            found = main.finish(record_rounds(config, census, folder, trackers, display))
+            deliver(main, folder)
+            others = {}
+            for baseline in baselines:
+                name = baseline.federation.method.name
+                display.begin(name, config.rounds, asked, baseline.rounds_done)
+                others[name] = baseline.finish(partial(_show, name, config, census, display))
+                baseline.folder.checkpoints.prune(1)
         close(config, census, hostile, found, others, folder, clock(), trackers, console)
     return folder.path
 

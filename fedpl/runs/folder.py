@@ -98,10 +98,9 @@ class RunFolder:
         with held(self.path):
             try:
                 yield
-            except Exception:
-                raise
-            except BaseException as interruption:
-                interruption.add_note(f"go on with: python -m fedpl.fit --resume {self.path}")
+            except BaseException as cause:
+                if not isinstance(cause, Exception):  # an interruption
+                    cause.add_note(f"go on with: python -m fedpl.fit --resume {self.path}")
                 raise
 
     def adapter(self, client: str, kind: str = "adapters") -> Path:

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 
 from fedpl.deferred import deferred
 from fedpl.server.similarity import Distance, Similarity
-from fedpl.server.weighting import FedBip, Memory, Weighting
+from fedpl.server.weighting import Around, FedBip, Memory, Weighting
 
 if TYPE_CHECKING:
     import jax
@@ -20,7 +20,7 @@ else:
 
 
 @dataclass(frozen=True)
-class Trimmed(Weighting):
+class Trimmed(Around):
     """Another rule's weights, from rows whose most and least similar others count as orthogonal.
 
     Attackers that oppose a client and those that copy it lie at the ends of its row.
@@ -32,18 +32,6 @@ class Trimmed(Weighting):
 
     inner: Weighting = FedBip(negatives="clip")
     share: float = 0.1
-
-    @property
-    def signed(self) -> bool:
-        return self.inner.signed
-
-    @property
-    def wants(self) -> tuple[type[Similarity], ...]:
-        return self.inner.wants
-
-    @property
-    def by_choice(self) -> bool:
-        return self.inner.by_choice
 
     def __call__(
         self,

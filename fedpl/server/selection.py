@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 
 from fedpl.deferred import deferred
 from fedpl.server.similarity import Likeness, Similarity
-from fedpl.server.weighting import FedBip, Memory, Weighting
+from fedpl.server.weighting import Around, FedBip, Memory, Weighting
 
 if TYPE_CHECKING:
     import jax
@@ -110,7 +110,7 @@ class Threshold(Weighting):
 
 
 @dataclass(frozen=True)
-class FixedSelf(Weighting):
+class FixedSelf(Around):
     """Another rule's weights with the client's own share fixed.
 
     Attributes:
@@ -120,18 +120,6 @@ class FixedSelf(Weighting):
 
     inner: Weighting = FedBip(negatives="clip")
     self_weight: float = 0.3
-
-    @property
-    def signed(self) -> bool:
-        return self.inner.signed
-
-    @property
-    def wants(self) -> tuple[type[Similarity], ...]:
-        return self.inner.wants
-
-    @property
-    def by_choice(self) -> bool:
-        return self.inner.by_choice
 
     def __call__(
         self,
@@ -153,7 +141,7 @@ class FixedSelf(Weighting):
 
 
 @dataclass(frozen=True)
-class Blend(Weighting):
+class Blend(Around):
     """(1 − strength) times another rule's weights, and the rest in proportion to training examples.
 
     Attributes:
@@ -163,18 +151,6 @@ class Blend(Weighting):
 
     inner: Weighting = FedBip()
     strength: float = 0.5
-
-    @property
-    def signed(self) -> bool:
-        return self.inner.signed
-
-    @property
-    def wants(self) -> tuple[type[Similarity], ...]:
-        return self.inner.wants
-
-    @property
-    def by_choice(self) -> bool:
-        return self.inner.by_choice
 
     def __call__(
         self,

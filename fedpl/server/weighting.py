@@ -72,6 +72,28 @@ class Weighting(ABC):
         return ()
 
 
+class Around(Weighting):
+    """A weighting that changes what another one gives: it takes and needs what that one does.
+
+    Attributes:
+        inner: The other one.
+    """
+
+    inner: Weighting
+
+    @property
+    def signed(self) -> bool:
+        return self.inner.signed
+
+    @property
+    def wants(self) -> tuple[type[Similarity], ...]:
+        return self.inner.wants
+
+    @property
+    def by_choice(self) -> bool:
+        return self.inner.by_choice
+
+
 @dataclass(frozen=True)
 class FedBip(Weighting):
     """p_ik = s_ik / Σ_j s_ij, the weights of FedBip (arXiv 2509.12697, server level), with its gaps closed.
