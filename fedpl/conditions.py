@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Attack = Literal["sign_flip", "scale", "gaussian", "label_flip", "mimic"]
+Attack = Literal["sign_flip", "scale", "gaussian", "label_flip", "mimic", "align", "collude"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ class FaultsConfig:
         hostile: Share of all clients that attack in every round, the same ones throughout.
         attack: What they do to their task vector τ before it is sent. sign_flip: −strength · τ; scale:
             strength · τ; gaussian: noise of strength times the length of τ; label_flip: nothing, they train
-            on labels moved on by one class; mimic: all send the τ of one honest client.
+            on labels moved on by one class; mimic: all send the τ of one honest client; align: all send a
+            vector of its length, times strength, that is halfway between its τ and the opposite of the honest
+            clients' mean; collude: all send −strength times that mean.
         strength: Factor of the attack.
     """
 

@@ -69,6 +69,7 @@ class RoundRecord(Record):
         bytes_down: Traffic from the server to all clients.
         seconds: Where the time went.
         rejected: Why task vectors were not used, by client.
+        noticed: What is odd about those that were used, by client: copies, and lengths that were cut.
         epsilon: ε of differential privacy after the round, where there is any.
         validation: Scores on the validation split, where they were due.
         test: Scores on the test split; in the last round.
@@ -86,6 +87,7 @@ class RoundRecord(Record):
     bytes_down: int
     seconds: Seconds
     rejected: Mapping[str, str]
+    noticed: Mapping[str, str] | None = optional()
     epsilon: float | None = optional()
     validation: SplitScores | None = optional()
     test: SplitScores | None = optional()

@@ -17,7 +17,7 @@ from fedpl.rounds.checkpoints import Ledger
 from fedpl.rounds.federation import Federation
 from fedpl.rounds.gathering import NEVER, Gathering
 from fedpl.rounds.journal import Journal
-from fedpl.rounds.vetting import vet
+from fedpl.rounds.vetting import alike, vet
 from fedpl.server.state import ServerState
 
 _log = logging.getLogger(__name__)
@@ -45,12 +45,14 @@ class Answers(NamedTuple):
         all: All reports.
         rejected: Why task vectors are not used, by client.
         silent: Who never answered.
+        noticed: What is odd about task vectors that are used, by client.
     """
 
     used: Mapping[str, Report]
     all: Sequence[Report]
     rejected: Mapping[str, str]
     silent: frozenset[str]
+    noticed: Mapping[str, str]
 
 
 def freeze(executor: Executor, state: ServerState) -> str:
@@ -112,7 +114,33 @@ def gather(
             f"round {round}: {len(used)} task vectors can be used, participation.min_clients asks for "
             f"{needed} ({reasons}); the state after round {round - 1} is intact"
         )
-    return Answers(used, reports, rejected, silent)
+    return Answers(used, reports, rejected, silent, alike(tuple(used.values())))
+
+
+def odd(
+    federation: Federation, round: int, answers: Answers, kept: Float[np.ndarray, "clients"]
+) -> Mapping[str, str]:
+    """What is odd about the task vectors that were used, by client; said in the log.
+
+    Args:
+        federation: The clients.
+        round: Its number.
+        answers: What came of the round's work.
+        kept: By which factor the server shortened each task vector.
+    """
+    cut = {
+        client: f"its task vector was cut to {share:.2g} of its length (aggregator.norm_bound)"
+        for client, share in zip(federation.clients, kept.tolist(), strict=True)
+        if share < 1 and client in answers.used
+    }
+    found = {
+        client: "; ".join(reason[client] for reason in (answers.noticed, cut) if client in reason)
+        for client in answers.used
+        if client in answers.noticed or client in cut
+    }
+    for client, reason in found.items():
+        _log.warning("round %d: '%s' %s", round, client, reason)
+    return found
 
 
 def entered(

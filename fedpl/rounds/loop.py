@@ -14,7 +14,7 @@ from torch import Tensor
 from fedpl.interop import allocate, borrow, lend
 from fedpl.records.messages import Begin, Report, Seconds
 from fedpl.records.scores import Scores
-from fedpl.rounds.asking import Standing, entered, freeze, gather
+from fedpl.rounds.asking import Standing, entered, freeze, gather, odd
 from fedpl.rounds.checkpoints import Checkpoint, Ledger
 from fedpl.rounds.federation import Federation
 from fedpl.rounds.journal import Journal
@@ -42,6 +42,7 @@ class RoundResult:
         bytes_down: Traffic from the server to all clients.
         drawn: How many clients were asked to take part.
         rejected: Why task vectors were not used, by client.
+        noticed: What is odd about those that were used, by client.
         ledger: What the server knows of each client.
         memories: Digests of what each client remembers.
     """
@@ -58,6 +59,7 @@ class RoundResult:
     bytes_down: int
     drawn: int
     rejected: Mapping[str, str]
+    noticed: Mapping[str, str]
     ledger: Ledger
     memories: Mapping[str, str]
 
@@ -149,6 +151,7 @@ def run_rounds(
             bytes_down=len(drawn) * down * BYTES_PER_PARAMETER,
             drawn=len(drawn),
             rejected=answers.rejected,
+            noticed=odd(federation, round, answers, np.asarray(aggregation.kept)),
             ledger=ledger,
             memories=memories,
         )

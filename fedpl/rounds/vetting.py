@@ -1,14 +1,18 @@
-"""Whose task vector of a round can be used. What cannot is put aside, with the reason."""
+"""Whose task vector of a round can be used; what cannot is put aside, with the reason. Copies are named."""
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from fedpl.records.messages import Report
+
+_COPY = 1e-6
+_Sent: TypeAlias = tuple[float, str, Tensor]  # length, client, task vector
 
 
 def vet(reports: Sequence[Report], max_norm: float | None) -> dict[str, str]:
@@ -26,6 +30,41 @@ def vet(reports: Sequence[Report], max_norm: float | None) -> dict[str, str]:
             found[report.client] = "answered late"
     usable = [report for report in reports if report.client not in found]
     return found | _bad_lengths({report.client: _length(report.vector) for report in usable}, max_norm)
+
+
+def alike(reports: Sequence[Report]) -> dict[str, str]:
+    """Clients that sent one and the same task vector, each with another one that did.
+
+    Training by itself does not get there: of equal length and cosine above 1 − 1e-6 are copies, be it of data
+    that came twice or of a vector that was overheard.
+
+    Args:
+        reports: Whose task vectors are used.
+    """
+    found: dict[str, str] = {}
+    by_length = sorted((_length(report.vector), report.client, report.vector) for report in reports)
+    for company in _of_one_length(by_length):
+        rows = torch.stack([vector for _, _, vector in company])
+        size = company[-1][0]
+        # Products are good to about 1e-6 of size²: they name the candidates, differences decide.
+        near = torch.nonzero(torch.triu(rows @ rows.T, 1) > (1 - 1e-4) * size**2).tolist()
+        for one, two in near:
+            away = torch.linalg.vector_norm(rows[one] - rows[two], dtype=torch.float64)
+            if float(away) <= math.sqrt(2 * _COPY) * size:
+                a, b = company[one][1], company[two][1]
+                found.setdefault(a, f"sent the same task vector as '{b}'")
+                found.setdefault(b, f"sent the same task vector as '{a}'")
+    return found
+
+
+def _of_one_length(by_length: Sequence[_Sent]) -> Iterator[Sequence[_Sent]]:
+    """Runs of two and more, in order of their lengths, that have one length; none of length zero."""
+    begin = 0
+    for i in range(1, len(by_length) + 1):
+        if i == len(by_length) or by_length[i][0] > by_length[i - 1][0] * (1 + _COPY):
+            if i - begin > 1 and by_length[begin][0] > 0:
+                yield by_length[begin:i]
+            begin = i
 
 
 def _bad_lengths(lengths: Mapping[str, float], max_norm: float | None) -> dict[str, str]:

@@ -57,6 +57,7 @@ def round_record(
         bytes_down=result.bytes_down,
         seconds=result.seconds,
         rejected=dict(result.rejected),
+        noticed=dict(result.noticed) or None,
         epsilon=epsilon,
         validation=splits.get("validation"),
         test=splits.get("test"),

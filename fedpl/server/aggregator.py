@@ -53,8 +53,8 @@ class Aggregator:
         server_momentum: Momentum of the server's steps.
         stale_discount: Absent clients count with their last task vectors, times this per round of age; 0
             leaves them out.
-        norm_bound: A task vector longer than so many times the median length of its round is cut to that
-            length; null takes it as it is.
+        norm_bound: A task vector longer than so many times the median length of its round (the lower one,
+            of those that are not zero) is cut to that length, and its client named; null takes it as it is.
     """
 
     subject: Subject = Subject()
@@ -69,7 +69,7 @@ class Aggregator:
     server_lr: float = 1.0
     server_momentum: float = 0.0
     stale_discount: float = 0.0
-    norm_bound: float | None = None
+    norm_bound: float | None = 5.0
 
     def problems(self) -> Sequence[str]:
         """What is wrong with the settings, one line each."""

@@ -62,10 +62,12 @@ class Aggregation(NamedTuple):
     Attributes:
         similarity: sᵢₖ between task vectors.
         weights: pᵢₖ, row i for client i.
+        kept: By which factor a task vector was shortened before it was used; 1: not at all.
     """
 
     similarity: Float[Array, "blocks clients clients"]
     weights: Float[Array, "blocks clients clients"]
+    kept: Float[Array, "clients"]
 
 
 def state_tensors(state: ServerState) -> dict[str, np.ndarray]:

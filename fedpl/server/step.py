@@ -27,8 +27,9 @@ def step(
     present = vectors.mask & finite
     age = jnp.zeros(len(present), jnp.int32) if vectors.age is None else vectors.age
     stale = finite & ~vectors.mask & (age > 0) & rule.uses_stale
-    if rule.norm_bound is not None:
-        vectors = vectors._replace(matrix=_bounded(vectors.matrix, present | stale, rule.norm_bound))
+    kept = _within(vectors.matrix, present | stale, rule.norm_bound)
+    if (kept < 1).any():
+        vectors = vectors._replace(matrix=vectors.matrix * kept[:, None])
     groups = shared_groups(layout, rule.granularity, rule.shared(layout))
 
     taken = jnp.where(stale, rule.stale_discount**age, present.astype(jnp.float32))
@@ -46,7 +47,7 @@ def step(
     next_state = ServerState(
         state.round + 1, personal, state.reference, {k: own for k, own in memory.items() if own}, residual
     )
-    return next_state, Aggregation(similarity, jnp.where(present[:, None], p, weights))
+    return next_state, Aggregation(similarity, jnp.where(present[:, None], p, weights), kept)
 
 
 def _weigh(
@@ -97,14 +98,20 @@ def _weigh(
     return similarity, weights, {"subject": memory, "weighting": new}
 
 
-def _bounded(
-    matrix: Float[Array, "clients params"], usable: Bool[Array, "clients"], bound: float
-) -> Float[Array, "clients params"]:
-    """Task vectors no longer than so many times their median length."""
+def _within(
+    matrix: Float[Array, "clients params"], usable: Bool[Array, "clients"], bound: float | None
+) -> Float[Array, "clients"]:
+    """Factors that make task vectors no longer than so many times their median length.
+
+    It is the lower median of those that moved: it stands while at most half of them are absurd.
+    """
+    if bound is None:
+        return jnp.ones(len(matrix))
     lengths = jnp.sqrt(jnp.square(matrix).sum(1))
-    limit = bound * jnp.nanmedian(jnp.where(usable, lengths, jnp.nan))
-    factor = jnp.where(usable & (lengths > limit), limit / lengths, 1.0)
-    return matrix * factor[:, None]
+    moved = usable & (lengths > 0)
+    order = jnp.sort(jnp.where(moved, lengths, jnp.inf))
+    limit = bound * order[jnp.maximum(moved.sum() - 1, 0) // 2]
+    return jnp.where(moved & (lengths > limit), limit / lengths, 1.0)
 
 
 def _in_part(

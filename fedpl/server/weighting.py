@@ -99,7 +99,8 @@ class FedBip(Weighting):
     """p_ik = s_ik / Σ_j s_ij, the weights of FedBip (arXiv 2509.12697, server level), with its gaps closed.
 
     The paper does not say what happens when cosines are negative or a row's sum vanishes, as it does for a
-    client that opposes the others; both are settings here.
+    client that opposes the others; both are settings here. Kept negatives let one opposed client multiply
+    what another one receives (cosine −0.75: weights 4 and −3); `bound` is ours and limits that.
 
     Attributes:
         negatives: keep: as in the formula, opposed clients get negative weight; clip: they get none; abs:
@@ -107,11 +108,14 @@ class FedBip(Weighting):
         floor: Smallest row sum at which the formula is used; 1 is the client's own cosine with itself.
         fallback: What a client below the floor receives: local: its own task vector alone; uniform: the
             plain average.
+        bound: Largest Σₖ |pᵢₖ| of a row. Where the formula gives more, the row's negative cosines are made
+            smaller, all by one factor, until it holds; null: the formula as published.
     """
 
     negatives: Literal["keep", "clip", "abs"] = "keep"
     floor: float = 0.2
     fallback: Literal["local", "uniform"] = "local"
+    bound: float | None = 5.0
 
     @property
     def signed(self) -> bool:
@@ -128,13 +132,20 @@ class FedBip(Weighting):
         num_examples: "Int[jax.Array, 'n']",
     ) -> "Float[jax.Array, 'groups n n']":
         return weights.fedbip(
-            similarity, mask, negatives=self.negatives, floor=self.floor, fallback=self.fallback
+            similarity,
+            mask,
+            negatives=self.negatives,
+            floor=self.floor,
+            fallback=self.fallback,
+            bound=self.bound,
         )
 
     def problems(self) -> Sequence[str]:
-        if self.floor > 0:
-            return ()
-        return [f"aggregator.weighting.floor: must be positive, got {self.floor}: weights would be unbounded"]
+        checks = (
+            (self.floor > 0, f"floor: must be positive, got {self.floor}: weights would be unbounded"),
+            (self.bound is None or self.bound > 1, f"bound: more than 1, or null, got {self.bound}"),
+        )
+        return [f"aggregator.weighting.{what}" for holds, what in checks if not holds]
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,11 @@ class Faults:
         return unlucky(self.settings.late, "late", self.seed, round, client)
 
     def company(self, groups: Sequence[Sequence[str]]) -> list[list[str]]:
-        """Groups in which those who copy an honest client's task vector train together with it."""
+        """Groups in which those who look at honest clients' task vectors train together with them."""
         present = [client for members in groups for client in members]
         victim = self._victim(present)
+        if self.settings.attack in ("align", "collude") and self.hostile.intersection(present):
+            return [sorted(present)]
         if self.settings.attack != "mimic" or victim is None:
             return [list(members) for members in groups]
         copying = [client for client in present if client in self.hostile]
@@ -75,7 +77,9 @@ class Faults:
 
         Sign flip, scaling and Gaussian noise as in Li et al. (2019), mimic as in Karimireddy et al. (2022):
         all attackers send the task vector of one honest client, which is thereby counted many times over.
-        They know it: attackers that see everything are the case to be prepared for.
+        Colluders send the honest mean reversed, so that inner products with it are negative (Xie et al.,
+        2019); aligned ones (ours) look alike to one client, at a cosine of about 0.7, and pull it away from
+        all others. They know what others send: attackers that see everything are the case to be prepared for.
 
         Args:
             rows: Task vectors of clients that trained together; hostile clients' are changed in place.
@@ -83,6 +87,8 @@ class Faults:
         """
         kind, strength = self.settings.attack, self.settings.strength
         victim = self._victim(rows)
+        honest = [row for client, row in sorted(rows.items()) if client not in self.hostile]
+        mean = torch.stack(honest).mean(0) if honest and kind in ("align", "collude") else torch.empty(0)
         for client in sorted(self.hostile.intersection(rows)):
             row = rows[client]
             if kind == "sign_flip":
@@ -95,8 +101,23 @@ class Faults:
                 row.copy_(noise * (strength * row.norm() / noise.norm()))
             elif kind == "mimic" and victim is not None:
                 row.copy_(strength * rows[victim])
+            elif kind == "align" and victim is not None:
+                row.copy_(strength * _halfway(rows[victim], -mean))
+            elif kind == "collude" and victim is not None:
+                row.copy_(-strength * mean)
 
     def _victim(self, present: Collection[str]) -> str | None:
         """The honest client whom all who copy one copy."""
         honest = [client for client in present if client not in self.hostile]
         return min(honest, key=lambda client: derive_seed(self.seed, "mimic", 0, client), default=None)
+
+
+def _halfway(vector: Float[Tensor, "params"], other: Float[Tensor, "params"]) -> Float[Tensor, "params"]:
+    """The first vector turned by 45° towards what of the other one is orthogonal to it; as long as before."""
+    size = vector.norm()
+    if not size > 0:
+        return vector
+    across = other - vector * (other @ vector / size**2)
+    if not across.norm() > 0:
+        return vector
+    return (vector + across * (size / across.norm())) / 2**0.5

@@ -13,7 +13,7 @@ from fedpl.records.messages import Report, Work
 from fedpl.rounds import loop
 from fedpl.rounds.federation import Federation
 from fedpl.rounds.loop import run_rounds
-from fedpl.rounds.vetting import vet
+from fedpl.rounds.vetting import alike, vet
 from fedpl.server import Aggregator, Uniform
 
 CLIENTS = ("a", "b", "c", "d")
@@ -69,6 +69,40 @@ def test_the_limit_holds_with_two_clients_half_attackers_and_zeros(
         for client, length in zip("abcde", lengths, strict=False)
     ]
     assert set(vet(found, 100.0)) == bad
+
+
+def sent(*rows: list[float]) -> list[Report]:
+    template = reports()[0]
+    return [
+        template._replace(client=c, vector=torch.tensor(row)) for c, row in zip("abcde", rows, strict=False)
+    ]
+
+
+def test_copies_are_named_each_with_another() -> None:
+    one, two = [3.0, 4.0, 0.0], [0.0, 3.0, 4.0]
+    assert alike(sent(one, two, one)) == {
+        "a": "sent the same task vector as 'c'",
+        "c": "sent the same task vector as 'a'",
+    }
+    nearly = [3.0, 4.0, 0.001]  # cosine 1 − 2e-8
+    assert set(alike(sent(one, two, nearly))) == {"a", "c"}
+    assert alike(sent(one, two, [3.0, 4.0, 0.1])) == {}, "cosine 1 − 2e-4: alike, not the same"
+    assert alike(sent(one, [6.0, 8.0, 0.0], [0.0] * 3, [0.0] * 3)) == {}, "of another length; without any"
+    assert set(alike(sent(one, one, one))) == {"a", "b", "c"}
+
+
+def test_copies_and_cut_lengths_are_noticed_and_recorded(toy: Callable[..., Federation]) -> None:
+    faults = FaultsConfig(hostile=0.3, attack="mimic", strength=1.0)
+    result = next(run_rounds(toy(faults=faults), 1))
+    assert len(result.noticed) == 3, "two copies and the one whom they copy"
+    assert all(reason.startswith("sent the same") for reason in result.noticed.values())
+    faults = FaultsConfig(hostile=0.3, attack="scale", strength=50.0)
+    run = toy(faults=faults)
+    result = next(run_rounds(run, 1))
+    assert set(result.noticed) == set(run.executor.faults.hostile)
+    assert all("was cut to 0." in reason for reason in result.noticed.values())
+    assert not result.rejected
+    assert next(run_rounds(toy(), 1)).noticed == {}
 
 
 def test_late_and_empty_answers() -> None:

@@ -69,7 +69,7 @@ def test_fedbip_is_the_paper_s_formula(case: str, negatives: str) -> None:
 
 def test_fedbip_l_is_fedbip_in_every_block_by_itself() -> None:
     tau = CASES["random"].astype(np.float32)
-    aggregator = Aggregator(granularity="block", weighting=FedBip(floor=0.2))
+    aggregator = Aggregator(granularity="block", weighting=FedBip(floor=0.2, bound=None))
     state, aggregation = aggregator.update(aggregator.init(jnp.zeros(LAYOUT.size), 7), vectors(tau), LAYOUT)
     for block, (start, stop) in enumerate(LAYOUT.boundaries("block")):
         expected = by_hand(tau[:, start:stop], 0.2)

@@ -53,6 +53,41 @@ def test_mimics_all_send_what_one_honest_client_sends() -> None:
     assert alone[0].equal(before[0]), "without anybody to copy they send their own"
 
 
+def test_colluders_send_the_honest_mean_reversed() -> None:
+    before, after = attacked("collude")
+    expected = -2 * before[[1, 3]].mean(0)
+    assert torch.allclose(after[0], expected)
+    assert torch.allclose(after[2], expected)
+
+
+def test_aligned_attackers_look_like_one_and_pull_away_from_the_others() -> None:
+    torch.manual_seed(0)
+    rows = {name: torch.randn(10) for name in NAMES}
+    faults = Faults(NAMES, FaultsConfig(hostile=0.25, attack="align", strength=3.0), 0)
+    faults.hostile = frozenset("a")
+    own = faults._victim(rows)
+    assert own is not None
+    victim = rows[own].clone()
+    mean = torch.stack([rows[name] for name in "bcd"]).mean(0)
+    faults.attack(rows, 1)
+    sent = rows["a"]
+    assert sent.norm() == pytest.approx(3 * float(victim.norm()), rel=1e-5)
+    assert torch.cosine_similarity(sent, victim, dim=0) == pytest.approx(2**-0.5, abs=1e-5)
+    across = mean - victim * (mean @ victim / (victim @ victim))
+    assert torch.cosine_similarity(sent, -across, dim=0) == pytest.approx(2**-0.5, abs=1e-5)
+
+
+@pytest.mark.parametrize("attack", ["align", "collude"])
+def test_those_who_look_at_all_train_with_all(attack: str) -> None:
+    faults = Faults(NAMES, FaultsConfig(hostile=0.25, attack=attack), 0)
+    faults.hostile = frozenset("a")
+    assert faults.company([["c", "b"], ["d", "a"]]) == [["a", "b", "c", "d"]]
+    assert faults.company([["c", "b"], ["d"]]) == [["c", "b"], ["d"]]
+    alone = {"a": torch.ones(10)}
+    faults.attack(alone, 1)
+    assert alone["a"].equal(torch.ones(10)), "without anybody to look at they send their own"
+
+
 def test_attackers_that_are_absent_do_nothing() -> None:
     before, after = attacked("sign_flip", present=(1, 2, 3))
     assert after[0].equal(before[0])

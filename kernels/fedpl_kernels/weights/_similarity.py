@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from .._distance import squared_distances
 from .._lora import lora_gram
 from ._rows import Scalar, participants
-from ._wiener import fill_diagonal
+from ._wiener import COPY, fill_diagonal
 
 
 @jax.jit
@@ -41,13 +41,16 @@ def corrected(
 ) -> Float[Array, "*blocks n n"]:
     """cos_ij / √(share_i share_j), clipped to [-1, 1]: shares of signal from `fill_diagonal`.
 
-    Spearman's correction for attenuation; a share below `floor` counts as the floor.
+    Spearman's correction for attenuation; a share below `floor` counts as the floor. A pair above `COPY`
+    has one vector between them: its cosine says nothing of how much signal either has.
     """
     cosine = jnp.asarray(cosine)
     present = participants(cosine, mask)
-    share = jnp.maximum(fill_diagonal(cosine, present, rank=rank, steps=steps), floor)
-    scaled = cosine * jax.lax.rsqrt(share[..., :, None] * share[..., None, :])
     eye = jnp.eye(cosine.shape[-1], dtype=bool)
+    copies = (cosine > COPY) & ~eye
+    found = fill_diagonal(cosine, present, rank=rank, steps=steps, copies=copies)
+    share = jnp.maximum(found, floor)
+    scaled = cosine * jax.lax.rsqrt(share[..., :, None] * share[..., None, :])
     return jnp.where(eye, present[..., None].astype(cosine.dtype), jnp.clip(scaled, -1.0, 1.0))
 
 

@@ -13,6 +13,9 @@ from ._rows import Scalar, normalise, participants
 # Ridge on the unit-diagonal Gram: duplicates make it singular, and float32 leaves ~1e-6 n of noise there.
 _RIDGE = 1e-5
 
+COPY = 1 - 1e-6
+"""Cosine above which two vectors are one: independent training does not get there, float32 products do."""
+
 
 def fill_diagonal(
     correlation: Float[Array | np.ndarray, "*blocks n n"],
@@ -20,22 +23,29 @@ def fill_diagonal(
     *,
     rank: int = 4,
     steps: int = 50,
+    copies: Bool[Array, "*blocks n n"] | None = None,
 ) -> Float[Array, "*blocks n"]:
     """Share of each client's energy that is signal, in [0, 1]: the diagonal of a low-rank fit.
 
     Off-diagonal entries are unbiased (the noise of two clients is independent), only the diagonal carries
     noise. So the diagonal is refilled until it agrees with the rank-`rank` positive semi-definite fit of
-    the whole: principal-axis factoring, started from each row's largest |correlation|.
+    the whole: principal-axis factoring, started from each row's largest |correlation|. Pairs that sent one
+    and the same vector (`copies`) share its noise: their entries are refilled as the diagonal is.
     """
     correlation = jnp.asarray(correlation)
     eye = jnp.eye(correlation.shape[-1], dtype=bool)
     rank = min(rank, correlation.shape[-1])
-    off = jnp.where(eye, 0.0, correlation)
+    same = eye if copies is None else eye | copies
+    off = jnp.where(same, 0.0, correlation)
+    # m copies, each weighed 1/√m, have the spectrum of one: by numbers they would fill a factor of their own.
+    weight = jax.lax.rsqrt(same.sum(-1).astype(correlation.dtype))
+    pair = weight[..., :, None] * weight[..., None, :]
 
     def step(_: Array | int, share: Array) -> Array:
-        values, vectors = jnp.linalg.eigh(off + jnp.where(eye, share[..., None], 0.0))
+        # The rows of two copies are equal, and so are their shares.
+        values, vectors = jnp.linalg.eigh(pair * (off + jnp.where(same, share[..., None], 0.0)))
         top, axes = jnp.maximum(values[..., -rank:], 0.0), vectors[..., -rank:]
-        fitted = jnp.sum(top[..., None, :] * axes**2, axis=-1)
+        fitted = jnp.sum(top[..., None, :] * axes**2, axis=-1) / weight**2
         return jnp.where(present, jnp.clip(fitted, 0.0, 1.0), 0.0)
 
     return lax.fori_loop(0, steps, step, jnp.where(present, jnp.abs(off).max(-1), 0.0))
