@@ -69,6 +69,7 @@ def test_the_library_computes_what_the_example_computes(
         "client.model_dropout": "false",
         "client.cohort_size": cohort_size,
         "rounds": rounds,
+        "aggregator.weighting.bound": "null",  # the formula as published; the sum of a row's |p| is 5.5 here
         "baselines": [],
         "accelerator": "cpu",
         "store_vectors": "true",

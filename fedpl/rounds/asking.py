@@ -139,7 +139,8 @@ def odd(
         if client in answers.noticed or client in cut
     }
     for client, reason in found.items():
-        _log.warning("round %d: '%s' %s", round, client, reason)
+        much = client in answers.noticed or kept[federation.clients.index(client)] < 0.5
+        _log.log(logging.WARNING if much else logging.INFO, "round %d: '%s' %s", round, client, reason)
     return found
 
 
