@@ -4,11 +4,10 @@ import os
 import platform
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("fedpl", "torch", "lightning", "transformers", "peft", "jax", "jaxlib", "numpy", "scipy")
+from fedpl.versions import versions
 
 
 def describe() -> dict[str, Any]:
@@ -23,17 +22,6 @@ def machine() -> dict[str, Any]:
     torch = sys.modules.get("torch")  # not imported for this alone: memory may be what is measured
     if torch and torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
-    return found
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that matter, those installed."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 

@@ -95,8 +95,12 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether all rounds are done and the summary is written."""
-        return (self.path / RunSummary.FILE).is_file()
+        """Whether all rounds are done and the whole summary is written."""
+        try:
+            RunSummary.read(self.path)
+        except UserError:
+            return False
+        return True
 
     @cached_property
     def summary(self) -> RunSummary:

@@ -174,6 +174,7 @@ def problems(config: Config) -> list[str]:
     need(config.rounds >= 1, f"rounds: at least 1, got {config.rounds}")
     found += config.method.problems()
     found += _baseline_problems(config)
+    found += _privacy_problems(config)
     sections = (config.model, config.lora, config.client, config.evaluation)
     section: Any
     for section in (*sections, config.participation, config.faults, config.privacy):
@@ -192,6 +193,21 @@ def _baseline_problems(config: Config) -> Sequence[str]:
     names = [one if isinstance(one, str) else one.name for one in config.baselines]
     found = [] if len(set(names)) == len(names) else ["baselines: name each once"]
     return [*found, *(f"baselines: {one.name}: {what}" for one in others for what in one.problems())]
+
+
+def _privacy_problems(config: Config) -> Sequence[str]:
+    if config.privacy.clip is None:
+        return ()
+    try:
+        methods = config.methods
+    except UserError:  # a baseline that is not known is named elsewhere
+        methods = (config.method,)
+    return [
+        f"privacy.clip: clients of '{method.name}' say in every round which of several models fits their "
+        f"data best, without noise and outside of ε; take another method, or no privacy"
+        for method in methods
+        if method.aggregator.receive.several
+    ]
 
 
 def _run_dir_problems(run_dir: str | None) -> Sequence[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # From the ground up; rooms of one line do not know each other.
 FLOORS = (
-    ("errors", "randomness", "deferred"),
+    ("errors", "randomness", "deferred", "versions"),
     ("files", "settings"),
     ("records",),
     ("conditions",),

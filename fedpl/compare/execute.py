@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from fedpl.compare.plan import Entry
+from fedpl.errors import UserError
 from fedpl.records.results import RunSummary
 from fedpl.records.rounds import RoundRecord
 from fedpl.rounds.loop import RoundResult
 from fedpl.runs.experiment import run
+from fedpl.runs.origin import data_digest
 from fedpl.runs.prepared import Workshop, shareable
 from fedpl.tracking.progress import round_line
 
@@ -47,7 +49,8 @@ def run_missing(entries: Sequence[Entry], console: Console) -> None:
     """
     workshop = Workshop()
     for entry in _grouped(entries):
-        if entry.finished:
+        known = entry.summary
+        if known is not None:
             console.print(f"{entry.method}, seed {entry.seed}: finished before", highlight=False)
             continue
         resume = entry.folder if (entry.folder / "config.yaml").is_file() else None
@@ -55,7 +58,19 @@ def run_missing(entries: Sequence[Entry], console: Console) -> None:
         lines = RoundLines(console, config.rounds, f"seed {entry.seed}  ")
         watchers = [lines] if config.tracking.progress else []
         prepared = workshop.prepare(config)
+        _check_data(entry, entries, data_digest(prepared.executor.join()))
         run(config, Console(quiet=True), watchers=watchers, resume=resume, prepared=prepared)
+
+
+def _check_data(entry: Entry, entries: Sequence[Entry], digest: str) -> None:
+    """Refuse to compare with finished runs of the same seed on other data."""
+    for other in entries:
+        known = other.summary if other.seed == entry.seed else None
+        if known is not None and known.data not in (None, digest):
+            raise UserError(
+                f"{other.folder} was run on other data than {entry.folder} would be: put the data back, or "
+                f"name a new --out"
+            )
 
 
 def _grouped(entries: Sequence[Entry]) -> list[Entry]:

@@ -39,13 +39,12 @@ class Entry(NamedTuple):
     config: Config
 
     @property
-    def finished(self) -> bool:
-        """Whether the run directory already holds the whole result."""
+    def summary(self) -> RunSummary | None:
+        """Its result; None while the run directory does not hold the whole of it."""
         try:
-            RunSummary.read(self.folder)
+            return RunSummary.read(self.folder)
         except UserError:
-            return False
-        return True
+            return None
 
 
 def numbers(text: str) -> list[int]:

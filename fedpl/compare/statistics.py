@@ -72,6 +72,9 @@ def compare(folders: Mapping[str, Mapping[int, Path]], margin: float) -> Compari
         for seed, summary in zip(folders[method], found, strict=True):
             if summary.metrics != first.metrics:
                 raise UserError(f"{folders[method][seed]}: scored by other metrics than {first.method}")
+    for runs in zip(*summaries.values(), strict=True):  # of one seed
+        if len({run.data for run in runs if run.data is not None}) > 1:
+            raise UserError(f"seed {runs[0].seed}: {', '.join(folders)} were not run on the same data")
     local = summaries.get("local")
     return Comparison(
         seeds=tuple(next(iter(folders.values()))),

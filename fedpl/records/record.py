@@ -1,7 +1,9 @@
 """What all records can do: become JSON, come back from it, lie in a file."""
 
+import hashlib
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -11,6 +13,7 @@ from fedpl.errors import UserError
 from fedpl.files import write_atomically, write_json
 from fedpl.records.plain import decode, encode, is_large, parts, same
 
+_SEAL = "checksum"
 R = TypeVar("R", bound="Record")
 K = TypeVar("K", bound="Kept")
 
@@ -50,9 +53,11 @@ class Kept(Record):
 
     Attributes:
         FILE: The file's name in its folder.
+        SEALED: Whether it holds a digest of itself, so that a changed digit is found when it is read.
     """
 
     FILE: ClassVar[str]
+    SEALED: ClassVar[bool] = False
 
     def write(self, folder: Path) -> None:
         """Write the file, whole or not at all, and large matrices beside it.
@@ -68,7 +73,8 @@ class Kept(Record):
             content = io.BytesIO()
             np.save(content, matrix.astype(np.float32), allow_pickle=False)
             write_atomically(folder / f"{name}.npy", content.getvalue())
-        write_json(folder / self.FILE, self.to_json())
+        value = self.to_json()
+        write_json(folder / self.FILE, {**value, _SEAL: _seal(value, large)} if self.SEALED else value)
 
     @classmethod
     def read(cls: type[K], folder: Path) -> K:
@@ -82,4 +88,19 @@ class Kept(Record):
             value = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read: {error}") from error
-        return cls.from_json(value, path)
+        seal = value.pop(_SEAL, None) if cls.SEALED and isinstance(value, dict) else None
+        found = cls.from_json(value, path)
+        if cls.SEALED:
+            large = {part.name: getattr(found, part.name) for part in parts(cls)}
+            large = {k: v for k, v in large.items() if isinstance(v, np.ndarray) and is_large(v)}
+            if seal != _seal(value, large):
+                raise UserError(f"{path} is damaged: its checksum does not fit its content")
+        return found
+
+
+def _seal(value: dict[str, Any], large: Mapping[str, np.ndarray]) -> str:
+    """BLAKE2b over a record's plain values and the matrices beside it."""
+    digest = hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16)
+    for name, matrix in sorted(large.items()):
+        digest.update(name.encode() + np.ascontiguousarray(matrix, np.float32).tobytes())
+    return digest.hexdigest()

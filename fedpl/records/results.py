@@ -71,9 +71,11 @@ class MethodResult(Kept):
         weights: pᵢₖ of the last round, averaged over blocks: row i takes from column k.
         similarity: sᵢₖ of the last round, averaged over blocks.
         honest: Statistics over the clients that do not attack, where some do.
+        sent: How many task vectors each client has sent, of a method that exchanges any.
     """
 
     FILE: ClassVar[str] = "result.json"
+    SEALED: ClassVar[bool] = True
 
     rounds: int
     metrics: tuple[Metric, ...] = BEFORE_METRICS
@@ -83,6 +85,7 @@ class MethodResult(Kept):
     weights: Matrix
     similarity: Matrix
     honest: Statistics | None = optional()
+    sent: Mapping[str, int] | None = optional()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,12 +174,15 @@ class Privacy:
         noise_multiplier: Standard deviation of the noise as a multiple of clip.
         delta: δ.
         epsilon: ε after the last round, of the client that has sent most task vectors.
+        epsilon_with_baselines: ε of all that the run's methods released together: a baseline's task vectors
+            are of the same data; absent where no baseline sent any.
     """
 
     clip: float
     noise_multiplier: float
     delta: float
     epsilon: float | None
+    epsilon_with_baselines: float | None = optional()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -201,6 +207,8 @@ class RunSummary(Kept):
         honest: Statistics over the clients that do not attack, where some do.
         hostile: The attack, where there is one.
         privacy: What privacy costs and gives, where there is any.
+        data: Digest of the data of all clients; runs are compared only where it is the same.
+        versions: Of Python and of the packages that results depend on.
     """
 
     FILE: ClassVar[str] = "summary.json"
@@ -222,6 +230,8 @@ class RunSummary(Kept):
     honest: Statistics | None = optional()
     hostile: Attack | None = optional()
     privacy: Privacy | None = optional()
+    data: str | None = optional()
+    versions: Mapping[str, str] | None = optional()
 
     @property
     def primary(self) -> Metric:

@@ -8,6 +8,8 @@ from fedpl.records.scores import summarise
 from fedpl.replay.readings import Replayer
 from fedpl.replay.recording import Recording
 from fedpl.replay.report import Reading, SplitScores, write_replay
+from fedpl.runs.folder import RunFolder
+from fedpl.runs.origin import Origin
 from fedpl.runs.prepared import prepare
 from fedpl.server import Aggregator
 from fedpl.server.state import ServerState
@@ -31,7 +33,13 @@ def run_replay(
         splits: On what to score.
         console: Where to print.
     """
-    replayer = Replayer(recording, prepare(recording.config))
+    prepared = prepare(recording.config)
+    folder = RunFolder(recording.folder)
+    if folder.knows_origin:
+        folder.origin.refuse_others(Origin.of(recording.config, prepared.executor.join()), "replay")
+    else:
+        console.print("replay: the run does not say what data it had; they are taken to be the same")
+    replayer = Replayer(recording, prepared)
 
     def reading(name: str, kind: str, round: int, state: ServerState) -> Reading:
         scores = {split: replayer.score(state, split) for split in splits}

@@ -15,7 +15,7 @@ from fedpl.server.state import ServerState, state_of, state_tensors
 
 _log = logging.getLogger(__name__)
 _KEPT = 2
-_FORMAT = "2"  # of what is in a checkpoint; 1 held what clients remember
+_FORMAT = "3"  # of what is in a checkpoint; 1 held what clients remember, 2 no digest of the records
 
 
 class Outdated(UserError):
@@ -50,7 +50,7 @@ class Checkpoint(NamedTuple):
         last_sent: Task vectors that clients sent last, where absent ones' may still be needed; else None.
         memories: Digests of what each client remembers; its site keeps it.
         capacity: What the executor had chosen for the machine, see `Company.capacity`.
-        origin: Fingerprint of the data the clients have.
+        records: Digest of what was recorded of the rounds so far; empty where nothing is.
         elapsed: Seconds that the run had taken.
     """
 
@@ -59,7 +59,7 @@ class Checkpoint(NamedTuple):
     last_sent: Float[np.ndarray, "clients params"] | None
     memories: Mapping[str, str]
     capacity: Mapping[str, int]
-    origin: str
+    records: str
     elapsed: float
 
 
@@ -88,7 +88,7 @@ class Checkpoints:
             "round": str(checkpoint.state.round),
             "memories": json.dumps(checkpoint.memories),
             "capacity": json.dumps(dict(checkpoint.capacity)),
-            "origin": checkpoint.origin,
+            "records": checkpoint.records,
             "elapsed": repr(checkpoint.elapsed),
         }
         write_tensors(self._path(checkpoint.state.round), tensors, metadata)
@@ -147,7 +147,7 @@ def _checkpoint_of(path: Path, tensors: dict[str, np.ndarray], metadata: dict[st
             tensors.get("last_sent"),
             json.loads(metadata["memories"]),
             json.loads(metadata["capacity"]),
-            metadata["origin"],
+            metadata["records"],
             float(metadata["elapsed"]),
         )
     except (KeyError, TypeError, ValueError) as error:

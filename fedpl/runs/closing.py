@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from fedpl.conditions import PrivacyConfig
 from fedpl.config import Config
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
@@ -15,8 +16,10 @@ from fedpl.records.messages import Census, Deliver
 from fedpl.records.results import Attack, MethodResult, Privacy, RunSummary
 from fedpl.records.rounds import RoundRecord
 from fedpl.runs.folder import RunFolder
+from fedpl.runs.origin import Origin
 from fedpl.runs.standing import Standing
 from fedpl.runs.summary import run_summary
+from fedpl.site.privacy import epsilon
 from fedpl.tracking.progress import closing_table
 from fedpl.tracking.tracker import Tracker, beside
 
@@ -42,6 +45,7 @@ def deliver(method: Standing, folder: RunFolder) -> None:
 def close(
     config: Config,
     census: Census,
+    origin: Origin,
     hostile: frozenset[str],
     found: MethodResult,
     baselines: Mapping[str, MethodResult],
@@ -55,6 +59,7 @@ def close(
     Args:
         config: What was run.
         census: All clients.
+        origin: What it was run on and with.
         hostile: Those who attack, in simulations.
         found: The method's result.
         baselines: The same of every baseline.
@@ -65,7 +70,8 @@ def close(
     """
     records = folder.records()
     summary = run_summary(config.name, config.seed, census, found, baselines, records, seconds)
-    summary = _with_conditions(summary, config, hostile, records[-1])
+    summary = _with_conditions(summary, config, hostile, records[-1], (found, *baselines.values()))
+    summary = dataclasses.replace(summary, data=origin.data, versions=origin.versions)
     summary.write(folder.path)
     for tracker in trackers:
         tracker.finish(summary)
@@ -73,6 +79,8 @@ def close(
         with beside("the pictures"), writing(folder.path / "plots"):
             plots.draw_run(folder.path)
     console.print(closing_table(summary))
+    if summary.privacy is not None and (total := summary.privacy.epsilon_with_baselines) is not None:
+        console.print(f"privacy: with the baselines' task vectors ε is {total:.3g}", highlight=False)
     places = {"run directory": "", "adapters": "adapters"}
     places |= {"personal adapters": "personal"} if (folder.path / "personal").exists() else {}
     places |= {"pictures": "plots"} if config.tracking.plots else {}
@@ -81,7 +89,11 @@ def close(
 
 
 def _with_conditions(
-    summary: RunSummary, config: Config, hostile: frozenset[str], last: RoundRecord
+    summary: RunSummary,
+    config: Config,
+    hostile: frozenset[str],
+    last: RoundRecord,
+    methods: Sequence[MethodResult],
 ) -> RunSummary:
     """The summary with what it says about attacks and privacy, where there are any."""
     faults = config.faults
@@ -90,6 +102,18 @@ def _with_conditions(
         attack = Attack(attack=faults.attack, strength=faults.strength, clients=names)
         summary = dataclasses.replace(summary, hostile=attack)
     if config.privacy.clip is not None:
-        privacy = Privacy(**dataclasses.asdict(config.privacy), epsilon=last.epsilon)
+        privacy = Privacy(
+            **dataclasses.asdict(config.privacy),
+            epsilon=last.epsilon,
+            epsilon_with_baselines=_together(config.privacy, methods),
+        )
         summary = dataclasses.replace(summary, privacy=privacy)
     return summary
+
+
+def _together(privacy: PrivacyConfig, methods: Sequence[MethodResult]) -> float | None:
+    """ε of what the method and the baselines released; None where only one of them did."""
+    sent = [result.sent for result in methods if result.sent is not None]
+    if len(sent) < 2:
+        return None
+    return epsilon(privacy, max(sum(own[client] for own in sent) for client in sent[0]))

@@ -15,8 +15,10 @@ from fedpl.rounds.loop import RoundResult
 from fedpl.runs.closing import close, deliver
 from fedpl.runs.folder import RunFolder
 from fedpl.runs.hearing import opening, record_rounds, trackers_of
-from fedpl.runs.prepared import Prepared, prepare, sealed
-from fedpl.runs.standing import Clock, Standing, fingerprint
+from fedpl.runs.origin import Origin
+from fedpl.runs.prepared import Prepared, prepare, private, sealed
+from fedpl.runs.resume import saved_configuration
+from fedpl.runs.standing import Clock, Standing
 from fedpl.runs.summary import round_record
 from fedpl.sampling import share_of
 from fedpl.tracking.progress import Display
@@ -47,14 +49,19 @@ def run(
     clock = Clock()
     executor, hostile = prepared or prepare(config)
     census = executor.join()
-    folder = RunFolder.create(config) if resume is None else RunFolder(resume)
+    origin = Origin.of(config, census)
+    folder = RunFolder.create(config, origin) if resume is None else RunFolder(resume)
     with folder.mine():
+        began = folder.origin
+        began.refuse(origin, saved_configuration(folder.path))
         with Display(console, config.tracking.progress) as display:
             main, *baselines = _standings(config, executor, census, hostile, folder, clock, display)
             done = main.rounds_done
-            folder.go_on(config, done)
+            folder.go_on(config, done, main.start.records if main.start else "")
             trackers = [*trackers_of(config, folder, census), *watchers]
-            for line in opening(config, census, folder.path, None if resume is None else done):
+            for line in opening(
+                config, census, folder.path, None if resume is None else done, began.changed(origin)
+            ):
                 display.line(line)
             asked = share_of(census.clients, config.participation)
             display.begin(config.name, config.rounds, asked, done)
@@ -66,7 +73,7 @@ def run(
                 display.begin(name, config.rounds, asked, baseline.rounds_done)
                 others[name] = baseline.finish(partial(_show, name, config, census, display))
                 baseline.folder.checkpoints.prune(1)
-        close(config, census, hostile, found, others, folder, clock(), trackers, console)
+        close(config, census, origin, hostile, found, others, folder, clock(), trackers, console)
     return folder.path
 
 
@@ -80,9 +87,8 @@ def _standings(
     display: Display,
 ) -> list[Standing]:
     """The method and the baselines, wherever they stand; all under the same conditions."""
-    if len(config.methods) > 1:  # they share the first round
+    if len(config.methods) > 1 and not private(config):  # they share the first round
         executor = FirstRoundMemo(executor, sealed(config))
-    origin = fingerprint(census)
     honest = frozenset(census.clients) - hostile if hostile else None
     away = config.participation.fraction < 1 or config.faults.lost > 0
     found = []
@@ -98,7 +104,8 @@ def _standings(
             where.path / "memory",
             display.client,
         )
-        found.append(Standing(federation, config.rounds, where, origin, clock, honest, away))
+        recorded = folder.recorded if is_main else str
+        found.append(Standing(federation, config.rounds, where, clock, recorded, honest, away))
     return found
 
 

@@ -1,5 +1,6 @@
 """The files of a run directory."""
 
+import hashlib
 import json
 import os
 import secrets
@@ -17,6 +18,7 @@ from fedpl.records.results import MethodResult
 from fedpl.records.rounds import RoundRecord, read_rounds
 from fedpl.rounds.checkpoints import Checkpoints
 from fedpl.rounds.journal import Journal
+from fedpl.runs.origin import Origin
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,14 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, config: Config) -> "RunFolder":
+    def create(cls, config: Config, origin: Origin) -> "RunFolder":
         """Make the directory with its ``config.yaml``; without a name, a new one under ``runs/``.
 
         It appears under its name complete: a run that is there can be gone on with.
 
         Args:
             config: The configuration.
+            origin: What the run begins with.
 
         Raises:
             UserError: If it cannot be made or already holds something.
@@ -83,6 +86,8 @@ class RunFolder:
                 shutil.rmtree(new)
             new.mkdir()
             write_atomically(new / "config.yaml", _again(config).encode())
+            (new / "state").mkdir()
+            origin.write(new / "state")
             os.replace(new, path)
         except OSError as error:
             raise UserError(f"run_dir: cannot make {path}: {error.strerror}") from error
@@ -129,14 +134,36 @@ class RunFolder:
         return MethodFolder(self.sub(f"state/baseline-{name}"))
 
     @property
+    def knows_origin(self) -> bool:
+        """Whether it says what it began with; earlier versions did not."""
+        return (self.path / "state" / Origin.FILE).exists()
+
+    @property
+    def origin(self) -> Origin:
+        """What the run began with.
+
+        Raises:
+            UserError: If it is not there or damaged.
+        """
+        return Origin.read(self.path / "state")
+
+    @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 
-    def cut_metrics(self, rounds: int) -> None:
+    def recorded(self) -> str:
+        """Digest of what has been recorded of the rounds so far."""
+        return _digest(self.metrics.read_bytes()) if self.metrics.exists() else ""
+
+    def cut_metrics(self, rounds: int, digest: str) -> None:
         """Drop what was recorded of rounds after the state, so that no round is there twice.
 
+        Args:
+            rounds: Of the state.
+            digest: Of what had been recorded when it was written.
+
         Raises:
-            UserError: If a round before the state is missing.
+            UserError: If a round before the state is missing, or was changed since.
         """
         lines = self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.exists() else []
         kept = lines[:rounds]
@@ -149,18 +176,28 @@ class RunFolder:
                 f"resume: {self.metrics} does not hold the rounds 1 to {rounds} of the state beside it, one "
                 f"a line; the run cannot be gone on with"
             )
+        if rounds and _digest(b"".join(kept)) != digest:
+            raise UserError(
+                f"resume: {self.metrics} was changed after it was written: the rounds in it are no longer "
+                f"those of the state beside it; put it back, or start a new run"
+            )
         if len(kept) < len(lines):
             write_atomically(self.metrics, b"".join(kept))
 
-    def go_on(self, config: Config, rounds: int) -> None:
+    def go_on(self, config: Config, rounds: int, digest: str) -> None:
         """Make the directory that of a run which stands after so many rounds, under these settings.
 
         A run with a summary is finished: one of fewer rounds is dropped.
 
+        Args:
+            config: The settings.
+            rounds: How many are done.
+            digest: As of `cut_metrics`.
+
         Raises:
-            UserError: If a round before the state is missing.
+            UserError: If a round before the state is missing, or was changed since.
         """
-        self.cut_metrics(rounds)
+        self.cut_metrics(rounds, digest)
         if rounds < config.rounds:
             path = self.path / "summary.json"
             with writing(path):
@@ -182,3 +219,7 @@ class RunFolder:
 def _again(config: Config) -> str:
     """A configuration as YAML that can be run again as it is: in a directory of its own."""
     return replace(config, run_dir=None).to_yaml()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -1,6 +1,6 @@
 """What is done with the rounds of a run's method: recorded, tracked, stored, shown."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from fedpl.conditions import PrivacyConfig
 from fedpl.config import Config
 from fedpl.deferred import deferred
 from fedpl.presets import differences
@@ -29,7 +28,9 @@ else:
     wandb = deferred("fedpl.tracking.weights_and_biases")
 
 
-def opening(config: Config, census: Census, folder: Path, done: int | None) -> Iterator[str]:
+def opening(
+    config: Config, census: Census, folder: Path, done: int | None, versions: Iterable[str] = ()
+) -> Iterator[str]:
     """The first lines of a run.
 
     Args:
@@ -37,6 +38,7 @@ def opening(config: Config, census: Census, folder: Path, done: int | None) -> I
         census: All clients.
         folder: The run directory.
         done: After which round it goes on; None: it is new.
+        versions: Which versions are others than those that the run began with.
     """
     size = f"{len(census.members)} clients, {census.layout.size:,} trainable parameters each"
     yield f"fedpl: {config.name} on {census.place}: {size}"
@@ -44,6 +46,9 @@ def opening(config: Config, census: Census, folder: Path, done: int | None) -> I
     if other:
         yield f"fedpl: other than the method '{config.name}' that ships: {', '.join(other)}"
     yield f"fedpl: {folder}" + (" is the run directory" if done is None else f" goes on after round {done}")
+    other = list(versions)
+    if other:
+        yield f"fedpl: begun with other versions, so equal up to rounding only: {', '.join(other)}"
 
 
 def trackers_of(config: Config, folder: RunFolder, census: Census) -> list[Tracker]:
@@ -62,7 +67,7 @@ def record_rounds(
     """What takes every round of the method."""
 
     def heard(result: RoundResult) -> None:
-        spent = _epsilon(config.privacy, result)
+        spent = _epsilon(config, result)
         record = round_record(config.name, census.clients, result, census.metrics, spent)
         for tracker in trackers:
             tracker.round(record, result)
@@ -74,9 +79,11 @@ def record_rounds(
     return heard
 
 
-def _epsilon(privacy: PrivacyConfig, result: RoundResult) -> float | None:
+def _epsilon(config: Config, result: RoundResult) -> float | None:
     """ε of the client that has sent most task vectors; None without privacy."""
-    return None if privacy.clip is None else epsilon(privacy, int(result.ledger.sent.max()))
+    if config.privacy.clip is None:
+        return None
+    return epsilon(config.privacy, int(result.ledger.sent.max()) if config.method.exchanges else 0)
 
 
 def _used_vectors(result: RoundResult) -> Float[np.ndarray, "clients params"]:

@@ -1,10 +1,11 @@
 """What a run needs before its first round, and what several runs in one process can share of it."""
 
 import copy
+import hashlib
 from dataclasses import replace
 from typing import NamedTuple
 
-from fedpl.config import Config
+from fedpl.config import ClientConfig, Config
 from fedpl.data import FederatedData
 from fedpl.executors.here import Here
 from fedpl.executors.memo import FirstRoundMemo
@@ -25,6 +26,8 @@ from fedpl.training.partitions import partitions_of
 from fedpl.training.settings import EvaluationConfig
 from fedpl.training.stacked.backend import Stacked
 from fedpl.training.worker import Worker
+
+_HOW = ("cohort_size", "tokens_per_pass", "prefix_cache_mb", "gradient_checkpointing", "compile")
 
 
 class Prepared(NamedTuple):
@@ -55,7 +58,7 @@ def prepare(
     data = data or clients_of(config)
     worker = Worker(backend_of(config, data, base))
     faults = Faults(data.ids, config.faults, config.seed)
-    site = Site(data, worker, config.privacy, faults, config.seed)
+    site = Site(data, worker, config.privacy, faults, config.seed, release(config))
     device = server_device(worker.backend.foundation.hardware.device)
     return Prepared(Here(site, device), faults.hostile)
 
@@ -90,7 +93,27 @@ def _shifts(config: Config) -> bool:
 
 def sealed(config: Config) -> bool:
     """Whether what clients send differs from what they keep."""
-    return config.privacy.clip is not None or config.faults.hostile > 0
+    return private(config) or config.faults.hostile > 0
+
+
+def private(config: Config) -> bool:
+    """Whether noise is added for privacy: each method of a run draws its own, so they share no answers."""
+    return config.privacy.clip is not None
+
+
+def release(config: Config) -> str:
+    """Digest of the settings that shape task vectors: runs that differ in them draw other noise.
+
+    Without what makes a run longer, shows it or says how it is computed: that gives the same task vectors.
+    """
+    default, client = Config(), ClientConfig()
+    free = ("rounds", "run_dir", "baselines", "evaluation", "tracking", "store_vectors", "accelerator")
+    own = replace(
+        config,
+        client=replace(config.client, **{name: getattr(client, name) for name in _HOW}),
+        **{name: getattr(default, name) for name in free},
+    )
+    return hashlib.blake2b(own.to_yaml().encode(), digest_size=16).hexdigest()
 
 
 def client_side(config: Config) -> Config:
@@ -104,9 +127,13 @@ def client_side(config: Config) -> Config:
 def shareable(config: Config) -> tuple[Config, bool]:
     """Runs that are equal in this can train on one executor.
 
-    In bf16 that is not only the client's side: what changes the frozen weights needs them in float32.
+    Private runs share an executor only where they are one method: noise is a method's own. In bf16 that is
+    not only the client's side: what changes the frozen weights needs them in float32.
     """
-    return client_side(config), config.precision != "32-true" and _shifts(config)
+    own = client_side(config)
+    if private(config):
+        own = replace(own, name=config.name, aggregator=config.aggregator)
+    return own, config.precision != "32-true" and _shifts(config)
 
 
 class Workshop:
@@ -136,7 +163,9 @@ class Workshop:
                 self._prepared = None  # its tensors go before new ones come
             data = self._clients(config)
             made = prepare(config, data, _twin(self._model(config.task, config.model, data.classes)))
-            self._prepared = wanted, made._replace(executor=FirstRoundMemo(made.executor, sealed(config)))
+            if not private(config):
+                made = made._replace(executor=FirstRoundMemo(made.executor, sealed(config)))
+            self._prepared = wanted, made
         return self._prepared[1]
 
     def _clients(self, config: Config) -> FederatedData:

@@ -25,11 +25,18 @@ def saved_configuration(run_dir: Path) -> Config:
     return Config.load(path)
 
 
-def refuse_changes(saved: Config, asked: Config) -> None:
+def refuse_changes(
+    saved: Config, asked: Config, what: str = "the run was started with other settings"
+) -> None:
     """Compare the settings of a run with those asked for.
 
     More rounds may be asked for, and ``tracking`` may be anything; every other setting has shaped what is
     there.
+
+    Args:
+        saved: The run's.
+        asked: Those asked for.
+        what: What it means that they differ.
 
     Raises:
         UserError: Naming every other setting that differs.
@@ -40,10 +47,7 @@ def refuse_changes(saved: Config, asked: Config) -> None:
         if not key.startswith(_FREE) and not (key == "rounds" and asked.rounds >= saved.rounds)
     ]
     if changed:
-        raise UserError(
-            f"resume: the run was started with other settings ({'; '.join(changed)}); leave them as they "
-            f"were, or start a new run"
-        )
+        raise UserError(f"resume: {what} ({'; '.join(changed)}); leave them as they were, or start a new run")
 
 
 def different(one: Config, other: Config) -> dict[str, tuple[str, str]]:

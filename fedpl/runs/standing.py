@@ -1,28 +1,17 @@
 """A method of a run, from wherever it stands to its last round."""
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 from fedpl.errors import UserError
-from fedpl.records.messages import Census
 from fedpl.records.results import MethodResult
 from fedpl.rounds.checkpoints import Checkpoint
 from fedpl.rounds.federation import Federation
 from fedpl.rounds.loop import RoundResult, run_rounds
 from fedpl.runs.folder import MethodFolder
 from fedpl.runs.summary import method_result
-
-
-def fingerprint(census: Census) -> str:
-    """A name for the clients' data and θ₀, by which a resumed run knows that they are the same."""
-    origins = [[member.client, member.origin] for member in census.members]
-    digest = hashlib.blake2b(json.dumps(origins).encode(), digest_size=16)
-    digest.update(census.initial.cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 class Clock:
@@ -48,8 +37,8 @@ class Standing:
         federation: Clients, server rule, executor.
         rounds: Number of rounds in all.
         folder: Where the method is kept.
-        origin: From `fingerprint`.
         clock: Seconds the run has taken.
+        recorded: Digest of what has been recorded of its rounds so far.
         honest: The clients that do not attack, where some do: they are also counted by themselves.
         keeps_vectors: Whether a client may be away from a round, so that what it last sent has to be kept.
     """
@@ -57,8 +46,8 @@ class Standing:
     federation: Federation
     rounds: int
     folder: MethodFolder
-    origin: str
     clock: Clock
+    recorded: Callable[[], str] = str
     honest: frozenset[str] | None = None
     keeps_vectors: bool = False
 
@@ -67,7 +56,7 @@ class Standing:
         """The checkpoint from which the method goes on; None: it starts.
 
         Raises:
-            UserError: If it belongs to other data, another start model or more rounds.
+            UserError: If it is of more rounds.
         """
         found = self.folder.checkpoints.latest()
         if found is not None and found.state.round == self.rounds and self._result is None:
@@ -77,11 +66,6 @@ class Standing:
         if found.state.round > self.rounds:
             raise UserError(
                 f"resume: rounds is {self.rounds}, but {found.state.round} are done; set it higher"
-            )
-        if found.origin != self.origin:
-            raise UserError(
-                "resume: the clients' data or the start model are no longer those of the run; put them back, "
-                "or start a new run"
             )
         self.clock.count(found.elapsed)
         return found
@@ -104,7 +88,8 @@ class Standing:
         for result in run_rounds(self.federation, self.rounds, self.start, self.folder.journal):
             heard(result)
             if result.round == self.rounds:
-                self.folder.write_result(method_result(result, self.federation.census.metrics, self.honest))
+                metrics, sends = self.federation.census.metrics, self.federation.method.exchanges
+                self.folder.write_result(method_result(result, metrics, self.honest, sends))
             self.folder.checkpoints.save(self._checkpoint(result))
             self.folder.journal.close()
         found = self._result
@@ -126,6 +111,6 @@ class Standing:
             last_sent=last_sent,
             memories=result.memories,
             capacity=self.federation.executor.plan(()).capacity,
-            origin=self.origin,
+            records=self.recorded(),
             elapsed=self.clock(),
         )

@@ -72,7 +72,10 @@ def round_record(
 
 
 def method_result(
-    result: RoundResult, metrics: Sequence[Metric], honest: Collection[str] | None = None
+    result: RoundResult,
+    metrics: Sequence[Metric],
+    honest: Collection[str] | None = None,
+    sends: bool = True,
 ) -> MethodResult:
     """What a summary says about a method: its last round, scored on the test split.
 
@@ -80,6 +83,7 @@ def method_result(
         result: The last round.
         metrics: What a score consists of.
         honest: The clients that do not attack, where some do: they are also counted by themselves.
+        sends: Whether clients send anything.
     """
 
     def statistics(split: str, among: Collection[str] | None = None) -> Statistics:
@@ -99,6 +103,7 @@ def method_result(
         weights=mean_over_blocks(result.weights),
         similarity=mean_over_blocks(result.similarity),
         honest=None if honest is None else statistics("test", honest),
+        sent=dict(zip(tuple(aggregated), result.ledger.sent.tolist(), strict=True)) if sends else None,
     )
 
 

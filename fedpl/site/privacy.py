@@ -14,7 +14,12 @@ optimize, special = map(deferred, ("scipy.optimize", "scipy.special"))
 
 
 def privatise(
-    vector: Float[Tensor, "params"], privacy: PrivacyConfig, seed: int, round: int, client: str
+    vector: Float[Tensor, "params"],
+    privacy: PrivacyConfig,
+    seed: int,
+    round: int,
+    client: str,
+    release: str = "",
 ) -> None:
     """Clip a task vector and add Gaussian noise, in place: τ ← τ · min(1, C / ‖τ‖) + z C · N(0, I).
 
@@ -24,13 +29,15 @@ def privatise(
         seed: The run's seed. Whoever knows it can take the noise away: in a simulation it is known.
         round: Number of the round.
         client: Client id.
+        release: What the vector comes of: settings, method, the client's data. With equal noise for two
+            vectors their difference would be free of it.
     """
     if privacy.clip is None:
         return
     norm = float(torch.linalg.vector_norm(vector, dtype=torch.float64))
     if norm > privacy.clip:
         vector *= privacy.clip / norm
-    stream = torch.Generator().manual_seed(derive_seed(seed, "privacy", round, client))
+    stream = torch.Generator().manual_seed(derive_seed(seed, f"privacy {release}", round, client))
     noise = torch.randn(len(vector), generator=stream).to(vector.device)
     vector.add_(noise, alpha=privacy.noise_multiplier * privacy.clip)
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedpl.conditions import PrivacyConfig
-from fedpl.data import FederatedData
+from fedpl.data import ClientData, FederatedData
 from fedpl.errors import UserError
 from fedpl.objectives.models import stack_models
 from fedpl.records.messages import (
@@ -55,17 +55,26 @@ class Site:
         privacy: What is done to a task vector before it leaves its client.
         faults: What goes wrong.
         seed: The run's seed.
+        settings: Digest of the run's settings, for noise that no other run draws.
     """
 
     def __init__(
-        self, data: FederatedData, worker: Worker, privacy: PrivacyConfig, faults: Faults, seed: int
+        self,
+        data: FederatedData,
+        worker: Worker,
+        privacy: PrivacyConfig,
+        faults: Faults,
+        seed: int,
+        settings: str = "",
     ) -> None:
         self.worker = worker
         self.privacy = privacy
         self.faults = faults
         self.seed = seed
+        self.settings = settings
         self.foundation = worker.backend.foundation
         self._census = census(data, worker)
+        self._origins = {member.client: member.origin for member in self._census.members}
         self._memory = Memory()
         self._frozen = Frozen()
 
@@ -118,7 +127,8 @@ class Site:
             begin = time.perf_counter()
         sent = {each.client: into[each.client] for each in group if each.sends}
         for client, row in sent.items():
-            privatise(row, self.privacy, self.seed, group[0].round, client)
+            release = f"{self.settings} {group[0].run} {self._origins[client]}"
+            privatise(row, self.privacy, self.seed, group[0].round, client, release)
         self.faults.attack(sent, group[0].round)
         yield from reports
 
@@ -189,13 +199,18 @@ class Site:
         )
 
 
+def digest_of(client: ClientData, classes: Sequence[str]) -> str:
+    """A name for all that a client has: texts and labels of every split, id, group, names of the classes."""
+    content = json.dumps([dataclasses.astuple(client), classes]).encode()
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
 def census(data: FederatedData, worker: Worker) -> Census:
     """What a site tells when it joins."""
     foundation, task = worker.backend.foundation, worker.partitions.task
     members = []
     for client in data.clients:
-        content = json.dumps([dataclasses.astuple(client), data.classes]).encode()
-        origin = hashlib.blake2b(content, digest_size=16).hexdigest()
+        origin = digest_of(client, data.classes)
         members.append(Member(client.id, len(client.train), task.floor(client), origin, client.group))
     hardware = foundation.hardware
     return Census(

@@ -241,12 +241,12 @@ def test_one_seed_has_no_standard_deviation_and_no_local_no_harm(tmp_path: Path)
 def test_a_summary_that_was_cut_off_is_no_result(tmp_path: Path) -> None:
     (entry,) = plan(["local"], [0], ["--config=configs/debug.yaml"], tmp_path)
     entry.folder.mkdir()
-    assert not entry.finished
+    assert entry.summary is None
     made_up({"a": 0.5}).write(entry.folder)
-    assert entry.finished
+    assert entry.summary is not None
     path = entry.folder / "summary.json"
     path.write_bytes(path.read_bytes()[:-20])
-    assert not entry.finished
+    assert entry.summary is None
 
 
 def test_every_shipped_method_can_be_compared(tmp_path: Path) -> None:
