@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.text import Text
 
 from fedpl.compare.plan import Entry
 from fedpl.records.results import RunSummary
@@ -27,7 +28,7 @@ class RoundLines:
 
     def round(self, record: RoundRecord, result: RoundResult) -> None:
         text = self.prefix + round_line(record, self.rounds)
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(Text(text), soft_wrap=True)
 
     def finish(self, summary: RunSummary) -> None:
         """The comparison's table says the rest."""
@@ -46,15 +47,20 @@ def run_missing(entries: Sequence[Entry], console: Console) -> None:
         UserError: If data, model or hardware are not as configured.
     """
     workshop = Workshop()
+    said: tuple[str, ...] = ()
     for entry in _grouped(entries):
         if entry.finished:
-            console.print(f"{entry.method}, seed {entry.seed}: finished before", highlight=False)
+            console.print(Text(f"{entry.method}, seed {entry.seed}: finished before"))
             continue
         resume = entry.folder if (entry.folder / "config.yaml").is_file() else None
         config = entry.config
         lines = RoundLines(console, config.rounds, f"seed {entry.seed}  ")
         watchers = [lines] if config.tracking.progress else []
         prepared = workshop.prepare(config)
+        if prepared.notes != said:
+            said = prepared.notes
+            for note in said:
+                console.print(Text(f"fedpl: seed {entry.seed}: {note}"), soft_wrap=True)
         run(config, Console(quiet=True), watchers=watchers, resume=resume, prepared=prepared)
 
 

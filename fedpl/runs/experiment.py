@@ -45,7 +45,7 @@ def run(
         UserError: If data, model or run directory are not as configured, or if it cannot be written.
     """
     clock = Clock()
-    executor, hostile = prepared or prepare(config)
+    executor, hostile, notes = prepared or prepare(config)
     census = executor.join()
     folder = RunFolder.create(config) if resume is None else RunFolder(resume)
     with folder.mine():
@@ -54,7 +54,7 @@ def run(
             done = main.rounds_done
             folder.go_on(config, done)
             trackers = [*trackers_of(config, folder, census), *watchers]
-            for line in opening(config, census, folder.path, None if resume is None else done):
+            for line in opening(config, census, folder.path, None if resume is None else done, notes):
                 display.line(line)
             asked = share_of(census.clients, config.participation)
             display.begin(config.name, config.rounds, asked, done)

@@ -29,7 +29,9 @@ else:
     wandb = deferred("fedpl.tracking.weights_and_biases")
 
 
-def opening(config: Config, census: Census, folder: Path, done: int | None) -> Iterator[str]:
+def opening(
+    config: Config, census: Census, folder: Path, done: int | None, notes: Sequence[str] = ()
+) -> Iterator[str]:
     """The first lines of a run.
 
     Args:
@@ -37,9 +39,11 @@ def opening(config: Config, census: Census, folder: Path, done: int | None) -> I
         census: All clients.
         folder: The run directory.
         done: After which round it goes on; None: it is new.
+        notes: About the data.
     """
     size = f"{len(census.members)} clients, {census.layout.size:,} trainable parameters each"
     yield f"fedpl: {config.name} on {census.place}: {size}"
+    yield from (f"fedpl: {note}" for note in notes)
     other = differences(config.method)
     if other:
         yield f"fedpl: other than the method '{config.name}' that ships: {', '.join(other)}"

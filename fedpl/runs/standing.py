@@ -104,7 +104,8 @@ class Standing:
         for result in run_rounds(self.federation, self.rounds, self.start, self.folder.journal):
             heard(result)
             if result.round == self.rounds:
-                self.folder.write_result(method_result(result, self.federation.census.metrics, self.honest))
+                census = self.federation.census
+                self.folder.write_result(method_result(census.clients, result, census.metrics, self.honest))
             self.folder.checkpoints.save(self._checkpoint(result))
             self.folder.journal.close()
         found = self._result
