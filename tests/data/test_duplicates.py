@@ -84,9 +84,9 @@ def test_what_the_definition_gives(threshold: float) -> None:
 
 
 def pool(number: int) -> list[str]:
-    """Form letters of four of thirty sentences each, which nearly all differ."""
+    """Form letters of four of ten sentences each, which nearly all differ."""
     stream = random.Random(0)
-    sentences = [" ".join(f"word{place}of{i}" for place in range(8)) for i in range(30)]
+    sentences = [" ".join(f"word{place}of{i}" for place in range(8)) for i in range(10)]
     return [" ".join(stream.sample(sentences, 4)) for _ in range(number)]
 
 
