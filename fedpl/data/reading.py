@@ -3,9 +3,11 @@
 import codecs
 import csv
 import gzip
+import io
 import json
 import math
 import sys
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,13 +62,18 @@ class Format(NamedTuple):
 
     def problems(self) -> list[str]:
         found = []
-        if len(self.separator) > 1 or self.separator in ('"', "\n", "\r"):
+        if self.between and (len(self.between) > 1 or self.between in ('"', "\n", "\r")):
             found.append(f"data.separator: expected one character like ';', got {self.separator!r}")
         try:
-            codecs.lookup(self.encoding)
+            "a".encode(self.encoding)
         except LookupError:
             found.append(f"data.encoding: expected a name like utf-8 or latin-1, got '{self.encoding}'")
         return found
+
+    @property
+    def between(self) -> str:
+        """The separator; shells pass a tab as two characters."""
+        return self.separator.replace(r"\t", "\t")
 
 
 def kind_of(path: str | Path) -> str | None:
@@ -95,14 +102,11 @@ def read_table(path: str, wanted: Collection[str], how: Format) -> Table:
             case "parquet":
                 return _parquet(path, kept)
             case kind:
-                separator = how.separator or ("\t" if kind == "tsv" else ",")
-                return _separated(path, kept, separator, how.encoding)
+                separator = how.between or ("\t" if kind == "tsv" else ",")
+                return _separated(path, wanted, kept, separator, how.encoding)
     except UnicodeError as error:
-        raise UserError(
-            f"{path}: is not written in {how.encoding} ({error}); say in what, for example "
-            f"--data.encoding {'latin-1' if how.encoding != 'latin-1' else 'utf-8'}"
-        ) from error
-    except (OSError, EOFError) as error:
+        raise UserError(_not_in(path, how.encoding)) from error
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"cannot read {path}: {error}") from error
 
 
@@ -165,12 +169,33 @@ def _empty(value: Any) -> bool:
 def _text(path: str, encoding: str) -> Iterator[IO[str]]:
     # A byte order mark, which spreadsheets write, is none of the first column's name.
     encoding = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
-    opened: Any = gzip.open if path.lower().endswith(".gz") else open
-    with opened(path, "rt", encoding=encoding, newline="") as file:
+    with _bytes(path) as raw, io.TextIOWrapper(raw, encoding, newline="") as file:
         yield file
 
 
-def _separated(path: str, kept: Collection[str], separator: str, encoding: str) -> Table:
+def _bytes(path: str) -> Any:
+    return gzip.open(path, "rb") if path.lower().endswith(".gz") else Path(path).open("rb")
+
+
+def _not_in(path: str, encoding: str) -> str:
+    """What to say about a file that is written in another encoding."""
+    with _bytes(path) as file:
+        content = file.read()
+    try:
+        content.decode(encoding)
+        line = 1
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+    marked = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    other = "utf-16" if marked else "latin-1" if codecs.lookup(encoding).name == "utf-8" else "utf-8"
+    return (
+        f"{path}: line {line} is not written in {encoding}; say in what, for example --data.encoding {other}"
+    )
+
+
+def _separated(
+    path: str, wanted: Collection[str], kept: Collection[str], separator: str, encoding: str
+) -> Table:
     csv.field_size_limit(sys.maxsize)
     columns: list[str] = []
     rows: list[dict[str, Any]] = []
@@ -183,6 +208,8 @@ def _separated(path: str, kept: Collection[str], separator: str, encoding: str) 
                 if values and not columns:
                     columns = values
                     uses = [(i, name) for i, name in enumerate(columns) if name in kept]
+                    if set(wanted) - set(columns):
+                        break  # said before rows that do not fit are
                 elif values:
                     if len(values) != len(columns):
                         raise UserError(
@@ -220,6 +247,8 @@ def _json(path: str, kept: Collection[str], encoding: str) -> Table:
             raise UserError(
                 f"{path}: {unit} {place} is a {type(value).__name__}, expected an object with columns as keys"
             )
+    if not values:
+        raise UserError(f"{path}: is empty, expected one JSON object a line, or one array of objects")
     columns = list(dict.fromkeys(name for _, value in values for name in value))
     rows = [{name: item for name, item in value.items() if name in kept} for _, value in values]
     return Table(path, columns, rows, [place for place, _ in values], unit)
@@ -236,9 +265,8 @@ def _parsed(text: str, path: str, line: int = 1) -> Any:
 
 
 def _parquet(path: str, kept: Collection[str]) -> Table:
-    opened: Any = gzip.open if path.lower().endswith(".gz") else open
     try:
-        with opened(path, "rb") as file:
+        with _bytes(path) as file:
             content = parquet.ParquetFile(file)
             columns = content.schema_arrow.names
             rows = content.read(columns=[name for name in columns if name in kept]).to_pylist()
