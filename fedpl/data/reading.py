@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from fedpl.data.files import kind_of
 from fedpl.data.wording import readable, some
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 else:
     pyarrow, parquet = map(deferred, ("pyarrow", "pyarrow.parquet"))
 
-READERS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 _SEPARATORS = {",": "','", ";": "';'", "\t": r"'\t'", "|": "'|'"}
 
 
@@ -74,13 +74,6 @@ class Format(NamedTuple):
     def between(self) -> str:
         """The separator; shells pass a tab as two characters."""
         return self.separator.replace(r"\t", "\t")
-
-
-def kind_of(path: str | Path) -> str | None:
-    """How a file is read, by its ending; None: not at all."""
-    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
-    suffixes = suffixes[:-1] if suffixes[-1:] == [".gz"] else suffixes
-    return READERS.get(suffixes[-1]) if suffixes else None
 
 
 def read_table(path: str, wanted: Collection[str], how: Format) -> Table:

@@ -1,17 +1,17 @@
 """Clients from a table with a text, a label and a client column: local files or a dataset of the hub."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedpl.data.files import files_of, kind_of, path_problems, refuse_one_name, refuse_twice, stem_of
 from fedpl.data.labels import check_declared, check_labels
-from fedpl.data.reading import READERS, Format, Table, check_cells, check_columns, kind_of, read_table, word
+from fedpl.data.reading import Format, Table, check_cells, check_columns, read_table, word
 from fedpl.data.records import ClientData, FederatedData, Source, Split
 from fedpl.data.splitting import SPLIT_WORDS, SmallClients, Splitting, declared, drawn, settled, stratified
+from fedpl.data.wording import counted, some
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.randomness import derive_seed
@@ -29,7 +29,8 @@ class Columns:
     Attributes:
         text: The text to classify.
         label: The class, as a word or a number.
-        client: Who the row belongs to.
+        client: Who the row belongs to; ``@file``: each file is a client, called by the file's name without
+            its ending.
         split: Holds ``train``, ``validation`` or ``test``; leave empty to split by the fractions below. A
             table with a column ``split`` of such words is refused until that is named, or ``none`` is written
             here.
@@ -42,7 +43,13 @@ class Columns:
 
     def names(self) -> list[str]:
         """The columns in use, each once."""
-        return list(dict.fromkeys(n for n in (self.text, self.label, self.client, self.declared) if n))
+        client = "" if self.by_file else self.client
+        return list(dict.fromkeys(n for n in (self.text, self.label, client, self.declared) if n))
+
+    @property
+    def by_file(self) -> bool:
+        """Whether each file is a client."""
+        return self.client == "@file"
 
     @property
     def declared(self) -> str:
@@ -57,7 +64,8 @@ class TextFiles(Source):
     JSON is one object a line, or one array of objects.
 
     Attributes:
-        paths: Files with the same columns; their rows are concatenated.
+        paths: Files with the same columns, folders of such files or patterns (``tenants/*.csv``); their rows
+            are concatenated.
         columns: Names of the columns.
         splitting: How to split when there is no split column.
         min_examples: Rows that a client needs at least, beside one for each split.
@@ -80,16 +88,11 @@ class TextFiles(Source):
         found = [*self.splitting.problems(), *self._format.problems(), *_size_problems(self.min_examples)]
         if not self.paths:
             found.append("data.paths: name at least one file")
-        for path in self.paths:
-            if not Path(path).is_file():
-                found.append(f"data.paths: no such file: {path}")
-            elif kind_of(path) is None:
-                found.append(f"data.paths: {path}: expected one of {', '.join(READERS)}, optionally with .gz")
-        return found
+        return found + [line for path in self.paths for line in path_problems(path)]
 
     def load(self, seed: int) -> FederatedData:
-        _refuse_twice(self.paths)
-        tables = [self._read(path) for path in self.paths]
+        tables = [self._read(file) for path in self.paths for file in files_of(path)]
+        refuse_twice([table.path for table in tables if table.rows])
         return federate(tables, self.columns, self.splitting, seed, self.min_examples, self.small_clients)
 
     @property
@@ -135,6 +138,8 @@ class HubText(Source):
 
     def problems(self) -> Sequence[str]:
         found = [*self.splitting.problems(), *_size_problems(self.min_examples)]
+        if self.columns.by_file:
+            found.append("data.columns.client: @file is for fedpl.data.TextFiles; name a column")
         return found + ([] if self.path else ["data.path: name a dataset"])
 
     def load(self, seed: int) -> FederatedData:
@@ -170,10 +175,14 @@ def federate(
     for table in tables:
         check_cells(table, columns.names())
     check_labels(tables, columns.label)
+    if columns.by_file:
+        refuse_one_name([table.path for table in tables])
     by_client: dict[str, list[dict[str, str]]] = {}
-    for row in (row for table in tables for row in table.rows):
-        own = {name: word(row[name]) for name in columns.names()}
-        by_client.setdefault(own[columns.client], []).append(own)
+    for table in tables:
+        for row in table.rows:
+            own = {name: word(row[name]) for name in columns.names()}
+            client = stem_of(table.path) if columns.by_file else own[columns.client]
+            by_client.setdefault(client, []).append(own)
     dealt = {
         client: declared([row[columns.declared] for row in by_client[client]], client)
         if columns.declared
@@ -185,6 +194,8 @@ def federate(
         for client in sorted(by_client)
     }
     dealt, notes = settled(dealt, min_examples, small_clients)
+    if empty := [table.path for table in tables if not table.rows]:
+        notes.append(f"{counted(len(empty), 'file')} without rows: {some(empty)}")
     used = [
         (split, by_client[client][place][columns.label])
         for client, own in dealt.items()
@@ -213,16 +224,3 @@ def federate(
 
 def _size_problems(min_examples: int) -> list[str]:
     return [] if min_examples >= 1 else [f"data.min_examples: at least 1, got {min_examples}"]
-
-
-def _refuse_twice(paths: Sequence[str]) -> None:
-    """Refuse a file that is named twice, also as a copy: its rows would count twice."""
-    known: dict[tuple[int, str], str] = {}
-    for path in paths if len(paths) > 1 else ():
-        with Path(path).open("rb") as file:
-            content = Path(path).stat().st_size, hashlib.file_digest(file, "blake2b").hexdigest()
-        if content in known:
-            raise UserError(
-                f"data.paths: {known[content]} and {path} have the same content; name one of them"
-            )
-        known[content] = path
