@@ -34,8 +34,8 @@ def check_labels(tables: Sequence[Table], column: str) -> None:
         raise UserError(f"the table has no rows: {', '.join(table.path for table in tables)}")
     if len(times) == rows > 2 or len(times) > max(rows / 2, _FEW):
         raise UserError(
-            f"{column!r} has {len(times):,} different values in {rows:,} rows, expected a few classes: "
-            f"{some(times, 3)}; is it another column? --data.columns.label"
+            f"{column!r} has {len(times):,} different values in {rows:,} rows, expected a few classes; "
+            f"is it another column? --data.columns.label"
         )
 
 

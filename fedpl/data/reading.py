@@ -143,10 +143,8 @@ def check_cells(table: Table, wanted: Sequence[str]) -> None:
     for i, row in enumerate(table.rows):
         for name in wanted:
             if isinstance(row[name], list | tuple | dict | set | bytes):
-                raise UserError(
-                    f"{table.at(i)}: {name!r} is {type(row[name]).__name__} {readable(str(row[name]), 40)}, "
-                    f"expected text or a number"
-                )
+                kind = type(row[name]).__name__  # never what is in it: it may be somebody's words
+                raise UserError(f"{table.at(i)}: {name!r} holds a {kind}, expected text or a number")
 
 
 def word(value: Any) -> str:
@@ -238,7 +236,7 @@ def _json(path: str, kept: Collection[str], encoding: str) -> Table:
     for place, value in values:
         if not isinstance(value, dict):
             raise UserError(
-                f"{path}: {unit} {place} is a {type(value).__name__}, expected an object with columns as keys"
+                f"{path}: {unit} {place} holds a {type(value).__name__}, expected an object by column"
             )
     if not values:
         raise UserError(f"{path}: is empty, expected one JSON object a line, or one array of objects")

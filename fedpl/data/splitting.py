@@ -34,6 +34,11 @@ class Splitting:
     near_duplicates: float = 0.5
     max_train: int = 0
 
+    @property
+    def train(self) -> float:
+        """Fraction of a client's rows for training."""
+        return 1 - self.validation - self.test
+
     def problems(self) -> list[str]:
         found = []
         if min(self.validation, self.test) <= 0 or self.validation + self.test >= 1:
@@ -63,8 +68,8 @@ class Dealt(NamedTuple):
 
     @property
     def tied(self) -> bool:
-        """Whether it is near-duplicates that leave a split empty."""
-        return self.groups is not None and self.groups < len(SPLITS) <= self.rows
+        """Whether it may be near-duplicates that leave a split empty."""
+        return self.groups is not None and self.groups < self.rows >= len(SPLITS)
 
     def lack(self, least: int) -> str:
         """What it has too little of, in words; empty: it has enough.
@@ -75,7 +80,7 @@ class Dealt(NamedTuple):
         empty = [split for split in SPLITS if not self.places[split]]
         if self.rows >= least and not empty:
             return ""
-        ties = f", near-duplicates of each other: {counted(self.groups or 0, 'group')}" if self.tied else ""
+        ties = f" in {counted(self.groups or 0, 'group')} of near-duplicates" if self.tied else ""
         none = f", none for {' and '.join(empty)}" if empty else ""
         return f"{counted(self.rows, 'row')}{ties}{none}"
 
@@ -117,12 +122,36 @@ def drawn(texts: Sequence[str], splitting: Splitting, seed: int) -> Dealt:
     members: dict[int, list[int]] = {}
     for i, group in enumerate(groups.tolist()):
         members.setdefault(group, []).append(i)
+    order = [members[group] for group in np.random.default_rng(seed).permutation(len(members)).tolist()]
     want = {"test": round(n * splitting.test), "validation": round(n * splitting.validation)}
-    places: dict[str, list[int]] = {split: [] for split in SPLITS}
-    for group in np.random.default_rng(seed).permutation(len(members)).tolist():
-        split = next((name for name, size in want.items() if len(places[name]) < size), "train")
-        places[split] += members[group]
+    places = _deal(order, want, over=True)
+    if len(places["train"]) < splitting.train * n / 2:  # a large group has gone to a small split
+        fitting = _deal(order, want, over=False)
+        places = fitting if all(fitting.values()) else places
     return Dealt(n, places, len(members))
+
+
+def _deal(order: Sequence[list[int]], want: dict[str, int], over: bool) -> dict[str, list[int]]:
+    """Each group to the first split that still wants rows, `over` or within what it wants, else to train."""
+    places: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for group in order:
+        least = 1 if over else len(group)
+        split = next((name for name, size in want.items() if len(places[name]) + least <= size), "train")
+        places[split] += group
+    return places
+
+
+def uneven(dealt: dict[str, Dealt], splitting: Splitting) -> list[str]:
+    """What is to be said about clients whose near-duplicates, kept together, leave little for training."""
+    short = [
+        f"'{readable(client)}' ({len(own.places['train'])} of {counted(own.rows, 'row')})"
+        for client, own in dealt.items()
+        if own.groups is not None and len(own.places["train"]) < splitting.train * own.rows / 2
+    ]
+    if not short:
+        return []
+    whom = counted(len(short), "client")
+    return [f"warning: near-duplicates leave {whom} with few rows for training: {listed(short, 5)}"]
 
 
 def settled(dealt: dict[str, Dealt], least: int, small: SmallClients) -> tuple[dict[str, Dealt], list[str]]:
@@ -151,7 +180,7 @@ def settled(dealt: dict[str, Dealt], least: int, small: SmallClients) -> tuple[d
                 f"{_listed(idle)}; give them some, or leave them out with drop"
             )
         return kept, [
-            f"{_named(lacking, dealt)} too small and not scored for what they lack: {_listed(lacking)}"
+            f"{_named(lacking, dealt)} too small, trained and not scored on empty splits: {_listed(lacking)}"
         ]
     tied = any(dealt[client].tied for client in lacking)
     raise UserError(

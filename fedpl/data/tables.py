@@ -10,7 +10,16 @@ from fedpl.data.files import files_of, kind_of, path_problems, refuse_one_name, 
 from fedpl.data.labels import check_declared, check_labels
 from fedpl.data.reading import Format, Table, check_cells, check_columns, read_table, word
 from fedpl.data.records import ClientData, FederatedData, Source, Split
-from fedpl.data.splitting import SPLIT_WORDS, SmallClients, Splitting, declared, drawn, settled, stratified
+from fedpl.data.splitting import (
+    SPLIT_WORDS,
+    SmallClients,
+    Splitting,
+    declared,
+    drawn,
+    settled,
+    stratified,
+    uneven,
+)
 from fedpl.data.wording import counted, some
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
@@ -194,6 +203,7 @@ def federate(
         for client in sorted(by_client)
     }
     dealt, notes = settled(dealt, min_examples, small_clients)
+    notes += uneven(dealt, splitting)
     if empty := [table.path for table in tables if not table.rows]:
         notes.append(f"{counted(len(empty), 'file')} without rows: {some(empty)}")
     used = [

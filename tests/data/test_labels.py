@@ -109,7 +109,9 @@ def test_ids_that_differ_by_a_space(tmp_path: Path) -> None:
 def test_lists_are_no_labels(label: Any, tmp_path: Path) -> None:
     rows = labelled(["yes", "no"])
     rows[2] = rows[2] | {"label": label}
-    assert f"line 3: 'label' is {type(label).__name__}" in refusal(rows, tmp_path)
+    assert f"line 3: 'label' holds a {type(label).__name__}, expected text or a number" in refusal(
+        rows, tmp_path
+    )
 
 
 @pytest.mark.parametrize("label", [None, float("nan")])
@@ -129,7 +131,8 @@ def test_missing_labels_as_words(label: str, tmp_path: Path) -> None:
 
 def test_a_text_column_taken_for_labels(tmp_path: Path) -> None:
     found = refusal(labelled(["yes", "no"]), tmp_path, Columns(label="text", split="split"))
-    assert "'text' has 40 different values in 40 rows, expected a few classes" in found
+    assert "'text' has 40 different values in 40 rows, expected a few classes; is it another column?" in found
+    assert "of one-a was" not in found, "these are people's words"
 
 
 def test_labels_that_are_declared_for_the_test_alone(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_csv(tmp_path_factory.mktemp("table") / "t.csv", rows))
 
 
-def sizes(source: TextFiles) -> dict[str, list[int]]:
-    return {c.id: [len(getattr(c, split)) for split in SPLITS] for c in source.load(0).clients}
+def sizes(source: TextFiles, seed: int = 0) -> dict[str, list[int]]:
+    return {c.id: [len(getattr(c, split)) for split in SPLITS] for c in source.load(seed).clients}
 
 
 def test_all_that_are_too_small_are_named_with_counts_and_their_cause(table: str) -> None:
@@ -39,7 +39,7 @@ def test_all_that_are_too_small_are_named_with_counts_and_their_cause(table: str
     assert said.startswith("3 of 4 clients are too small: ")
     assert "'single' (1 row, none for validation and test)" in said
     assert "'pair' (2 rows, none for validation and test)" in said
-    assert "'form' (12 rows, near-duplicates of each other: 1 group, none for train and validation)" in said
+    assert "'form' (12 rows in 1 group of near-duplicates, none for train and validation)" in said
     assert "--data.small_clients drop" in said
     assert "--data.splitting.near_duplicates 0" in said
     assert "\n" not in said
@@ -64,7 +64,7 @@ def test_trained_only(table: str) -> None:
     source = TextFiles((table,), small_clients="train_only")
     assert sizes(source) == {"big": [12, 4, 4], "form": [12, 0, 0], "pair": [2, 0, 0], "single": [1, 0, 0]}
     said = list(describe(source.load(0)))
-    assert any(line.startswith("3 of 4 clients are too small and not scored") for line in said)
+    assert any(line.startswith("3 of 4 clients are too small, trained and not scored") for line in said)
     assert any("3 clients without test examples" in line and "over the 1 other" in line for line in said)
 
 
@@ -108,3 +108,33 @@ def test_of_a_thousand_some_are_named(tmp_path: Path) -> None:
         TextFiles((path,)).load(0)
     assert "and 980 more" in str(refused.value)
     assert len(str(refused.value)) < 2000
+
+
+def test_a_large_group_goes_to_training_where_what_is_left_is_enough(tmp_path: Path) -> None:
+    template = "dear sir or madam we thank you for your letter of the day"
+    rows = rows_of("form", 40) + rows_of("form", 60, template)
+    source = TextFiles((str(write_csv(tmp_path / "t.csv", rows)),))
+    for seed in range(5):
+        assert sizes(source, seed) == {"form": [60, 20, 20]}
+        assert source.load(seed).notes == ()
+
+
+def test_groups_that_leave_little_for_training_are_told(tmp_path: Path) -> None:
+    """Three templates, none of which fits into a tenth of the rows: one has to go there."""
+    templates = (
+        "dear sir or madam we thank you for your letter of the day",
+        "the crew was so very kind to us all",
+    )
+    rows = rows_of("form", 8, templates[0]) + rows_of("form", 2, templates[1])
+    rows += rows_of("form", 2, "my bag has not come with me on this plane")
+    source = TextFiles((str(write_csv(tmp_path / "t.csv", rows)),), Columns(), Splitting(0.1, 0.1))
+    told = set()
+    for seed in range(8):
+        data = source.load(seed)
+        train = len(data.clients[0].train)
+        line = (
+            f"warning: near-duplicates leave 1 client with few rows for training: 'form' ({train} of 12 rows)"
+        )
+        assert data.notes == ((line,) if train < 5 else ())
+        told.add(train < 5)
+    assert told == {False, True}

@@ -58,7 +58,10 @@ def test_going_on_replaying_and_drawing(finished: Path, capsys: pytest.CaptureFi
     capsys.readouterr()
     assert main(["--resume", str(finished), "--rounds=2"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "2 of 4 clients are too small and not scored for what they lack: '[two]' (2 rows, none for" in said
+    assert (
+        "2 of 4 clients are too small, trained and not scored on empty splits: '[two]' (2 rows, none for"
+        in said
+    )
     assert "1 client without test examples, not scored on them: '[two]'; means are over the 3 others" in said
     assert "│ [two] │ – │ – │ – │ – │" in said
     assert "Statistics are over the 3 of 4 clients with test data." in said
