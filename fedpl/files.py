@@ -17,6 +17,7 @@ from safetensors.numpy import save
 from fedpl.errors import UserError
 
 _CHECKSUM = "checksum"
+_LONGEST = 200  # bytes of a quoted name; most file systems take 255
 
 
 @contextmanager
@@ -102,9 +103,15 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def quoted(client: str) -> str:
-    """A client's id as the name of a file or folder: it cannot lead elsewhere."""
+    """A client's id as the name of a file or folder: it cannot lead elsewhere, and no two ids share one.
+
+    What is longer than file systems take is cut and ends in a digest, behind a ``%~`` that no quoting gives.
+    """
     name = quote(client, safe=" @+=,")
-    return name.replace(".", "%2E") if name.startswith(".") else name
+    name = name.replace(".", "%2E") if name.startswith(".") else name
+    if len(name) <= _LONGEST:
+        return name
+    return f"{name[: _LONGEST // 2]}%~{hashlib.blake2b(client.encode(), digest_size=16).hexdigest()}"
 
 
 def _digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.text import Text
 
 from fedpl.compare.plan import Entry
 from fedpl.errors import UserError
@@ -29,7 +30,7 @@ class RoundLines:
 
     def round(self, record: RoundRecord, result: RoundResult) -> None:
         text = self.prefix + round_line(record, self.rounds)
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(Text(text), soft_wrap=True)
 
     def finish(self, summary: RunSummary) -> None:
         """The comparison's table says the rest."""
@@ -48,10 +49,10 @@ def run_missing(entries: Sequence[Entry], console: Console) -> None:
         UserError: If data, model or hardware are not as configured.
     """
     workshop = Workshop()
+    said: tuple[str, ...] = ()
     for entry in _grouped(entries):
-        known = entry.summary
-        if known is not None:
-            console.print(f"{entry.method}, seed {entry.seed}: finished before", highlight=False)
+        if entry.summary is not None:
+            console.print(Text(f"{entry.method}, seed {entry.seed}: finished before"))
             continue
         resume = entry.folder if (entry.folder / "config.yaml").is_file() else None
         config = entry.config
@@ -59,6 +60,10 @@ def run_missing(entries: Sequence[Entry], console: Console) -> None:
         watchers = [lines] if config.tracking.progress else []
         prepared = workshop.prepare(config)
         _check_data(entry, entries, data_digest(prepared.executor.join()))
+        if prepared.notes != said:
+            said = prepared.notes
+            for note in said:
+                console.print(Text(f"fedpl: seed {entry.seed}: {note}"), soft_wrap=True)
         run(config, Console(quiet=True), watchers=watchers, resume=resume, prepared=prepared)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from fedpl.compare.plan import Entry
 from fedpl.compare.statistics import compare
@@ -32,4 +33,4 @@ def write_report(out: Path, entries: Sequence[Entry], margin: float, console: Co
     method_dots(comparison).savefig(out / "comparison.png", dpi=110)
     console.print(rich_table(comparison))
     console.print(caption(comparison), highlight=False)
-    console.print(f"comparison: {out}/comparison.{{json,csv,tex,md,png}}", highlight=False, soft_wrap=True)
+    console.print(Text(f"comparison: {out}/comparison.{{json,csv,tex,md,png}}"), soft_wrap=True)

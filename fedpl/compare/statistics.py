@@ -30,6 +30,8 @@ def client_scores(summaries: Sequence[RunSummary], model: Model) -> dict[str, fl
     """The primary metric on test data, averaged over seeds, of each client that has one in every seed."""
     metric, found = summaries[0].primary, {}
     for client in summaries[0].clients:
+        if not all(client in summary.clients for summary in summaries):
+            continue  # small clients that were dropped: who they are may depend on the seed
         own = [summary.clients[client].scores.value(model, metric) for summary in summaries]
         if not any(map(math.isnan, own)):
             found[client] = float(np.mean(own))

@@ -2,9 +2,11 @@
 
 import csv
 import io
+import math
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from fedpl.compare.statistics import MODELS, TAILS, score_names
 from fedpl.records.comparison import Comparison, MethodEntry, Spread
@@ -22,7 +24,7 @@ def spread(value: Spread | None, metric: Metric, sign: str = "") -> str:
         metric: Of which metric.
         sign: "+" shows it always.
     """
-    if value is None:
+    if value is None or math.isnan(value.mean):
         return "–"
     mean = metric.shown(value.mean, sign)
     return mean if value.sd is None else f"{mean} ± {metric.shown(value.sd)}"
@@ -56,7 +58,7 @@ def rich_table(comparison: Comparison) -> Table:
     for method, entry in comparison.methods.items():
         for model in MODELS:
             cells = [cell.replace(" ± ", "±") for cell in _cells(entry, model, comparison.primary)]
-            table.add_row(method if model == MODELS[0] else "", _NAMES[model], *cells)
+            table.add_row(Text(method if model == MODELS[0] else ""), _NAMES[model], *cells)
         table.add_section()
     return table
 

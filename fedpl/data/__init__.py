@@ -1,7 +1,9 @@
 """Where clients and their examples come from."""
 
+from fedpl.data.description import describe
 from fedpl.data.records import ClientData, FederatedData, Source, Split
-from fedpl.data.tables import Columns, HubText, Splitting, TextFiles
+from fedpl.data.splitting import Splitting
+from fedpl.data.tables import Columns, HubText, TextFiles
 from fedpl.data.tweets import AIRLINES, Tweets
 
 __all__ = [
@@ -15,4 +17,5 @@ __all__ = [
     "Splitting",
     "TextFiles",
     "Tweets",
+    "describe",
 ]

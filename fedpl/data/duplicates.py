@@ -1,16 +1,16 @@
 """Near-duplicate texts: retweets, copied messages and form letters that would leak across splits."""
 
+import math
 import re
+from collections import Counter, deque
 from collections.abc import Sequence
 
 import numpy as np
 
-from fedpl.deferred import deferred
-
-sparse, csgraph = map(deferred, ("scipy.sparse", "scipy.sparse.csgraph"))
-
 _NOT_CONTENT = re.compile(r"https?://\S+|\bt\.co/\S+|[@]\w+|\brt\b")
 _WORD = re.compile(r"[a-z0-9']+")
+_COMPANY = 128  # texts with which a text is compared through one shingle
+_ROUNDING = 1e-9
 
 
 def normalise(text: str) -> str:
@@ -22,7 +22,9 @@ def near_duplicate_groups(texts: Sequence[str], threshold: float = 0.5) -> np.nd
     """Group number of each text; texts that say nearly the same share one.
 
     Two texts are linked if they are equal after `normalise` or if the Jaccard similarity of their sets of
-    three-word shingles reaches the threshold; groups are the connected components.
+    three-word shingles reaches the threshold; groups are the connected components. That is exact as long as
+    no more than 128 different texts share one of the rarer shingles of a text; beyond, it is compared with
+    the 128 of most similar length, so that the work grows with the number of texts.
 
     Args:
         texts: n texts.
@@ -32,29 +34,72 @@ def near_duplicate_groups(texts: Sequence[str], threshold: float = 0.5) -> np.nd
         int array [n], groups numbered in order of first appearance.
     """
     vocabulary: dict[str, int] = {}
-    columns: list[int] = []
-    starts = [0]
+    places: dict[frozenset[int], int] = {}  # different sets of shingles, in order of first appearance
+    owners = []
     for text in texts:
         words = normalise(text).split()
         # A text under three words is its own single shingle.
-        shingles = {" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
-        columns.extend(vocabulary.setdefault(shingle, len(vocabulary)) for shingle in sorted(shingles))
-        starts.append(len(columns))
-    shape = (len(texts), max(1, len(vocabulary)))
-    incidence = sparse.csr_matrix((np.ones(len(columns), np.float32), columns, starts), shape=shape)
-    shared = (incidence @ incidence.T).tocoo()
-    sizes = np.diff(starts)
-    jaccard = shared.data / (sizes[shared.row] + sizes[shared.col] - shared.data)
-    linked = jaccard >= threshold
-    links = sparse.csr_matrix(
-        (np.ones(linked.sum()), (shared.row[linked], shared.col[linked])), shape=(len(texts),) * 2
-    )
-    _, labels = csgraph.connected_components(links, directed=False)
-    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[inverse]
+        shingles = (" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2)))
+        own = frozenset(vocabulary.setdefault(shingle, len(vocabulary)) for shingle in shingles)
+        owners.append(places.setdefault(own, len(places)))
+    search = Search(list(places), threshold)
+    roots = [search.root(owner) for owner in owners]
+    numbers = {root: i for i, root in enumerate(dict.fromkeys(roots))}
+    return np.array([numbers[root] for root in roots], dtype=np.int64)
 
 
 def without_near_duplicates(texts: Sequence[str], threshold: float = 0.5) -> np.ndarray:
     """Indices of the first text of every near-duplicate group, in order."""
     _, first = np.unique(near_duplicate_groups(texts, threshold), return_index=True)
     return np.sort(first)
+
+
+class Search:
+    """Connected components of sets whose Jaccard similarity reaches a threshold.
+
+    Prefix filtering (Chaudhuri et al. 2006, Xiao et al. 2008): two such sets share one of their rarest
+    elements, so that sets are looked up by these alone.
+
+    Args:
+        sets: Different sets.
+        threshold: Jaccard similarity in (0, 1].
+
+    Attributes:
+        pairs: How many pairs of sets were looked at.
+    """
+
+    def __init__(self, sets: Sequence[frozenset[int]], threshold: float) -> None:
+        self.pairs = 0
+        self._parents = list(range(len(sets)))
+        times = Counter(element for own in sets for element in own)
+        # By size: a set is found by those that are as large or larger, for which its shorter prefix will do.
+        # The companions of a set that are dropped when there are too many are thus the smallest.
+        found: dict[int, deque[int]] = {}
+        for place in sorted(range(len(sets)), key=lambda place: len(sets[place])):
+            own = sets[place]
+            size = len(own)
+            rarest = sorted(own, key=lambda element: (times[element], element))
+            looked_up = size - math.ceil(threshold * size - _ROUNDING) + 1
+            kept = size - math.ceil(2 * threshold / (1 + threshold) * size - _ROUNDING) + 1
+            near = {other for element in rarest[:looked_up] for other in found.get(element, ())}
+            self.pairs += len(near)
+            for other in near:
+                if self.root(other) != self.root(place) and _similar(own, sets[other], threshold):
+                    self._parents[self.root(other)] = self.root(place)
+            for element in rarest[:kept]:
+                found.setdefault(element, deque(maxlen=_COMPANY)).append(place)
+
+    def root(self, place: int) -> int:
+        """What stands for a set's component."""
+        parents = self._parents
+        while parents[place] != place:
+            parents[place] = parents[parents[place]]
+            place = parents[place]
+        return place
+
+
+def _similar(one: frozenset[int], other: frozenset[int], threshold: float) -> bool:
+    if len(other) < threshold * len(one) - _ROUNDING:
+        return False
+    shared = len(one & other)
+    return shared / (len(one) + len(other) - shared) >= threshold

@@ -3,8 +3,9 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from fedpl.data.wording import counted, some
 from fedpl.errors import UserError
 
 
@@ -25,7 +26,7 @@ class Split:
 
 @dataclass(frozen=True)
 class ClientData:
-    """One client's private data.
+    """One client's private data; without validation or test examples it is trained and not scored on them.
 
     Attributes:
         id: Unique name; also the client's folder under ``adapters/`` and the name of its random streams.
@@ -46,24 +47,30 @@ class ClientData:
 
 @dataclass(frozen=True)
 class FederatedData:
-    """All clients and the classes they share."""
+    """All clients and the classes they share.
+
+    Attributes:
+        clients: The clients.
+        classes: Names of the classes.
+        notes: What the source has to say about reading them, for the first lines of a run.
+    """
 
     clients: tuple[ClientData, ...]
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if not self.clients:
             raise UserError("the data source gave no clients: check its filters and its client column")
         repeated = [name for name, times in Counter(c.id for c in self.clients).items() if times > 1]
         if repeated:
-            raise UserError(f"client ids must be unique, these are not: {', '.join(sorted(repeated))}")
-        for client in self.clients:
-            for split in ("train", "validation", "test"):
-                if not len(getattr(client, split)):
-                    raise UserError(
-                        f"client '{client.id}' has no {split} examples: every client needs at least one in "
-                        f"each split; drop the client or change the split sizes"
-                    )
+            raise UserError(f"client ids must be unique, these are not: {some(sorted(repeated))}")
+        idle = [client.id for client in self.clients if not len(client.train)]
+        if idle:
+            raise UserError(
+                f"{len(idle)} of {counted(len(self.clients), 'client')} without train examples, which cannot "
+                f"take part: {some(idle)}; give them some, or leave them out"
+            )
 
     @property
     def ids(self) -> tuple[str, ...]:

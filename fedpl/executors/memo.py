@@ -86,7 +86,7 @@ class FirstRoundMemo:
 def _same(known: _Known, work: Work, sealed: bool) -> bool:
     before = known.work
     return (
-        set(work.splits) <= set(known.report.scores)
+        set(work.splits) <= set(before.splits)
         and (before.round, before.objective, before.memory, before.frozen)
         == (work.round, work.objective, work.memory, work.frozen)
         and (before.sends == work.sends or not sealed)

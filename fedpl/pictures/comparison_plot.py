@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from fedpl.pictures.plots import plain_legend
 from fedpl.records.comparison import Comparison
 
 _STYLE = {
@@ -37,12 +38,12 @@ def method_dots(comparison: Comparison) -> Figure:
     if "local" in methods:
         alone = metric.factor * methods["local"].aggregated.scores[metric.name].mean
         axes.axvline(alone, color="0.4", lw=1, ls=":", label="local only, mean")
-    axes.set_yticks(places, list(methods))
+    axes.set_yticks(places, list(methods), parse_math=False)
     axes.set_ylim(len(methods) - 0.5, -0.5)
     axes.set_xlabel(f"test {metric.label}, mean over clients" + (f", {metric.unit}" if metric.unit else ""))
     n = len(comparison.seeds)
     over = f"mean and standard deviation over {n} seeds" if n > 1 else "one seed"
     axes.set_title(f"After {comparison.rounds} rounds: {over}", fontsize=11)
     axes.grid(axis="x", alpha=0.3)
-    figure.legend(fontsize=8, ncols=3, loc="outside lower center")
+    plain_legend(figure, ncols=3)
     return figure

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from fedpl.data.wording import readable
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.records.results import Model, RunSummary
@@ -17,6 +18,7 @@ hierarchy, spatial = map(deferred, ("scipy.cluster.hierarchy", "scipy.spatial.di
 
 _COLOURS = {"local": "#9aa5b1", "fedavg": "#d98c5f", "aggregated": "#2a6f97", "tuned": "#89c2d9"}
 _NAMED = 48  # beyond so many clients their names would overlap
+_LONGEST = 24  # characters of a name
 
 
 def draw_run(folder: Path) -> list[Path]:
@@ -90,9 +92,9 @@ def heat_map(
     image = axes.imshow(coloured, cmap="RdBu_r" if bottom < 0 else "Blues", vmin=bottom, vmax=top)
     figure.colorbar(image, ax=axes, shrink=0.8)
     if n <= _NAMED:
-        labels = [names[i] for i in order]
-        axes.set_xticks(range(n), labels, rotation=90, fontsize=8)
-        axes.set_yticks(range(n), labels, fontsize=8)
+        labels = [readable(names[i], _LONGEST) for i in order]
+        axes.set_xticks(range(n), labels, rotation=90, fontsize=8, parse_math=False)
+        axes.set_yticks(range(n), labels, fontsize=8, parse_math=False)
     if n <= 16:
         for row in range(n):
             for column in range(n):
@@ -108,7 +110,7 @@ def heat_map(
                     fontsize=6.5,
                     color="white" if dark else "0.2",
                 )
-    axes.set_title(title, fontsize=11)
+    axes.set_title(title, fontsize=11, parse_math=False)
     return figure
 
 
@@ -129,9 +131,9 @@ def learning_curves(records: Sequence[RoundRecord], method: str, metric: Metric)
     axes.set_xticks(rounds if len(rounds) <= 20 else rounds[:: len(rounds) // 10])
     axes.set_xlabel("round")
     axes.set_ylabel(f"validation {metric.title}")
-    axes.set_title(f"{method}: clients' {metric.label} over the rounds", fontsize=11)
+    axes.set_title(f"{method}: clients' {metric.label} over the rounds", fontsize=11, parse_math=False)
     axes.grid(alpha=0.3)
-    figure.legend(fontsize=8, ncols=2, loc="outside lower center")
+    plain_legend(figure, ncols=2)
     return figure
 
 
@@ -165,10 +167,17 @@ def client_bars(summary: RunSummary) -> Figure:
     )
     axes.plot([], [], color="0.2", lw=1, label=summary.floor_name)
     if len(clients) <= _NAMED:
-        axes.set_xticks(places, clients, rotation=45, ha="right", fontsize=8)
+        labels_shown = [readable(client, _LONGEST) for client in clients]
+        axes.set_xticks(places, labels_shown, rotation=45, ha="right", fontsize=8, parse_math=False)
     if metric.unit == "%":
         axes.set_ylim(0, 100)
     axes.set_ylabel(f"test {metric.title}")
     axes.set_title(f"Test {metric.label} per client", fontsize=11)
-    figure.legend(fontsize=8, ncols=5, loc="outside lower center")
+    plain_legend(figure, ncols=5)
     return figure
+
+
+def plain_legend(figure: Figure, ncols: int) -> None:
+    """A legend below; names are what they are, also with a $ in them, which would begin a formula."""
+    for text in figure.legend(fontsize=8, ncols=ncols, loc="outside lower center").get_texts():
+        text.set_parse_math(False)

@@ -26,14 +26,15 @@ class Member(NamedTuple):
     Attributes:
         client: Its id.
         examples: Training examples.
-        floor: Scores on its test split of the best answer without any learning (the majority class).
+        floor: Scores on its test split of the best answer without any learning (the majority class); None
+            without test data.
         origin: Digest of its data: a resumed run and a returning site are compared by it.
         group: Its true group where the data names one; for studies, no method reads it.
     """
 
     client: str
     examples: int
-    floor: Scores
+    floor: Scores | None
     origin: str
     group: str = ""
 
@@ -116,8 +117,8 @@ class Report(NamedTuple):
         examples: Training examples.
         steps: Optimiser steps taken.
         loss: Mean training loss.
-        scores: Scores of the model that the client uses after training, by split: θᵢ, unless its objective
-            keeps a personal model.
+        scores: Scores of the model that the client uses after training, by split that it has data of: θᵢ,
+            unless its objective keeps a personal model.
         seconds: What it took.
         memory: Digest of what the client remembers from now on; empty: nothing.
         choice: Which of several received models it trained from.

@@ -20,7 +20,7 @@ class Models:
     """Scores, or a statistic of them, by model.
 
     Attributes:
-        aggregated: Of θ̄ᵢ, the aggregate as the client receives it.
+        aggregated: Of θ̄ᵢ, the aggregate as the client receives it; null where it has no data of the split.
         tuned: Of the model that the client uses after local training; null where it took no part in the last
             round.
         majority: Of the best answer without learning, beside which the others have to be read; in summaries.
@@ -38,7 +38,7 @@ class Models:
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Statistics over clients, each metric by itself.
+    """Statistics over the clients that have data of the split, each metric by itself.
 
     Attributes:
         mean: Mean.

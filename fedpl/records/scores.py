@@ -74,12 +74,14 @@ class Summary(NamedTuple):
 
 
 def summarise(scores: Mapping[str, Scores], metrics: Sequence[Metric]) -> Summary:
-    """Statistics of each metric over all clients.
+    """Statistics of each metric over all clients that have been scored; NaN where none has.
 
     Args:
         scores: By client.
         metrics: What a score consists of.
     """
+    if not scores:
+        return Summary(*({metric.name: math.nan for metric in metrics} for _ in Summary._fields))
     table = np.array([[own[m.name] for m in metrics] for own in scores.values()], dtype=np.float64)
     higher = np.array([metric.higher for metric in metrics])
     worst = np.where(higher, table.min(0), table.max(0))

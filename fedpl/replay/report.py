@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fedpl.files import write_json
 from fedpl.records.plain import inline
@@ -92,7 +93,7 @@ def write_replay(
     path = target / f"replay-{len(list(target.glob('replay-*.json'))) + 1:04d}.json"
     replay = Replay(note=NOTE, recorded_state_error=error, readings=tuple(readings))
     write_json(path, replay.to_json())
-    console.print(f"replay: {path}", highlight=False, soft_wrap=True)
+    console.print(Text(f"replay: {path}"), soft_wrap=True)
     return path
 
 
@@ -111,5 +112,5 @@ def _table(readings: Sequence[Reading], metrics: Sequence[Metric]) -> Table:
             tails = (found.statistics.mean, found.statistics.worst, found.statistics.bottom_decile)
             cells = [primary.shown(scores[primary.name]) for scores in tails]
             cells += [metric.shown(found.statistics.mean[metric.name]) for metric in others]
-            table.add_row(reading.rule, reading.reading, str(reading.round), split, *cells)
+            table.add_row(Text(reading.rule), reading.reading, str(reading.round), split, *cells)
     return table

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.text import Text
 
 from fedpl.conditions import PrivacyConfig
 from fedpl.config import Config
@@ -85,7 +86,7 @@ def close(
     places |= {"personal adapters": "personal"} if (folder.path / "personal").exists() else {}
     places |= {"pictures": "plots"} if config.tracking.plots else {}
     for what, where in places.items():
-        console.print(f"{what}: {folder.path / where}", highlight=False, soft_wrap=True)
+        console.print(Text(f"{what}: {folder.path / where}"), soft_wrap=True)
 
 
 def _with_conditions(

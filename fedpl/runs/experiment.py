@@ -47,7 +47,7 @@ def run(
         UserError: If data, model or run directory are not as configured, or if it cannot be written.
     """
     clock = Clock()
-    executor, hostile = prepared or prepare(config)
+    executor, hostile, notes = prepared or prepare(config)
     census = executor.join()
     origin = Origin.of(config, census)
     folder = RunFolder.create(config, origin) if resume is None else RunFolder(resume)
@@ -59,9 +59,8 @@ def run(
             done = main.rounds_done
             folder.go_on(config, done, main.start.records if main.start else "")
             trackers = [*trackers_of(config, folder, census), *watchers]
-            for line in opening(
-                config, census, folder.path, None if resume is None else done, began.changed(origin)
-            ):
+            after = None if resume is None else done
+            for line in opening(config, census, folder.path, after, notes, began.changed(origin)):
                 display.line(line)
             asked = share_of(census.clients, config.participation)
             display.begin(config.name, config.rounds, asked, done)

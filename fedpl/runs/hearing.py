@@ -29,7 +29,12 @@ else:
 
 
 def opening(
-    config: Config, census: Census, folder: Path, done: int | None, versions: Iterable[str] = ()
+    config: Config,
+    census: Census,
+    folder: Path,
+    done: int | None,
+    notes: Sequence[str] = (),
+    versions: Iterable[str] = (),
 ) -> Iterator[str]:
     """The first lines of a run.
 
@@ -38,10 +43,12 @@ def opening(
         census: All clients.
         folder: The run directory.
         done: After which round it goes on; None: it is new.
+        notes: About the data.
         versions: Which versions are others than those that the run began with.
     """
     size = f"{len(census.members)} clients, {census.layout.size:,} trainable parameters each"
     yield f"fedpl: {config.name} on {census.place}: {size}"
+    yield from (f"fedpl: {note}" for note in notes)
     other = differences(config.method)
     if other:
         yield f"fedpl: other than the method '{config.name}' that ships: {', '.join(other)}"

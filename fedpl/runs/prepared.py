@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from fedpl.config import ClientConfig, Config
-from fedpl.data import FederatedData
+from fedpl.data import FederatedData, describe
 from fedpl.executors.here import Here
 from fedpl.executors.memo import FirstRoundMemo
 from fedpl.executors.protocol import Executor
@@ -36,10 +36,12 @@ class Prepared(NamedTuple):
     Attributes:
         executor: The way to them.
         hostile: Those who attack, in simulations.
+        notes: About the data, where they have been read here, for the first lines.
     """
 
     executor: Executor
     hostile: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
 
 def prepare(
@@ -60,7 +62,7 @@ def prepare(
     faults = Faults(data.ids, config.faults, config.seed)
     site = Site(data, worker, config.privacy, faults, config.seed, release(config))
     device = server_device(worker.backend.foundation.hardware.device)
-    return Prepared(Here(site, device), faults.hostile)
+    return Prepared(Here(site, device), faults.hostile, tuple(describe(data)))
 
 
 def clients_of(config: Config) -> FederatedData:

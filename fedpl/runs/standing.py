@@ -88,8 +88,9 @@ class Standing:
         for result in run_rounds(self.federation, self.rounds, self.start, self.folder.journal):
             heard(result)
             if result.round == self.rounds:
-                metrics, sends = self.federation.census.metrics, self.federation.method.exchanges
-                self.folder.write_result(method_result(result, metrics, self.honest, sends))
+                census, sends = self.federation.census, self.federation.method.exchanges
+                last = method_result(census.clients, result, census.metrics, self.honest, sends)
+                self.folder.write_result(last)
             self.folder.checkpoints.save(self._checkpoint(result))
             self.folder.journal.close()
         found = self._result

@@ -45,6 +45,7 @@ def round_record(
             clients=_by_client(clients, aggregated, result.tuned(split)),
         )
         for split, aggregated in result.aggregated.items()
+        if aggregated  # else no client has data of it
     }
     return RoundRecord(
         round=result.round,
@@ -72,6 +73,7 @@ def round_record(
 
 
 def method_result(
+    clients: tuple[str, ...],
     result: RoundResult,
     metrics: Sequence[Metric],
     honest: Collection[str] | None = None,
@@ -80,6 +82,7 @@ def method_result(
     """What a summary says about a method: its last round, scored on the test split.
 
     Args:
+        clients: Client ids, in the order of the rows.
         result: The last round.
         metrics: What a score consists of.
         honest: The clients that do not attack, where some do: they are also counted by themselves.
@@ -97,13 +100,13 @@ def method_result(
     return MethodResult(
         rounds=result.round,
         metrics=tuple(metrics),
-        clients=_by_client(tuple(aggregated), aggregated, tuned),
+        clients=_by_client(clients, aggregated, tuned),
         test=statistics("test"),
-        validation=statistics("validation") if "validation" in result.aggregated else None,
+        validation=statistics("validation") if result.aggregated.get("validation") else None,
         weights=mean_over_blocks(result.weights),
         similarity=mean_over_blocks(result.similarity),
         honest=None if honest is None else statistics("test", honest),
-        sent=dict(zip(tuple(aggregated), result.ledger.sent.tolist(), strict=True)) if sends else None,
+        sent=dict(zip(clients, result.ledger.sent.tolist(), strict=True)) if sends else None,
     )
 
 
@@ -128,6 +131,7 @@ def run_summary(
         seconds: What the whole run took.
     """
     floors = {member.client: member.floor for member in census.members}
+    known = {client: floor for client, floor in floors.items() if floor is not None}
     spent = {part: sum(getattr(r.seconds, part) for r in records) for part in Seconds._fields}
     return RunSummary(
         method=method,
@@ -142,7 +146,7 @@ def run_summary(
             )
             for member in census.members
         },
-        test=_with_floor(result.test, summarise(floors, census.metrics)),
+        test=_with_floor(result.test, summarise(known, census.metrics)),
         validation=result.validation,
         baselines={
             name: Baseline(clients=other.clients, test=other.test, honest=other.honest)
@@ -183,5 +187,5 @@ def _with_floor(statistics: Statistics, floor: Summary) -> Statistics:
     )
 
 
-def _beside(models: Models, floor: Scores) -> Models:
+def _beside(models: Models, floor: Scores | None) -> Models:
     return replace(models, majority=floor)

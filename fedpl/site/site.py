@@ -135,7 +135,10 @@ class Site:
     def score(
         self, clients: Sequence[str], models: Float[Tensor, "clients params"], split: str
     ) -> dict[str, Scores]:
-        """Quality of one adapter per client on a split of the client's own data."""
+        """Quality of one adapter per client on a split of the client's own data, of those that have some."""
+        places = [place for place, client in enumerate(clients) if self._has(client, split)]
+        if len(places) < len(clients):
+            clients, models = [clients[place] for place in places], models[places]
         return dict(zip(clients, self.worker.score(clients, models, split), strict=True))
 
     def tell(self, notice: Notice) -> None:
@@ -172,12 +175,20 @@ class Site:
         """Scores of the models that a cohort's clients use after training, by split."""
         found: list[dict[str, Scores]] = [{} for _ in group]
         for split in dict.fromkeys(split for each in group for split in each.splits):
-            chosen = [i for i, each in enumerate(group) if split in each.splits]
+            chosen = [
+                i for i, each in enumerate(group) if split in each.splits and self._has(each.client, split)
+            ]
+            if not chosen:
+                continue
             rows = [theta[i] if (model := fits[i].tuned) is None else model for i in chosen]
             scores = self.worker.score([group[i].client for i in chosen], stack_models(rows), split)
             for i, own in zip(chosen, scores, strict=True):
                 found[i][split] = own
         return found
+
+    def _has(self, client: str, split: str) -> bool:
+        """Whether there is anything to score a client on."""
+        return len(self.worker.partitions.examples[client, split]) > 0
 
     def _report(
         self, done: Trained, row: Float[Tensor, "params"], scores: Mapping[str, Scores], seconds: Seconds
@@ -210,8 +221,9 @@ def census(data: FederatedData, worker: Worker) -> Census:
     foundation, task = worker.backend.foundation, worker.partitions.task
     members = []
     for client in data.clients:
+        floor = task.floor(client) if len(client.test) else None
         origin = digest_of(client, data.classes)
-        members.append(Member(client.id, len(client.train), task.floor(client), origin, client.group))
+        members.append(Member(client.id, len(client.train), floor, origin, client.group))
     hardware = foundation.hardware
     return Census(
         tuple(members),

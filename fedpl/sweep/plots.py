@@ -31,7 +31,7 @@ def importance_bars(importance: Mapping[str, float], metric: str) -> Figure:
     axes.barh(range(len(order)), values, height=0.6, color="#2a6f97")
     for place, value in enumerate(values):
         axes.text(value + 0.01, place, f"{value:.2f}", va="center", fontsize=8)
-    axes.set_yticks(range(len(order)), order, fontsize=9)
+    axes.set_yticks(range(len(order)), order, fontsize=9, parse_math=False)
     axes.set_xlim(0, max(1.0, max(values)) * 1.08)
     axes.set_xlabel("importance (fANOVA share of the variance)")
     axes.set_title(metric, fontsize=11)
@@ -70,6 +70,7 @@ def parallel_coordinates(entries: Sequence[Mapping[str, Any]], sweep: Sweep) -> 
                 place - 0.04,
                 height,
                 label,
+                parse_math=False,
                 ha="right",
                 va="center",
                 fontsize=7.5,

@@ -1,5 +1,6 @@
 """A sweep over server settings on recorded task vectors: trials aggregate again and train nothing."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -83,4 +84,7 @@ class ReplayRunner:
         state = self._replayer.final(rule)
         found = summarise(self._replayer.score(state, "validation"), self._replayer.metrics)
         value = flat({"validation": {"aggregated": found._asdict()}})[task.sweep.metric]
-        return Outcome("complete", value, rounds, time.perf_counter() - begin)
+        seconds = time.perf_counter() - begin
+        if math.isnan(value):
+            return Outcome("failed", None, rounds, seconds, "no client has validation data")
+        return Outcome("complete", value, rounds, seconds)

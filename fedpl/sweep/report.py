@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fedpl.files import write_atomically, write_json
 from fedpl.sweep import study as search
@@ -87,12 +88,12 @@ def write_report(
     console.print(table(entries, sweep))
     if best is None:
         console.print("no trial was completed")
-    console.print(f"sweep: {folder}: {', '.join(written)}", highlight=False, soft_wrap=True)
+    console.print(Text(f"sweep: {folder}: {', '.join(written)}"), soft_wrap=True)
 
 
 def table(entries: list[dict[str, Any]], sweep: Sweep) -> Table:
     """The best trials, one row each."""
-    shown = Table(title=f"{sweep.name}: {sweep.metric}, {sweep.goal}")
+    shown = Table(title=Text(f"{sweep.name}: {sweep.metric}, {sweep.goal}"))
     names = [dimension.name for dimension in sweep.dimensions if dimension.distribution != "constant"]
     shown.add_column("trial", justify="right")
     shown.add_column("value", justify="right")
@@ -102,7 +103,7 @@ def table(entries: list[dict[str, Any]], sweep: Sweep) -> Table:
     shown.add_column("s", justify="right")
     shown.add_column("")
     for entry in entries[:_SHOWN]:
-        cells = [short(entry["parameters"][name]) for name in names]
+        cells = [Text(short(entry["parameters"][name])) for name in names]
         seconds = "" if entry["seconds"] is None else f"{entry['seconds']:.1f}"
         state = "" if entry["state"] == "complete" else entry["state"]
         shown.add_row(

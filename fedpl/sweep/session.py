@@ -61,7 +61,8 @@ def run_sweep(
     with held(out):
         study = open_study(out, sweep, plan)
         if begun(study):
-            console.print(f"{out}: going on, {begun(study)} trials were begun before", highlight=False)
+            text = f"{out}: going on, {begun(study)} trials were begun before"
+            console.print(text, highlight=False, markup=False)
         work = drive.tasks(study, sweep, out, trials, seed, settings)
         if replay is not None:
             drive.run_here(study, work, ReplayRunner(replay), done)

@@ -57,10 +57,15 @@ class Classification(Task):
         tokenizer = models.load_tokenizer(model)
 
         def encode(split: Split) -> "examples.Examples":
-            encoded = tokenizer(list(split.texts), truncation=True, max_length=model.max_length)["input_ids"]
+            texts = list(split.texts)
+            encoded = (
+                tokenizer(texts, truncation=True, max_length=model.max_length)["input_ids"] if texts else []
+            )
             check_known(tokenizer, encoded, model.path)
             ids = [torch.tensor(row) for row in encoded]
-            return examples.Examples(ids, torch.tensor(split.labels), int(tokenizer.pad_token_id))
+            return examples.Examples(
+                ids, torch.tensor(split.labels, dtype=torch.long), int(tokenizer.pad_token_id)
+            )
 
         return encode
 

@@ -42,7 +42,7 @@ class Task(ABC):
 
     @abstractmethod
     def encoder(self, model: ModelConfig) -> "Callable[[Split], Examples]":
-        """How a split becomes tensors for this model.
+        """How a split becomes tensors for this model; it may be without examples.
 
         Raises:
             UserError: If there is no such model.
@@ -67,7 +67,7 @@ class Task(ABC):
 
     @abstractmethod
     def floor(self, client: ClientData) -> Scores:
-        """Scores on a client's test split of the best answer that looks at no input."""
+        """Scores on a client's test split, which has examples, of the best answer that looks at no input."""
 
     def problems(self) -> Sequence[str]:
         """What is wrong with the settings, one line each."""

@@ -14,7 +14,9 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
+from fedpl.data.wording import readable
 from fedpl.records.messages import Report
 from fedpl.records.results import Baseline, Model, RunSummary
 from fedpl.records.rounds import RoundRecord
@@ -32,7 +34,12 @@ class Display:
     def __init__(self, console: Console, enabled: bool) -> None:
         self.console = console
         self.enabled = enabled
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+        )
         live = enabled and (console.is_terminal or (console.is_jupyter and _has_widgets()))
         self._live = Progress(
             *columns, TimeElapsedColumn(), console=console, transient=True, disable=not live
@@ -69,7 +76,7 @@ class Display:
 
     def line(self, text: str) -> None:
         """Print a line above the display."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(Text(text), soft_wrap=True)  # no markup in names
 
 
 def _has_widgets() -> bool:
@@ -100,7 +107,7 @@ def round_line(record: RoundRecord, rounds: int) -> str:
 def closing_table(summary: RunSummary) -> Table:
     """Test scores per client and over clients: baselines, the method before and after local training."""
     primary, *others = summary.metrics
-    table = Table(title=f"Test {primary.title}, after {summary.rounds} rounds")
+    table = Table(title=f"Test {primary.title}, after {summary.rounds} rounds", caption=_counted(summary))
     table.add_column("client")
     names = {"local": "local only", "fedavg": "federated average"}
     columns: list[tuple[str, RunSummary | Baseline, Model]] = [
@@ -109,11 +116,11 @@ def closing_table(summary: RunSummary) -> Table:
     columns += [(f"{summary.method} aggregated", summary, "aggregated")]
     columns += [(f"{summary.method} tuned", summary, "tuned"), (summary.floor_name, summary, "majority")]
     for name, _, _ in columns:
-        table.add_column(name, justify="right")
+        table.add_column(Text(name), justify="right")
     for client in summary.clients:
-        # A dash for a client that took no part in the last round and has no tuned model.
+        # A dash for a client that took no part in the last round and has no tuned model, or has no test data.
         values = [found.scores_of(client).value(model, primary) for _, found, model in columns]
-        table.add_row(client, *map(primary.shown, values))
+        table.add_row(Text(readable(client)), *map(primary.shown, values))
     table.add_section()
     for statistic in Summary._fields:
         values = [found.test.value(statistic, model, primary) for _, found, model in columns]
@@ -123,6 +130,15 @@ def closing_table(summary: RunSummary) -> Table:
         values = [found.test.value("mean", model, metric) for _, found, model in columns]
         table.add_row(f"mean {metric.label}", *map(metric.shown, values))
     return table
+
+
+def _counted(summary: RunSummary) -> str | None:
+    """Over which clients the statistics are, where not over all."""
+    scored = sum(client.scores.aggregated is not None for client in summary.clients.values())
+    if scored == len(summary.clients):
+        return None
+    whom = f"the {scored} of {len(summary.clients)} clients with test data"
+    return f"Statistics are over {whom}." if scored else "No client has test data: there is nothing to count."
 
 
 def _number(value: float) -> str:

@@ -1,6 +1,11 @@
+import random
+from collections.abc import Callable, Sequence
+from itertools import combinations
+
 import pytest
 
-from fedpl.data.duplicates import near_duplicate_groups, normalise, without_near_duplicates
+from fedpl.data import duplicates
+from fedpl.data.duplicates import Search, near_duplicate_groups, normalise, without_near_duplicates
 
 LONG = "my flight was late again and nobody at the desk could say why"
 
@@ -43,3 +48,71 @@ def test_the_first_of_each_group_is_kept() -> None:
 
 def test_normalise() -> None:
     assert normalise("RT @Bob: It's GREAT!! https://t.co/x #Fly") == "it's great fly"
+
+
+def brute_force(texts: Sequence[str], threshold: float) -> list[int]:
+    """The definition, pair by pair."""
+    shingles = []
+    for text in texts:
+        words = normalise(text).split()
+        shingles.append({tuple(words[i : i + 3]) for i in range(max(1, len(words) - 2))})
+    groups = list(range(len(texts)))
+    for one, other in combinations(range(len(texts)), 2):
+        shared = len(shingles[one] & shingles[other])
+        if shared / len(shingles[one] | shingles[other]) >= threshold:
+            new, old = sorted((groups[one], groups[other]))
+            groups = [new if group == old else group for group in groups]
+    numbers = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    return [numbers[group] for group in groups]
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.3, 0.5, 0.58, 0.7, 0.9, 1.0])
+def test_what_the_definition_gives(threshold: float) -> None:
+    """Sentences of all lengths, and changed copies of them: words taken away, put in, exchanged."""
+    for seed in range(6):
+        stream = random.Random(seed)
+        words = [f"w{i}" for i in range(30)]
+        texts = [" ".join(stream.choices(words, k=stream.randrange(14))) for _ in range(40)]
+        for _ in range(60):
+            copy = stream.choice(texts).split()
+            for _ in range(stream.randrange(4)):
+                place = stream.randrange(len(copy) + 1)
+                copy[place : place + stream.randrange(2)] = stream.choices(words, k=stream.randrange(2))
+            texts.append(" ".join(copy))
+        stream.shuffle(texts)
+        assert near_duplicate_groups(texts, threshold).tolist() == brute_force(texts, threshold)
+
+
+def pool(number: int) -> list[str]:
+    """Form letters of four of ten sentences each, which nearly all differ."""
+    stream = random.Random(0)
+    sentences = [" ".join(f"word{place}of{i}" for place in range(8)) for i in range(10)]
+    return [" ".join(stream.sample(sentences, 4)) for _ in range(number)]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        lambda number: ["please help me now"] * number,
+        lambda number: [
+            f"dear sir thank you for your order number {i} we will answer soon" for i in range(number)
+        ],
+        lambda number: [f"thank you so {i}" for i in range(number)],
+        lambda number: [f"{i} {i + 1} {i + 2} {i + 3}" for i in range(number)],
+        pool,
+    ],
+    ids=["equal", "one template", "common beginning", "a chain", "form letters"],
+)
+def test_the_work_grows_with_the_number_of_texts(
+    texts: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the pairs that are looked at, where each text is like many others: far from one for each pair."""
+    monkeypatch.setattr(duplicates, "_COMPANY", 8)  # its limit is reached by few texts
+    made: list[Search] = []
+    monkeypatch.setattr(duplicates, "Search", lambda *given: made.append(Search(*given)) or made[-1])
+    sizes = (500, 1000)
+    for number in sizes:
+        assert len(near_duplicate_groups(texts(number))) == number
+    few, many = (search.pairs for search in made)
+    assert many <= 2.4 * few
+    assert many < 0.1 * sizes[1] ** 2

@@ -7,6 +7,7 @@ import pytest
 
 from fedpl.data import Columns, HubText, Splitting, TextFiles
 from fedpl.data.duplicates import near_duplicate_groups
+from fedpl.data.files import stem_of
 from fedpl.errors import UserError
 from tests.conftest import small_rows, write_csv
 
@@ -86,14 +87,14 @@ def test_a_missing_column_names_those_there_are(small_table: Path) -> None:
 def test_a_client_without_examples(tmp_path: Path) -> None:
     rows = [row | {"split": "test"} if row["client"] == "two-b" else row for row in small_rows(CLIENTS)]
     source = TextFiles((str(write_csv(tmp_path / "t.csv", rows)),), Columns(split="split"))
-    with pytest.raises(UserError, match="client 'two-b' has no train examples"):
+    with pytest.raises(UserError, match=r"1 of 2 clients is too small: 'two-b' .24 rows, none for train and"):
         source.load(0)
 
 
 def test_an_empty_cell_and_an_unknown_split(tmp_path: Path) -> None:
     rows = small_rows(CLIENTS)
     rows[3] = rows[3] | {"label": ""}
-    with pytest.raises(UserError, match="row 4 has an empty"):
+    with pytest.raises(UserError, match="line 5 has an empty 'label'; fill"):
         TextFiles((str(write_csv(tmp_path / "t.csv", rows)),), Columns(split="none")).load(0)
     rows[3] = rows[3] | {"label": "no", "split": "holdout"}
     with pytest.raises(UserError, match="split 'holdout' is none of"):
@@ -103,7 +104,7 @@ def test_an_empty_cell_and_an_unknown_split(tmp_path: Path) -> None:
 def test_a_broken_file(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text('{"text": "a"\n{{{')
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match=r"line 1: Expecting ',' delimiter .column 13.; expected one JSON"):
         TextFiles((str(path),)).load(0)
 
 
@@ -165,3 +166,52 @@ def test_a_split_column_that_nothing_uses_is_refused_until_something_is_said(
     assert drawn.clients[0].test != declared.clients[0].test
     other = [{**row, "split": f"part {i}"} for i, row in enumerate(small_rows(CLIENTS))]
     assert TextFiles((str(write_csv(tmp_path / "parts.csv", other)),)).load(0).ids == CLIENTS
+
+
+@pytest.fixture
+def tenants(tmp_path: Path) -> Path:
+    """A file for each client, without a client column."""
+    for client in CLIENTS:
+        rows = [{k: v for k, v in row.items() if k != "client"} for row in small_rows((client,))]
+        folder = tmp_path / "tenants" / client[-1]
+        folder.mkdir(parents=True)
+        write_csv(folder / f"{client}.csv", rows)
+    (tmp_path / "tenants" / "read me.txt").write_text("not a table")
+    return tmp_path / "tenants"
+
+
+@pytest.mark.parametrize(
+    "paths", [("{}",), ("{}/**/*.csv",), ("{}/b/*", "{}/a/one-a.csv"), ("{}/?/[ot]*.csv",)], ids=str
+)
+def test_a_file_for_each_client(paths: tuple[str, ...], tenants: Path, tmp_path: Path) -> None:
+    by_file = Columns(client="@file", split="split")
+    source = TextFiles(tuple(path.format(tenants) for path in paths), by_file)
+    assert source.problems() == []
+    whole = str(write_csv(tmp_path / "whole.csv", small_rows(CLIENTS)))
+    assert source.load(0) == TextFiles((whole,), Columns(split="split")).load(0)
+
+
+def test_files_that_nobody_can_mean(tenants: Path) -> None:
+    by_file = Columns(client="@file", split="split")
+    assert "no such file" in TextFiles((f"{tenants}/*.json",), by_file).problems()[0]
+    (tenants / "none").mkdir()
+    assert "that ends in .csv, " in TextFiles((str(tenants / "none"),), by_file).problems()[0]
+    assert TextFiles(("",)).problems() == ["data.paths: no such file: "]
+    assert stem_of("a/b.x.CSV.GZ") == "b.x"
+    assert "expected one of" in TextFiles((f"{tenants}/*",), by_file).problems()[0]
+    assert "@file is for" in HubText("x", columns=by_file).problems()[0]
+    with pytest.raises(UserError, match="have the same content"):
+        TextFiles((str(tenants), f"{tenants}/a/one-a.csv"), by_file).load(0)
+    copy = tenants / "b" / "one-a.csv"
+    copy.write_text((tenants / "a" / "one-a.csv").read_text().replace("great", "good"))
+    with pytest.raises(UserError, match="have the same name, 'one-a', by which clients are called"):
+        TextFiles((str(tenants),), by_file).load(0)
+    copy.rename(tenants / "b" / "new-a.csv").write_text("text,label,split\n")
+    (tenants / "b" / "newer-a.csv").write_text("text,label,split\n")
+    (note,) = TextFiles((str(tenants),), by_file).load(0).notes
+    assert note.startswith("2 files without rows: ")
+
+
+def test_a_file_name_with_brackets_is_no_pattern(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "t[1].csv", small_rows(CLIENTS))
+    assert TextFiles((str(path),), Columns(split="split")).load(0).ids == CLIENTS

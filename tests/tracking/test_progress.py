@@ -37,8 +37,8 @@ def column(table: Table, place: int) -> list[str]:
 def test_a_client_without_a_tuned_model_has_a_dash() -> None:
     table = closing_table(summary({"a": 0.5, "b": 0.75}, tuned=["b"]))
     assert table.title == "Test accuracy, %, after 1 rounds"
-    assert [next(iter(column.cells)) for column in table.columns] == ["a", "50.0", "–", "25.0"]
-    assert [column.header for column in table.columns][-1] == "majority class"
+    assert [str(next(iter(column.cells))) for column in table.columns] == ["a", "50.0", "–", "25.0"]
+    assert [str(column.header) for column in table.columns][-1] == "majority class"
     assert column(table, 1)[2:] == ["62.5", "12.5", "50.0", "52.5", "62.5"]
     assert column(table, 0)[2:] == ["mean", "std", "worst", "bottom decile", "mean macro-F1"]
 
@@ -47,7 +47,7 @@ def test_the_closing_table_of_another_task() -> None:
     baselines = {"local": result({"a": 1.5, "b": 2.0}, REGRESSION)}
     table = closing_table(summary({"a": 0.5, "b": 0.75}, REGRESSION, baselines))
     assert table.title == "Test rmse, after 1 rounds"
-    assert [column.header for column in table.columns][-1] == "without learning"
+    assert [str(column.header) for column in table.columns][-1] == "without learning"
     assert column(table, 1)[:5] == ["1.500", "2.000", "1.750", "0.250", "2.000"]
     assert column(table, 0)[-1] == "mean pearson"
 

@@ -152,7 +152,7 @@ class Stacked:
 
     def _bytes_per_token(self) -> int:
         """Activations that a token leaves for the backward pass, counted on a row of the longest text."""
-        examples = max(self.partitions.examples.values(), key=lambda own: max(own.lengths))
+        examples = max(self.partitions.examples.values(), key=lambda own: max(own.lengths, default=0))
         longest = max(range(len(examples)), key=lambda i: examples.lengths[i])
         (part,) = pack([Row(0, examples, longest)], Limits(1))
         seen: dict[int, int] = {}

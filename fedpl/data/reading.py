@@ -1,0 +1,266 @@
+"""Tables from files: every row as it stands, with the line where it stands."""
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import math
+import sys
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+from fedpl.data.files import kind_of
+from fedpl.data.wording import readable, some
+from fedpl.deferred import deferred
+from fedpl.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow
+    from pyarrow import parquet
+else:
+    pyarrow, parquet = map(deferred, ("pyarrow", "pyarrow.parquet"))
+
+_SEPARATORS = {",": "','", ";": "';'", "\t": r"'\t'", "|": "'|'"}
+
+
+class Table(NamedTuple):
+    """Rows with the columns that are in use.
+
+    Attributes:
+        path: Where they come from.
+        columns: All columns that there are.
+        rows: Values by column.
+        places: Where each row begins, counted from 1.
+        unit: What is counted: lines, where the file has them, or rows.
+    """
+
+    path: str
+    columns: Sequence[str]
+    rows: Sequence[Mapping[str, Any]]
+    places: Sequence[int]
+    unit: str = "row"
+
+    def at(self, row: int) -> str:
+        """Where a row stands."""
+        return f"{self.path}: {self.unit} {self.places[row]}"
+
+
+class Format(NamedTuple):
+    """How files are written.
+
+    Attributes:
+        separator: Between the columns of CSV; empty: by the file's ending.
+        encoding: Of text files.
+    """
+
+    separator: str = ""
+    encoding: str = "utf-8"
+
+    def problems(self) -> list[str]:
+        found = []
+        if self.between and (len(self.between) > 1 or self.between in ('"', "\n", "\r")):
+            found.append(f"data.separator: expected one character like ';', got {self.separator!r}")
+        try:
+            "a".encode(self.encoding)
+        except LookupError:
+            found.append(f"data.encoding: expected a name like utf-8 or latin-1, got '{self.encoding}'")
+        return found
+
+    @property
+    def between(self) -> str:
+        """The separator; shells pass a tab as two characters."""
+        return self.separator.replace(r"\t", "\t")
+
+
+def read_table(path: str, wanted: Collection[str], how: Format) -> Table:
+    """The rows of a file.
+
+    Args:
+        path: CSV, TSV, JSON (lines or one array) or Parquet, optionally with .gz.
+        wanted: Columns in use; the others are dropped, apart from ``split``.
+        how: Separator and encoding.
+
+    Raises:
+        UserError: If it cannot be read, with the line and what to do.
+    """
+    kept = {*wanted, "split"}
+    try:
+        match kind_of(path):
+            case "json":
+                return _json(path, kept, how.encoding)
+            case "parquet":
+                return _parquet(path, kept)
+            case kind:
+                separator = how.between or ("\t" if kind == "tsv" else ",")
+                return _separated(path, wanted, kept, separator, how.encoding)
+    except UnicodeError as error:
+        raise UserError(_not_in(path, how.encoding)) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+
+
+def check_columns(table: Table, wanted: Sequence[str], separator: str | None = None) -> None:
+    """Refuse a table that lacks a column.
+
+    Args:
+        table: The table.
+        wanted: Columns in use.
+        separator: What stood between columns, where something did.
+
+    Raises:
+        UserError: Naming those there are.
+    """
+    absent = [name for name in wanted if name not in table.columns]
+    if not absent:
+        twice = [name for name in wanted if table.columns.count(name) > 1]
+        if twice:
+            raise UserError(f"{table.path}: has more than one column {some(twice)}; rename all but one")
+        return
+    alone = table.columns[0] if len(table.columns) == 1 else ""
+    others = [shown for other, shown in _SEPARATORS.items() if separator and other in alone]
+    hint = f"are its columns separated by another character? --data.separator {others[0]}" if others else ""
+    raise UserError(
+        f"{table.path}: no column {', '.join(repr(name) for name in absent)}; it has "
+        f"{', '.join(map(readable, table.columns))}; {hint or 'name yours with data.columns'}"
+    )
+
+
+def check_cells(table: Table, wanted: Sequence[str]) -> None:
+    """Refuse cells without a value, and values that are several.
+
+    Raises:
+        UserError: Naming line and column of the first, and how many there are.
+    """
+    empty = [(i, name) for i, row in enumerate(table.rows) for name in wanted if _empty(row.get(name))]
+    if empty:
+        first, name = empty[0]
+        more = f", the first of {len(empty)} such cells" if len(empty) > 1 else ""
+        raise UserError(f"{table.at(first)} has an empty {name!r}{more}; fill it in, or leave the row out")
+    for i, row in enumerate(table.rows):
+        for name in wanted:
+            if isinstance(row[name], list | tuple | dict | set | bytes):
+                kind = type(row[name]).__name__  # never what is in it: it may be somebody's words
+                raise UserError(f"{table.at(i)}: {name!r} holds a {kind}, expected text or a number")
+
+
+def word(value: Any) -> str:
+    """A value as text; a whole number is the same however it was written (1 and 1.0)."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _empty(value: Any) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+@contextmanager
+def _text(path: str, encoding: str) -> Iterator[IO[str]]:
+    # A byte order mark, which spreadsheets write, is none of the first column's name.
+    encoding = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
+    with _bytes(path) as raw, io.TextIOWrapper(raw, encoding, newline="") as file:
+        yield file
+
+
+def _bytes(path: str) -> Any:
+    return gzip.open(path, "rb") if path.lower().endswith(".gz") else Path(path).open("rb")
+
+
+def _not_in(path: str, encoding: str) -> str:
+    """What to say about a file that is written in another encoding."""
+    with _bytes(path) as file:
+        content = file.read()
+    try:
+        content.decode(encoding)
+        line = 1
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+    marked = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    other = "utf-16" if marked else "latin-1" if codecs.lookup(encoding).name == "utf-8" else "utf-8"
+    return (
+        f"{path}: line {line} is not written in {encoding}; say in what, for example --data.encoding {other}"
+    )
+
+
+def _separated(
+    path: str, wanted: Collection[str], kept: Collection[str], separator: str, encoding: str
+) -> Table:
+    csv.field_size_limit(sys.maxsize)
+    columns: list[str] = []
+    rows: list[dict[str, Any]] = []
+    places: list[int] = []
+    with _text(path, encoding) as file:
+        reader = csv.reader(file, delimiter=separator, strict=True)
+        begin = 1
+        try:
+            for values in reader:
+                if values and not columns:
+                    columns = values
+                    uses = [(i, name) for i, name in enumerate(columns) if name in kept]
+                    if set(wanted) - set(columns):
+                        break  # said before rows that do not fit are
+                elif values:
+                    if len(values) != len(columns):
+                        raise UserError(
+                            f"{path}: line {begin} has {len(values)} fields, expected {len(columns)} as in "
+                            f"the first line; put text that holds {_SEPARATORS.get(separator, separator)} or "
+                            f"a line break in quotation marks"
+                        )
+                    rows.append({name: values[i] for i, name in uses})
+                    places.append(begin)
+                begin = reader.line_num + 1
+        except csv.Error as error:
+            raise UserError(
+                f"{path}: line {begin}: {error}; a quotation mark inside quoted text is written twice"
+            ) from error
+    if not columns:
+        raise UserError(f"{path}: is empty, expected a first line with the names of the columns")
+    return Table(path, columns, rows, places, "line")
+
+
+def _json(path: str, kept: Collection[str], encoding: str) -> Table:
+    with _text(path, encoding) as file:
+        first = next((char for char in iter(lambda: file.read(1), "") if not char.isspace()), "")
+        file.seek(0)
+        if first == "[":
+            values = list(enumerate(_parsed(file.read(), path), start=1))
+        else:
+            values = [
+                (place, _parsed(line.strip(), path, place))
+                for place, line in enumerate(file, start=1)
+                if line.strip()
+            ]
+    unit = "row" if first == "[" else "line"
+    for place, value in values:
+        if not isinstance(value, dict):
+            raise UserError(
+                f"{path}: {unit} {place} holds a {type(value).__name__}, expected an object by column"
+            )
+    if not values:
+        raise UserError(f"{path}: is empty, expected one JSON object a line, or one array of objects")
+    columns = list(dict.fromkeys(name for _, value in values for name in value))
+    rows = [{name: item for name, item in value.items() if name in kept} for _, value in values]
+    return Table(path, columns, rows, [place for place, _ in values], unit)
+
+
+def _parsed(text: str, path: str, line: int = 1) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}: line {line + error.lineno - 1}: {error.msg} (column {error.colno}); expected one JSON "
+            f"object a line, or one array of objects"
+        ) from error
+
+
+def _parquet(path: str, kept: Collection[str]) -> Table:
+    try:
+        with _bytes(path) as file:
+            content = parquet.ParquetFile(file)
+            columns = content.schema_arrow.names
+            rows = content.read(columns=[name for name in columns if name in kept]).to_pylist()
+    except pyarrow.ArrowException as error:
+        raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+    return Table(path, columns, rows, range(1, len(rows) + 1))
