@@ -245,3 +245,12 @@ def test_errors_say_what_was_expected(arguments: dict, message: str) -> None:
 def test_unknown_precision_is_refused() -> None:
     with pytest.raises(ValueError, match="precision: expected one of highest, tf32, bf16; got 'half'"):
         check_precision("half")
+
+
+def test_cosine_looks_at_its_mask_and_not_only_at_the_diagonal() -> None:
+    """Products of the masked may be there: those of a store, or averaged over rounds."""
+    x = vectors(4, 30)
+    found = np.asarray(cosine(x @ x.T, np.array([True, False, True, True])))
+    assert not found[1].any()
+    assert not found[:, 1].any()
+    assert found[0, 0] == 1

@@ -35,14 +35,15 @@ def test_trimming_row_by_row() -> None:
     np.testing.assert_allclose(untrimmed, plain, atol=1e-6)
 
 
-def krum(tau: np.ndarray, hostile: float) -> list[int]:
+def krum(tau: np.ndarray, hostile: float, neighbours: int | None = None) -> list[int]:
     """Chosen clients, pair by pair in float64."""
     n = len(tau)
     f = int(hostile * n)
+    neighbours = n - f - 2 if neighbours is None else neighbours
     scores = []
     for i in range(n):
         apart = sorted(np.sum((tau[i].astype(np.float64) - tau[k]) ** 2) for k in range(n) if k != i)
-        scores.append(sum(apart[: n - f - 2]))
+        scores.append(sum(apart[:neighbours]))
     return sorted(np.argsort(scores, kind="stable")[: n - f].tolist())
 
 
@@ -56,6 +57,17 @@ def test_krum_is_the_paper_s_choice() -> None:
     expected[chosen] = 1 / 8
     np.testing.assert_allclose(found, np.tile(expected, (10, 1)), atol=1e-6)
     np.testing.assert_allclose(step, np.tile(tau[chosen].mean(0), (10, 1)), rtol=1e-3, atol=1e-4)
+
+
+def test_krum_counts_the_neighbours_of_the_paper_no_more_and_no_fewer() -> None:
+    """n − f − 2 of them: 4 of 7 others here. On a line, with one more or one fewer another client goes."""
+    places = np.array([0.0, 2.0, 2.1, 4.1, 5.5, 5.7, 6.7, 7.0])
+    tau = np.zeros((8, LORA.size), np.float32)
+    tau[:, 0] = places
+    _, found = update(Aggregator(similarity=Distance(), weighting=Krum(0.25), norm_bound=None), tau)
+    chosen = np.flatnonzero(found[0] > 0).tolist()
+    assert chosen == krum(tau, 0.25)
+    assert len({tuple(krum(tau, 0.25, neighbours=k)) for k in (3, 4, 5)}) == 3, "the case tells them apart"
 
 
 def test_krum_in_product_space_looks_at_the_weights_change() -> None:
