@@ -17,7 +17,7 @@ from safetensors.numpy import save
 from fedpl.errors import UserError
 
 _CHECKSUM = "checksum"
-_LONGEST = 200  # bytes of a quoted name; most file systems take 255
+_LONGEST = 255  # bytes of a name, which most file systems take
 
 
 @contextmanager

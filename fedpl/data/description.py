@@ -22,7 +22,7 @@ def describe(data: FederatedData) -> Iterator[str]:
     known = Counter(label for client in clients for label in client.train.labels)
     parts = ", ".join(f"{split} {size:,}" for split, size in sizes.items())
     found = listed((f"{readable(name, 30)} {times[i]:,}" for i, name in enumerate(data.classes)), _CLASSES)
-    number = counted(len(data.classes), "class").replace("classs", "classes")
+    number = "1 class" if len(data.classes) == 1 else f"{len(data.classes):,} classes"
     yield f"data: {counted(times.total(), 'example')} ({parts}); {number}: {found}"
     yield from data.notes
     yield from _unscored(clients)

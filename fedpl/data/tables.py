@@ -162,8 +162,9 @@ class HubText(Source):
         rows = found.select_columns(self.columns.names()).to_list()
         feature = found.features[self.columns.label]
         if isinstance(feature, datasets.ClassLabel):
-            for row in (row for row in rows if row[self.columns.label] not in (None, -1)):  # -1: no label
-                row[self.columns.label] = feature.int2str(row[self.columns.label])
+            for row in rows:
+                label = row[self.columns.label]
+                row[self.columns.label] = None if label in (None, -1) else feature.int2str(label)  # -1: none
         tables = [table._replace(rows=rows)]
         return federate(tables, self.columns, self.splitting, seed, self.min_examples, self.small_clients)
 

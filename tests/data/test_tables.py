@@ -128,6 +128,22 @@ def test_a_dataset_folder_as_the_hub_gives_it(
     assert data == TextFiles((str(small_table),), Columns(split="split")).load(0)
 
 
+def test_labels_of_a_dataset_with_names_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    rows = [{**row, "label": int(row["label"] == "yes")} for row in small_rows(CLIENTS)]
+    names = datasets.ClassLabel(names=["no", "yes"])
+    for folder, missing in ((tmp_path / "whole", 0), (tmp_path / "part", -1)):
+        rows[2]["label"] = missing
+        folder.mkdir()
+        datasets.Dataset.from_list(rows).cast_column("label", names).to_parquet(folder / "train.parquet")
+    columns = Columns(split="split")
+    assert HubText(str(tmp_path / "whole"), columns=columns).load(0).classes == ("no", "yes")
+    with pytest.raises(UserError, match="part: row 3 has an empty 'label'"):
+        HubText(str(tmp_path / "part"), columns=columns).load(0)
+
+
 def test_an_unknown_dataset() -> None:
     with pytest.raises(UserError, match="cannot load dataset 'nobody/nothing'"):
         HubText("nobody/nothing").load(0)

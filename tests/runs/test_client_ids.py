@@ -41,7 +41,7 @@ def test_folders_of_different_clients_differ_and_can_be_made(tmp_path: Path) -> 
         (tmp_path / name).mkdir()
     assert len(list(tmp_path.iterdir())) == len(set(ids))
     assert quoted("united-a") == "united-a"
-    assert quoted("a" * 200) == "a" * 200
+    assert quoted("a" * 255) == "a" * 255
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,12 @@ import pytest
 
 import fedpl
 from fedpl.compare.__main__ import main as compare
+from fedpl.compare.statistics import client_scores
 from fedpl.fit import main
 from fedpl.replay.__main__ import main as replay
 from fedpl.report import main as report
 from tests.conftest import small_rows, write_csv
+from tests.made_up import summary
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +95,8 @@ def test_a_run_that_nobody_is_scored_in(
     assert run.summary.validation is None
     assert run.summary.test.mean.aggregated is None
     assert run.records[0].validation is None
+
+
+def test_clients_that_one_seed_drops_are_compared_in_none() -> None:
+    runs = [summary({"a": 0.5, "b": 0.75}), summary({"a": 0.25, "c": 1.0})]
+    assert client_scores(runs, "aggregated") == {"a": 0.375}
