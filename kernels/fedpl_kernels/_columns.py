@@ -1,7 +1,8 @@
-"""How columns are walked: windows of one fixed width, whatever the ranges, so that one program serves all.
+"""How columns are walked: full windows of one width, and what is left of each range, equal widths together.
 
-A window may reach beyond its range (at the end of X, or when a range is narrower than a window); `low` and
-`high` tell which of its columns count.
+`cover` computes nothing that is not asked for. Where only the device knows its ranges (`shares`), or they
+have too many different widths for a program each, windows of one width serve all: one may reach beyond its
+range then, and `low` and `high` tell which of its columns count.
 """
 
 from typing import NamedTuple
@@ -21,6 +22,8 @@ Boundaries = tuple[tuple[int, int], ...]
 _STEP_ELEMENTS = {"cpu": 1 << 20, "gpu": 1 << 27}
 _NARROWEST = {"cpu": 1024, "gpu": 8192}
 _WIDEST = {"cpu": 1 << 16, "gpu": 1 << 22}
+# Every width of a window is a loop of its own in the program: blocks of a model are mostly alike.
+_MOST_WIDTHS = 12
 
 
 class Walk(NamedTuple):
@@ -57,6 +60,11 @@ class Windows(NamedTuple):
         """The loop over all of them."""
         arrays = (jnp.asarray(part) for part in self[1:])
         return Walk(self.width, not self.full.all(), len(self.start), *arrays)
+
+
+def is_one(steps: int | Int[Array, ""]) -> bool:
+    """Whether a walk is known to have one window."""
+    return isinstance(steps, int) and steps == 1
 
 
 def platform_of(x: object) -> str:
@@ -102,6 +110,39 @@ def windows(boundaries: Boundaries, width: int, block: int) -> Windows:
         for low in range(start, stop, block)
     ]
     return Windows(block, *np.array(rows, np.int32).reshape(-1, 4).T)
+
+
+def cover(boundaries: Boundaries, width: int, block: int) -> list[Walk]:
+    """Walks over every range [start, stop) of a matrix of `width` columns, and over nothing else.
+
+    Full windows of `block` columns first, then what is left of each range, from half to one and a half as
+    wide where it has so many, equal widths together. With more than `_MOST_WIDTHS` widths the rarest are
+    walked in windows that are cut.
+    """
+    whole: list[tuple[int, int]] = []
+    rests: dict[int, list[tuple[int, int]]] = {}
+    for owner, (start, stop) in enumerate(boundaries):
+        full = max((stop - start + block // 2) // block - 1, 0)
+        whole += [(start + i * block, owner) for i in range(full)]
+        rest = stop - start - full * block
+        rests.setdefault(rest, []).append((stop - rest, owner))
+    common = sorted(rests, key=lambda size: -len(rests[size]))[:_MOST_WIDTHS]
+    walks = [_full_walk(block, whole)] if whole else []
+    walks += [_full_walk(size, rests.pop(size)) for size in sorted(common)]
+    if rests:
+        rows = [
+            (min(start, width - max(rests)), start, start + size, owner)
+            for size, places in rests.items()
+            for start, owner in places
+        ]
+        walks.append(Windows(max(rests), *np.array(sorted(rows), np.int32).T).walk())
+    return walks
+
+
+def _full_walk(size: int, places: list[tuple[int, int]]) -> Walk:
+    """Windows of `size` columns, all of which count, from (start, owner)."""
+    start, owner = np.array(sorted(places), np.int32).T
+    return Windows(size, start, start, start + size, owner).walk()
 
 
 def shares(boundaries: Boundaries, width: int, devices: int, block: int) -> list[Windows]:

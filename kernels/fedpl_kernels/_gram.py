@@ -28,10 +28,11 @@ from ._columns import (
     Walk,
     check_block,
     check_boundaries,
+    cover,
     default_block,
+    is_one,
     platform_of,
     window,
-    windows,
 )
 from ._precision import Precision, check_precision, contract
 
@@ -48,7 +49,7 @@ _TILE_MULTIPLE = 16
 # (with AVX-512 four, of every fourth column): a squared norm is off by 6e-7 (one standard deviation), the
 # worst of 300 by 1.6e-6. A chain of L columns errs by 1.4e-8 √L, k chains of them by 1.4e-8 √(L / k).
 _CHAIN = 512
-_FEW_CHAINS = 8192
+_FEW_CHAINS = 12288
 
 
 def gram(
@@ -145,10 +146,7 @@ def raw_gram(
     x: Float[Array, "n d"], precision: Precision, boundaries: Boundaries, block: int, platform: str
 ) -> Float[Array, "blocks n n"]:
     """The products without exclusions: tiles on and below the diagonal, mirrored at the end."""
-    plan = windows(boundaries, x.shape[1], block)
-    # Two loops: cutting windows to their range costs a tenth, and few windows need it.
-    parts = [plan.only(plan.full), plan.only(~plan.full)]
-    walks = [part.walk() for part in parts if len(part.start)]
+    walks = cover(boundaries, x.shape[1], block)
     return tiled_gram(x, walks, len(boundaries), precision, platform)
 
 
@@ -164,7 +162,7 @@ def tiled_gram(
     def add(walk: Walk, totals: list[Array]) -> list[Array]:
         width, cut, steps, start, low, high, owner = walk
 
-        def step(k: Array, totals: list[Array]) -> list[Array]:
+        def step(k: Array | int, totals: list[Array]) -> list[Array]:
             tiles = [window(x, a, start[k], (b - a, width)) for a, b in spans]
             if cut:
                 column = start[k] + jnp.arange(width)
@@ -173,7 +171,8 @@ def tiled_gram(
             products = [_product(tiles[i], tiles[j], precision, platform) for i, j in pairs]
             return [total.at[owner[k]].add(new) for total, new in zip(totals, products, strict=True)]
 
-        return lax.fori_loop(0, steps, step, totals)
+        # A loop of one turn would copy its window first.
+        return step(0, totals) if is_one(steps) else lax.fori_loop(0, steps, step, totals)
 
     sizes = [b - a for a, b in spans]
     totals = [jnp.zeros((blocks, sizes[i], sizes[j]), jnp.float32) for i, j in pairs]

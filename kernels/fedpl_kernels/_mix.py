@@ -17,6 +17,7 @@ from ._columns import (
     Walk,
     check_block,
     check_boundaries,
+    cover,
     default_block,
     platform_of,
     window,
@@ -157,7 +158,7 @@ def _fill(
     """Writes the products into `target`, window by window; reads from `target` itself when `x` is None."""
     width, cut, steps, start, low, high, owner = walk
 
-    def step(k: Array, target: Array) -> Array:
+    def step(k: Array | int, target: Array) -> Array:
         source, at = (target if x is None else x), (0, start[k])
         new = product(p[owner[k]], window(source, *at, (p.shape[2], width)), precision)
         if add or cut:
@@ -170,22 +171,32 @@ def _fill(
     return lax.fori_loop(0, steps, step, target)
 
 
+def _fill_all(
+    target: Array, p: Array, x: Array | None, precision: Precision, walks: list[Walk], add: bool
+) -> Array:
+    """`_fill` walk after walk. The barrier keeps XLA from reading, for the next walk, what was there before
+    the last one: that is the same, but takes a copy of the whole target."""
+    for walk in walks:
+        target = lax.optimization_barrier(_fill(target, p, x, precision, walk, add))
+    return target
+
+
 def local_mix(
     base: Array | None, p: Array, x: Array, precision: Precision, boundaries: Boundaries, block: int
 ) -> Array:
     """The traced body of a mix onto `base`, or into a new array."""
     covered = sum(stop - start for start, stop in boundaries) == x.shape[1]
-    return walked_mix(base, p, x, precision, windows(boundaries, x.shape[1], block).walk(), covered)
+    return walked_mix(base, p, x, precision, cover(boundaries, x.shape[1], block), covered)
 
 
 def walked_mix(
-    base: Array | None, p: Array, x: Array, precision: Precision, walk: Walk, covered: bool
+    base: Array | None, p: Array, x: Array, precision: Precision, walks: list[Walk], covered: bool
 ) -> Array:
     """`local_mix` for windows that may be known to the device only; `covered` when they leave no column."""
-    if base is not None:
-        return _fill(base, p, x, precision, walk, add=True)
-    new = (lax.empty if covered else jnp.zeros)((p.shape[1], x.shape[1]), jnp.float32)
-    return _fill(new, p, x, precision, walk, add=False)
+    target = base
+    if target is None:
+        target = (lax.empty if covered else jnp.zeros)((p.shape[1], x.shape[1]), jnp.float32)
+    return _fill_all(target, p, x, precision, walks, add=base is not None)
 
 
 _STATIC = ("precision", "boundaries", "block")
@@ -198,7 +209,8 @@ def _onto(base: Array, p: Array, x: Array, precision: Precision, boundaries: Bou
 
 @partial(jax.jit, static_argnames=_STATIC, donate_argnums=0)
 def _reuse(x: Array, p: Array, precision: Precision, boundaries: Boundaries, block: int) -> Array:
-    return _fill(x, p, None, precision, windows(boundaries, x.shape[1], block).walk(), add=False)
+    walks = cover(boundaries, x.shape[1], block)
+    return _fill_all(x, p, None, precision, walks, add=False)
 
 
 @partial(jax.jit, static_argnames=_STATIC)

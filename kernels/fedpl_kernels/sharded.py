@@ -166,6 +166,6 @@ def _mix(mesh: Mesh, axis: str, precision: Precision, boundaries: Boundaries, ad
     def run(base: Array | None, p: Array, x: Array) -> Array:
         plans = shares(boundaries, x.shape[1], mesh.size, default_block(max(p.shape[1:]), platform))
         covered = sum(stop - start for start, stop in boundaries) == x.shape[1] * mesh.size
-        return walked_mix(base, p, x, precision, walk_of(lax.axis_index(axis), plans), covered)
+        return walked_mix(base, p, x, precision, [walk_of(lax.axis_index(axis), plans)], covered)
 
     return run
