@@ -12,6 +12,7 @@ from fedpl.executors.protocol import Executor
 from fedpl.records.messages import Census
 from fedpl.rounds.federation import Federation
 from fedpl.rounds.loop import RoundResult
+from fedpl.runs.cards import describe
 from fedpl.runs.closing import close, deliver
 from fedpl.runs.folder import RunFolder
 from fedpl.runs.hearing import opening, record_rounds, trackers_of
@@ -60,6 +61,7 @@ def run(
             display.begin(config.name, config.rounds, asked, done)
             found = main.finish(record_rounds(config, census, folder, trackers, display))
             deliver(main, folder)
+            describe(config, census, found, folder.path)
             others = {}
             for baseline in baselines:
                 name = baseline.federation.method.name
