@@ -82,7 +82,8 @@ class Run:
     """A run's directory.
 
     Args:
-        path: Of a run that has been begun.
+        path: Of a run that has been begun. Classes of your own that it was run with have to be imported
+            before: a directory gets no code imported.
 
     Attributes:
         path: The directory.
@@ -91,9 +92,7 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not (self.path / "config.yaml").is_file():
-            raise UserError(f"{self.path} holds no run: there is no config.yaml in it")
-        self.config = Config.load(self.path / "config.yaml")
+        self.config = resume.saved_configuration(self.path)
 
     @classmethod
     def open(cls, path: str | Path) -> Run:

@@ -189,7 +189,7 @@ def test_mistakes_are_found_before_anything_is_made(tmp_path: Path, config: fedp
         fedpl.run(config, client__lrr=0.1, run_dir=str(tmp_path / "run"))
     with pytest.raises(fedpl.UserError, match="holds no run"):
         fedpl.Run.open(tmp_path)
-    with pytest.raises(fedpl.UserError, match=r"resume: .* holds no run"):
+    with pytest.raises(fedpl.UserError, match="holds no run"):
         fedpl.go_on(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 

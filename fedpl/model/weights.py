@@ -36,6 +36,20 @@ def resolve(path: str) -> str:
     return str(folder.absolute())
 
 
+def problems(path: str) -> list[str]:
+    """What can be seen to be wrong with a path at once; hub ids are only found out by loading.
+
+    Args:
+        path: As of `resolve`.
+    """
+    try:
+        folder = Path(resolve(path))
+    except UserError as error:
+        return [str(error)]
+    local = path.startswith((".", "/", "~")) or path.count("/") > 1 or folder.exists()
+    return [unknown(path)] if local and not (folder / "config.json").is_file() else []
+
+
 def digest(path: str) -> str:
     """SHA-256 of a model's weights; of several files: of the lines that ``sha256sum`` prints of them.
 

@@ -22,7 +22,7 @@ from fedpl.model.settings import ModelConfig
 from fedpl.model.weights import digest, resolve
 from fedpl.presets import read_yaml
 from fedpl.records.card import Card
-from fedpl.settings import build
+from fedpl.settings import build, importing_nothing
 from fedpl.tasks import Task
 
 _TOGETHER = 32  # texts in one pass
@@ -103,8 +103,7 @@ def load(run: Path, client: str, personal: bool = False, base: str | None = None
             f"{path} have {found}; name the right one: fedpl.load(..., base=...)"
         )
     card = replace(card, base=path)
-    named = read_yaml(run / "config.yaml").get("task") or "Classification"
-    task: Task = build(Task, named, "task")  # type: ignore[type-abstract]
+    task = task_of(run)
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # it would warn of the head, which the adapter brings
     try:
@@ -113,6 +112,18 @@ def load(run: Path, client: str, personal: bool = False, base: str | None = None
         raise UserError(f"{folder} cannot be loaded as an adapter: {' '.join(str(error).split())}") from error
     finally:
         transformers_logging.set_verbosity(before)
+
+
+def task_of(run: Path) -> Task:
+    """What a run has learnt.
+
+    Raises:
+        UserError: If the directory names code that is not imported from there.
+    """
+    settings = run / "config.yaml"
+    with importing_nothing(settings):
+        named = read_yaml(settings).get("task") or "Classification"
+        return build(Task, named, "task")  # type: ignore[type-abstract]
 
 
 def _loaded(card: Card, task: Task, folder: Path) -> ClientModel:
@@ -134,7 +145,7 @@ def _folder(run: Path, client: str, kind: str) -> Path:
     folder = run / kind / quoted(client)
     if not folder.is_dir():
         if not (run / "config.yaml").is_file():
-            raise UserError(f"{run} holds no run: there is no config.yaml in it")
+            raise UserError(f"{run} holds no run (there is no config.yaml in it)")
         there = sorted(path.name for path in (run / kind).glob("*"))
         shown = ", ".join(there[:8]) + ", ..." * (len(there) > 8)
         raise UserError(f"{folder.parent} holds nothing of client '{client}'; there is {shown or 'nothing'}")

@@ -14,6 +14,7 @@ from fedpl.rounds.federation import Federation
 from fedpl.rounds.loop import RoundResult
 from fedpl.runs.cards import describe
 from fedpl.runs.closing import close, deliver
+from fedpl.runs.demands import check_demands
 from fedpl.runs.folder import RunFolder
 from fedpl.runs.hearing import opening, record_rounds, trackers_of
 from fedpl.runs.prepared import Prepared, prepare, sealed
@@ -48,6 +49,7 @@ def run(
     clock = Clock()
     executor, hostile = prepared or prepare(config)
     census = executor.join()
+    check_demands(config, census)
     folder = RunFolder.create(config) if resume is None else RunFolder(resume)
     with folder.mine():
         with Display(console, config.tracking.progress) as display:

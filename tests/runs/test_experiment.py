@@ -185,6 +185,11 @@ def test_a_directory_that_holds_a_run_is_left_alone(
         ("--data.paths=[nowhere.csv]", "no such file: nowhere.csv"),
         ("--data.columns.split=client", "split 'one-a' is none of"),
         ("--accelerator=gpu", "torch sees none"),
+        ("--method=true_groups", "true_groups: TrueGroups needs data that names each client's group"),
+        ("--baselines=[true_groups]", "this data names none of client 'one-a'"),
+        ("--lora.r=9999", "lora.r: 9999 is more than the smaller side of encoder.layer.0"),
+        ("--model.max_length=512", "has 128 positions; set --model.max_length 128"),
+        ("--model.path=./nowhere", "cannot load './nowhere'"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing_behind(
