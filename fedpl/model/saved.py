@@ -63,7 +63,6 @@ def save_adapter(
     # Whole names: they match the same layers whatever stands around them. Sorted: a set has no order.
     config.target_modules = sorted(n.removesuffix(_A) for n in inner if n.endswith(_A))
     config.layers_to_transform, config.inference_mode, config.auto_mapping = None, True, None
-    config.revision = getattr(base.config, "_commit_hash", None)
     folder.mkdir(exist_ok=True)
     config.save_pretrained(str(folder))
     _write(folder / "adapter_model.safetensors", {f"base_model.model.{n}": t for n, t in inner.items()})
