@@ -3,7 +3,7 @@
     import fedpl
 
     run = fedpl.run(fedpl.Config.of("fedbip_l", rounds=3))
-    run.summary, run.rounds, run.weights(), run.adapter("united-a")
+    run.summary, run.rounds, run.weights(), fedpl.load(run, "united-a")
 
 What is named here is the public surface; `fedpl.data`, `fedpl.objectives`, `fedpl.server` and `fedpl.tasks`
 hold the choices that a configuration is made of.
@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedpl.api import Run, go_on, run
+    from fedpl.api import Run, go_on, load, run
     from fedpl.config import Config
     from fedpl.errors import UserError
     from fedpl.method import Method
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from fedpl.tasks import Task
 
 __version__ = "0.1.0"
-__all__ = ["Aggregator", "Config", "Method", "Objective", "Run", "Task", "UserError", "go_on", "run"]
+__all__ = ["Aggregator", "Config", "Method", "Objective", "Run", "Task", "UserError", "go_on", "load", "run"]
 
 _HOME = {
-    **dict.fromkeys(("Run", "go_on", "run"), "fedpl.api"),
+    **dict.fromkeys(("Run", "go_on", "load", "run"), "fedpl.api"),
     "Aggregator": "fedpl.server",
     "Config": "fedpl.config",
     "Method": "fedpl.method",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 from fedpl.config import Config, check, with_changes
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
-from fedpl.files import quoted
 from fedpl.records.plain import Matrix, flat
 from fedpl.records.results import RunSummary
 from fedpl.records.rounds import RoundRecord, read_rounds
 
 if TYPE_CHECKING:
     import pandas
-    import peft
     from rich import console
 
     from fedpl.pictures import plots
@@ -28,7 +25,7 @@ else:
         deferred(f"fedpl.runs.{name}") for name in ("adapters", "experiment", "resume")
     )
     matrices, plots = map(deferred, ("fedpl.tracking.matrices", "fedpl.pictures.plots"))
-    console, pandas, peft = map(deferred, ("rich.console", "pandas", "peft"))
+    console, pandas = map(deferred, ("rich.console", "pandas"))
 
 
 def run(config: Config | None = None, **changes: Any) -> Run:
@@ -63,11 +60,30 @@ def go_on(run_dir: str | Path, **changes: Any) -> Run:
     return Run(experiment.run(config, console.Console(), resume=Path(run_dir)))
 
 
+def load(
+    run: str | Path | Run, client: str, personal: bool = False, base: str | Path | None = None
+) -> adapters.ClientModel:
+    """A client's model of a run, ready to answer: ``predict(texts)``, ``logits(texts)``, PEFT's ``model``.
+
+    Args:
+        run: The run, or its directory.
+        client: The client's id.
+        personal: The model that the client keeps beside its aggregate (Ditto, APFL), instead.
+        base: Where the frozen model lies now, if not where it did when the run was made.
+
+    Raises:
+        UserError: If there is no such adapter, or the frozen model is not there or has other weights.
+    """
+    path = run.path if isinstance(run, Run) else Path(run)
+    return adapters.load(path, client, personal, None if base is None else str(base))
+
+
 class Run:
     """A run's directory.
 
     Args:
-        path: Of a run that has been begun.
+        path: Of a run that has been begun. Classes of your own that it was run with have to be imported
+            before: a directory gets no code imported.
 
     Attributes:
         path: The directory.
@@ -76,9 +92,7 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not (self.path / "config.yaml").is_file():
-            raise UserError(f"{self.path} holds no run: there is no config.yaml in it")
-        self.config = Config.load(self.path / "config.yaml")
+        self.config = resume.saved_configuration(self.path)
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -145,33 +159,9 @@ class Run:
         """Mixing weights pᵢₖ, averaged over blocks: row i takes from column k. As `similarity`."""
         return self._labelled(matrices.read_matrix(self.path / "matrices", self._round(round), "weights"))
 
-    def adapter(self, client: str, personal: bool = False) -> peft.PeftModel:
-        """The client's last aggregate as a PEFT model on the frozen model, ready for use.
-
-        Args:
-            client: Its id.
-            personal: The model that the client keeps beside its aggregate (Ditto, APFL), instead.
-
-        Raises:
-            UserError: If there is none, or the foundation model cannot be loaded.
-        """
-        return adapters.load(self.config, self.summary.classes, self._folder(client, personal))
-
-    def predict(self, client: str, texts: Sequence[str], personal: bool = False) -> list[str]:
-        """The classes that a client's model gives to texts. Arguments and errors as of `adapter`."""
-        classes = self.summary.classes
-        return adapters.predict(self.config, classes, self._folder(client, personal), texts)
-
     def report(self) -> list[Path]:
         """Draw the run's pictures, into ``plots/``."""
         return list(plots.draw_run(self.path))
-
-    def _folder(self, client: str, personal: bool) -> Path:
-        folder = self.path / ("personal" if personal else "adapters") / quoted(client)
-        if not folder.is_dir():
-            there = ", ".join(self.clients[:8]) + ", ..." * (len(self.clients) > 8)
-            raise UserError(f"{folder.parent} holds nothing of client '{client}'; clients are {there}")
-        return folder
 
     def _round(self, round: int | None) -> int:
         return len(self.records) if round is None else round

@@ -203,6 +203,32 @@ def split_options(
     return options.parse_known_args(argv)
 
 
+def add_import(parser: argparse.ArgumentParser) -> None:
+    """The option that gets modules imported; see `import_named`."""
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="import this module of yours first: the classes that a run directory names are taken from fedpl "
+        "and from modules named so, others are refused; give it once for each",
+    )
+
+
+def import_named(modules: Sequence[str]) -> None:
+    """Import what the user names.
+
+    Raises:
+        UserError: If there is no such module.
+    """
+    for name in modules:
+        try:
+            import_module(name)
+        except ModuleNotFoundError as error:
+            raise UserError(f"--import: {error}; its folder has to be in PYTHONPATH") from error
+
+
 def run_main(main: Callable[[], int]) -> NoReturn:
     """Run an entry point: a mistake ends in one line, an interruption in one line with the way on."""
     signal.signal(signal.SIGTERM, _end)

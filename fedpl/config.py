@@ -210,12 +210,26 @@ def _privacy_problems(config: Config) -> Sequence[str]:
     ]
 
 
+# What an empty folder may hold: a file system's own folder, and what a kill left of a configuration.
+_NOTHING = {"lost+found", ".config.yaml.part"}
+
+
+def occupied(folder: Path) -> bool:
+    """Whether a folder, which is there, holds anything."""
+    return any(path.name not in _NOTHING for path in folder.iterdir())
+
+
 def _run_dir_problems(run_dir: str | None) -> Sequence[str]:
     if run_dir is None:
         return ()
     path = Path(run_dir)
-    if path.is_file():
-        return [f"run_dir: {run_dir} is a file; name a new or empty folder"]
-    if path.is_dir() and any(path.iterdir()):
-        return [f"run_dir: {run_dir} already holds another run or other files; name a new or empty folder"]
+    try:
+        if path.is_file():
+            return [f"run_dir: {run_dir} is a file; name a new or empty folder"]
+        if path.is_dir() and occupied(path):
+            return [
+                f"run_dir: {run_dir} already holds another run or other files; name a new or empty folder"
+            ]
+    except OSError as error:
+        return [f"run_dir: cannot look into {run_dir}: {error.strerror}"]
     return ()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedpl.cli import make_parser, parse, run_main
+from fedpl.cli import add_import, import_named, make_parser, parse, run_main
 from fedpl.deferred import deferred
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="Go on with the interrupted run in this directory, with its configuration; more rounds and "
         "other tracking settings may be named beside it.",
     )
+    add_import(parser)
     run_dir, words = _resumed(sys.argv[1:] if argv is None else argv)
     saved = None if run_dir is None else resume.saved_configuration(run_dir)
     config = parse(parser, words, base=saved)
@@ -37,10 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _resumed(argv: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
-    """The run to go on with, and the other words."""
+    """The run to go on with, and the other words; what is to be imported is."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--resume", type=Path)
+    add_import(finder)
     found, rest = finder.parse_known_args(argv)
+    import_named(found.modules)
     return found.resume, rest
 
 

@@ -7,9 +7,12 @@ the class's name alone.
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -17,6 +20,25 @@ from fedpl.errors import UserError
 
 T = TypeVar("T")
 Tree = dict[str, Any]
+
+_found_in: ContextVar[Path | None] = ContextVar("a file whose classes are not imported", default=None)
+
+
+@contextmanager
+def importing_nothing(source: Path) -> Iterator[None]:
+    """Within it no module is imported because settings name a class of it, but fedpl's own.
+
+    Settings that lie in a run directory may be another's: classes of modules that this process has imported
+    already are taken, others refused.
+
+    Args:
+        source: Where the settings are from, for the message.
+    """
+    token = _found_in.set(source)
+    try:
+        yield
+    finally:
+        _found_in.reset(token)
 
 
 def plain(value: Any, kind: Any = None) -> Any:
@@ -186,6 +208,12 @@ def find_class(kind: type, path: str, at: str) -> type:
     module, _, name = path.rpartition(".")
     found = {cls.__name__: cls for cls in subclasses(kind)}.get(path)
     if module:
+        source = _found_in.get()
+        if source and module.partition(".")[0] != "fedpl" and module not in sys.modules:
+            raise UserError(
+                f"{source}: {at} is '{path}', code that is not fedpl's and that a run directory alone does "
+                f"not get imported; if you trust it, name it: --import {module} (in Python: import {module})"
+            )
         try:
             found = getattr(import_module(module), name, None)
         except ImportError:

@@ -70,7 +70,7 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
             num_hidden_layers=2,
             num_attention_heads=2,
             intermediate_size=64,
-            max_position_embeddings=64,
+            max_position_embeddings=128,
         )
         BertModel(config).save_pretrained(folder)
     return folder

@@ -1,15 +1,21 @@
 """fedpl from Python: what a notebook or another program uses."""
 
+import hashlib
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 
 import fedpl
 from fedpl.cli import make_parser, read
@@ -67,38 +73,80 @@ def test_matrices_of_every_round(run: fedpl.Run) -> None:
         run.weights(3)
 
 
-def test_an_adapter_gives_the_scores_of_the_summary(run: fedpl.Run) -> None:
-    """PEFT's own model, and the answers by which the run itself scored it."""
+def test_a_client_s_model_gives_the_scores_of_the_summary(run: fedpl.Run) -> None:
+    """The answers by which the run itself scored it."""
     data = run.config.data.load(run.config.seed)
     for client in data.clients:
-        model = run.adapter(client.id)
-        assert not model.training
-        assert type(model).__name__ == "PeftModel"
-        answers = run.predict(client.id, client.test.texts)
+        model = fedpl.load(run, client.id)
+        answers, logits = model.predict(client.test.texts), model.logits(client.test.texts)
+        assert [model.labels[i] for i in logits.argmax(-1)] == answers
         right = [
             data.classes[label] == answer for label, answer in zip(client.test.labels, answers, strict=True)
         ]
         scores = run.summary.clients[client.id].scores.aggregated
         assert scores is not None
         assert np.mean(right) == pytest.approx(scores["accuracy"])
-    assert run.predict(client.id, []) == []
-    with pytest.raises(fedpl.UserError, match="nothing of client 'nobody'; clients are"):
-        run.adapter("nobody")
+        assert model.card.scores.aggregated == scores
+        assert not model.model.training
+    assert model.predict([]) == []
+    assert model.logits([]).shape == (0, 2)
+    with pytest.raises(fedpl.UserError, match="nothing of client 'nobody'; there is one-a"):
+        fedpl.load(run.path, "nobody")
     with pytest.raises(fedpl.UserError, match="holds nothing of client"):
-        run.adapter(client.id, personal=True)
+        fedpl.load(run, client.id, personal=True)
+
+
+def test_an_adapter_s_folder_says_what_it_is(run: fedpl.Run, small_model: Path, tmp_path: Path) -> None:
+    folder = run.path / "adapters" / run.clients[0]
+    card = json.loads((folder / "fedpl.json").read_text())
+    weights = hashlib.sha256((small_model / "model.safetensors").read_bytes()).hexdigest()
+    assert (card["id2label"], card["pooling"], card["round"]) == ({"0": "no", "1": "yes"}, "mean", 2)
+    assert (card["base"], card["base_sha256"]) == (str(small_model), weights)
+    page = (folder / "README.md").read_text()
+    for words in (
+        weights,
+        "0 no, 1 yes",
+        "pooling: mean",
+        "`fedbip_l`",
+        "fedpl.load(",
+        "AutoModel.from_pretrained",
+    ):
+        assert words in page
+    other = tmp_path / "other"
+    shutil.copytree(small_model, other)
+    assert fedpl.load(run, run.clients[0], base=other).predict(["a good seat"])
+    tensors = load_file(other / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, other / "model.safetensors")
+    with pytest.raises(fedpl.UserError, match=f"have SHA-256 {weights}, those of .*other have (?!{weights})"):
+        fedpl.load(run, run.clients[0], base=other)
+    with pytest.raises(fedpl.UserError, match="cannot load 'nowhere'"):
+        fedpl.load(run, run.clients[0], base="nowhere")
+
+
+def test_the_code_of_a_model_card_runs(
+    config: fedpl.Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_table: Path
+) -> None:
+    """On the architecture's own classifier, where it has the same head."""
+    made = fedpl.run(config, model__pooling="first", baselines=[], run_dir=str(tmp_path / "run"), rounds=1)
+    client = made.clients[0]
+    model = fedpl.load(made, client)
+    monkeypatch.chdir(made.path / "adapters" / client)
+    *_, code = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    with torch.no_grad():
+        tokens = names["tokenizer"](["a text", "a good flight"], padding=True, return_tensors="pt")
+        found = names["model"](input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).logits
+    torch.testing.assert_close(found, model.logits(["a text", "a good flight"]))
+    assert names["model"].config.id2label == {0: "no", 1: "yes"}
 
 
 def test_personal_models(config: fedpl.Config, tmp_path: Path) -> None:
     made = fedpl.run(config, method="ditto", baselines=[], run_dir=str(tmp_path / "run"))
     client = made.clients[0]
-    personal, aggregate = made.adapter(client, personal=True), made.adapter(client)
-    assert any(
-        not torch.equal(one, other)
-        for (name, one), (_, other) in zip(
-            personal.named_parameters(), aggregate.named_parameters(), strict=True
-        )
-        if "lora_B" in name
-    )
+    personal, aggregate = (fedpl.load(made, client, personal=own) for own in (True, False))
+    assert (personal.logits(["a good seat"]) - aggregate.logits(["a good seat"])).abs().max() > 0
+    assert personal.card.kind == "personal"
 
 
 def test_pictures(run: fedpl.Run) -> None:
@@ -141,7 +189,7 @@ def test_mistakes_are_found_before_anything_is_made(tmp_path: Path, config: fedp
         fedpl.run(config, client__lrr=0.1, run_dir=str(tmp_path / "run"))
     with pytest.raises(fedpl.UserError, match="holds no run"):
         fedpl.Run.open(tmp_path)
-    with pytest.raises(fedpl.UserError, match=r"resume: .* holds no run"):
+    with pytest.raises(fedpl.UserError, match="holds no run"):
         fedpl.go_on(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 

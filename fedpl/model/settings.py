@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from fedpl.model import weights
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -31,7 +33,7 @@ class ModelConfig:
             (self.max_length >= 2, f"max_length: at least 2, got {self.max_length}"),
             (digest, "sha256: 64 hexadecimal digits in lower case"),
         )
-        return [f"model.{what}" for holds, what in checks if not holds]
+        return [*(f"model.{what}" for holds, what in checks if not holds), *weights.problems(self.path)]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import MISSING
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
+from fedpl.records.card import Card
 from fedpl.records.comparison import Comparison
 from fedpl.records.plain import LARGEST, Matrix, Part, is_record, parts
 from fedpl.records.results import MethodResult, RunSummary
@@ -17,6 +18,7 @@ FILES = {
     "metrics.jsonl, each line": RoundRecord,
     "state/result.json": MethodResult,
     "comparison.json": Comparison,
+    "adapters/<client>/fedpl.json": Card,
 }
 HEAD = f"""# Files of results
 

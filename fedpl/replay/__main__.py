@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedpl.cli import run_main, split_options
+from fedpl.cli import add_import, import_named, run_main, split_options
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
 
@@ -35,6 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--reading", choices=("both", "chain", "one_step"), default="both")
     parser.add_argument("--round", type=int, help="the round of the one step; the last if absent")
+    add_import(parser)
     parser.add_argument("--test", action="store_true", help="score on test data too, not only on validation")
 
 
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check the recording and the settings, then import the heavy parts and aggregate again."""
     argv = sys.argv[1:] if argv is None else argv
     options, overrides = split_options(_PROGRAM, _DESCRIPTION, add_options, argv)
+    import_named(options.modules)
 
     recorded = recording.read_recording(Path(options.run))
     last = len(recorded.rounds)

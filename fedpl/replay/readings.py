@@ -17,7 +17,7 @@ import numpy as np
 from fedpl.errors import UserError
 from fedpl.interop import allocate, borrow, lend
 from fedpl.records.scores import Scores
-from fedpl.replay.recording import Recording
+from fedpl.replay.recording import Recording, check_vectors
 from fedpl.rounds.asking import freeze
 from fedpl.rounds.checkpoints import Outdated
 from fedpl.runs.folder import RunFolder
@@ -36,6 +36,9 @@ class Replayer:
 
     Attributes:
         metrics: What a score consists of.
+
+    Raises:
+        UserError: If the recording's task vectors are not those of such clients.
     """
 
     def __init__(self, recording: Recording, prepared: Prepared) -> None:
@@ -44,6 +47,7 @@ class Replayer:
         self.census = self.executor.join()
         self.metrics = self.census.metrics
         self._clients = self.census.clients
+        check_vectors(recording, len(self._clients), self.census.layout.size)
         initial = self.census.initial
         self._matrix = allocate(len(self._clients), self.census.layout.size, initial.device)
         groups = tuple(member.group for member in self.census.members)

@@ -1,12 +1,20 @@
 """A run that stored its task vectors, as something to aggregate again."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from fedpl.config import Config
+from fedpl.deferred import deferred
 from fedpl.errors import UserError
-from fedpl.runs.prepared import client_side
-from fedpl.tracking.vectors import stored_rounds
+from fedpl.runs.resume import saved_configuration
+
+if TYPE_CHECKING:
+    from fedpl.runs import prepared
+    from fedpl.tracking import vectors
+else:
+    prepared, vectors = map(deferred, ("fedpl.runs.prepared", "fedpl.tracking.vectors"))
 
 
 class Recording(NamedTuple):
@@ -23,25 +31,14 @@ class Recording(NamedTuple):
     rounds: tuple[Path, ...]
 
 
-def recorded(folder: Path) -> Config:
-    """The configuration of a run.
-
-    Raises:
-        UserError: If the folder holds no run.
-    """
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder} holds no run: there is no config.yaml in it")
-    return Config.load(folder / "config.yaml")
-
-
 def read_recording(folder: Path) -> Recording:
     """A run directory's rounds.
 
     Raises:
         UserError: If it holds no run, or its task vectors were not stored.
     """
-    config = recorded(folder)
-    files = stored_rounds(folder / "vectors")
+    config = saved_configuration(folder)
+    files = vectors.stored_rounds(folder / "vectors")
     rounds = sorted(files)
     if not rounds or rounds != list(range(1, len(rounds) + 1)):
         raise UserError(
@@ -50,13 +47,38 @@ def read_recording(folder: Path) -> Recording:
     return Recording(folder, config, tuple(files.values()))
 
 
+def check_vectors(recording: Recording, clients: int, size: int) -> None:
+    """Refuse files that do not hold a row for each client, of as many parameters as the model has.
+
+    Args:
+        recording: The rounds.
+        clients: Number of clients.
+        size: Number of parameters.
+
+    Raises:
+        UserError: Naming the file, what was expected and what came.
+    """
+    for path in recording.rounds:
+        expected = np.dtype(np.uint16 if path.name.endswith(".bf16.npy") else np.float32)
+        try:
+            found = np.load(path, mmap_mode="r")
+            came = f"{found.dtype} {found.shape}"
+        except (OSError, ValueError, EOFError, AttributeError) as error:
+            raise UserError(f"{path} holds no task vectors written by fedpl: {error}") from error
+        if (found.dtype, found.shape) != (expected, (clients, size)):
+            raise UserError(
+                f"{path}: expected task vectors of {clients} clients with {size} parameters "
+                f"({expected} {(clients, size)}), got {came}; put the run's own file back"
+            )
+
+
 def check_same_training(recording: Recording, config: Config) -> None:
     """Refuse settings under which other task vectors would have been trained.
 
     Raises:
         UserError: Naming them.
     """
-    before, now = client_side(recording.config), client_side(config)
+    before, now = prepared.client_side(recording.config), prepared.client_side(config)
     different = [name for name in Config.__dataclass_fields__ if getattr(before, name) != getattr(now, name)]
     if config.rounds != recording.config.rounds:
         different.append("rounds")

@@ -1,43 +1,152 @@
-"""Adapters of a finished run, loaded by PEFT on the frozen model."""
+"""A client's adapter, ready to answer."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from jaxtyping import Float
 from peft import PeftModel
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification
+from transformers.utils import logging as transformers_logging
 
-from fedpl.config import Config
 from fedpl.data import Split
 from fedpl.errors import UserError
+from fedpl.files import quoted
+from fedpl.model.base import load_tokenizer
+from fedpl.model.saved import CLASSIFIER, HEAD_FILE
+from fedpl.model.settings import ModelConfig
+from fedpl.model.weights import digest, resolve
+from fedpl.presets import read_yaml
+from fedpl.records.card import Card
+from fedpl.settings import build, importing_nothing
+from fedpl.tasks import Task
+
+_TOGETHER = 32  # texts in one pass
 
 
-def load(config: Config, classes: Sequence[str], folder: Path) -> PeftModel:
-    """A client's model, in evaluation mode, on the CPU.
+@dataclass(frozen=True)
+class ClientModel:
+    """The frozen model with one client's adapter, in evaluation mode, on the CPU.
+
+    Attributes:
+        card: What it is: its labels, base, method, scores.
+        model: The model as PEFT has loaded it: `card.loads_as` says on what.
+        task: What it has learnt.
+        head: What pools and answers, where `model` does not do it itself.
+    """
+
+    card: Card
+    model: PeftModel
+    task: Task
+    head: torch.nn.Module | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes, in the order of the logits."""
+        return self.card.labels
+
+    def logits(self, texts: Sequence[str]) -> Float[Tensor, "texts classes"]:
+        """What the model gives for each text, before softmax."""
+        return torch.cat([torch.empty(0, len(self.labels)), *self._outputs(texts)])
+
+    def predict(self, texts: Sequence[str]) -> list[str]:
+        """The class of each text."""
+        return [self.labels[one] for out in self._outputs(texts) for one in self.task.answers(out)]
+
+    @torch.no_grad()
+    def _outputs(self, texts: Sequence[str]) -> list[Tensor]:
+        if not texts:
+            return []
+        settings = model_settings(self.card, self.card.base)
+        examples = self.task.encoder(settings)(Split(tuple(texts), (0,) * len(texts)))
+        found = []
+        for start in range(0, len(texts), _TOGETHER):
+            inputs = examples.collate(list(range(start, min(start + _TOGETHER, len(texts))))).inputs
+            found.append(self.model(**inputs).logits if self.head is None else self.head(**inputs))
+        return found
+
+
+def model_settings(card: Card, base: str) -> ModelConfig:
+    """The model's settings, of which the run's were a part."""
+    pooling: Any = card.pooling
+    return ModelConfig(path=base, pooling=pooling, max_length=card.max_length)
+
+
+def load(run: Path, client: str, personal: bool = False, base: str | None = None) -> ClientModel:
+    """A client's model.
 
     Args:
-        config: The run's.
-        classes: Names of the classes.
-        folder: The adapter, in PEFT format.
+        run: The run directory.
+        client: The client's id.
+        personal: The model that the client keeps beside its aggregate (Ditto, APFL), instead.
+        base: Where the frozen model lies now, if not where it did.
 
     Raises:
-        UserError: If the foundation model cannot be loaded, or the adapter is not whole.
+        UserError: If there is no such adapter, it is not whole, or the frozen model is not there or another.
     """
-    base = config.task.base(config.model, classes)
+    folder = _folder(run, client, "personal" if personal else "adapters")
+    if not (folder / Card.FILE).is_file():
+        raise UserError(
+            f"{folder} has no {Card.FILE}: the run is not finished, or an earlier version made it; go on "
+            f"with python -m fedpl.fit --resume {run}"
+        )
+    card = Card.read(folder)
+    path = card.base if base is None else resolve(base)
+    found = digest(path)
+    if found != card.base_sha256:
+        raise UserError(
+            f"{folder} belongs to a base model whose weights have SHA-256 {card.base_sha256}, those of "
+            f"{path} have {found}; name the right one: fedpl.load(..., base=...)"
+        )
+    card = replace(card, base=path)
+    task = task_of(run)
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # it would warn of the head, which the adapter brings
     try:
-        return PeftModel.from_pretrained(base, str(folder)).eval()
+        return _loaded(card, task, folder)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{folder} cannot be loaded as an adapter: {' '.join(str(error).split())}") from error
+    finally:
+        transformers_logging.set_verbosity(before)
 
 
-@torch.no_grad()
-def predict(config: Config, classes: Sequence[str], folder: Path, texts: Sequence[str]) -> list[str]:
-    """The class of each text by a client's model. Arguments and errors as of `load`."""
-    if not texts:
-        return []
-    model = load(config, classes, folder)
-    examples = config.task.encoder(config.model)(Split(tuple(texts), (0,) * len(texts)))
-    size, answers = config.evaluation.batch_size, []
-    for start in range(0, len(texts), size):
-        batch = examples.collate(list(range(start, min(start + size, len(texts)))))
-        answers += config.task.answers(model(**batch.inputs))
-    return [classes[answer] for answer in answers]
+def task_of(run: Path) -> Task:
+    """What a run has learnt.
+
+    Raises:
+        UserError: If the directory names code that is not imported from there.
+    """
+    settings = run / "config.yaml"
+    with importing_nothing(settings):
+        named = read_yaml(settings).get("task") or "Classification"
+        return build(Task, named, "task")  # type: ignore[type-abstract]
+
+
+def _loaded(card: Card, task: Task, folder: Path) -> ClientModel:
+    settings = model_settings(card, card.base)
+    if card.loads_as == CLASSIFIER:
+        own = AutoModelForSequenceClassification.from_pretrained(
+            card.base, id2label=dict(enumerate(card.labels)), dtype=torch.float32
+        )
+        own.config.pad_token_id = load_tokenizer(settings).pad_token_id
+        return ClientModel(card, PeftModel.from_pretrained(own, str(folder)).eval(), task)
+    whole = task.base(settings, card.labels).eval()
+    whole.load_state_dict(load_file(folder / HEAD_FILE), strict=False)
+    model = PeftModel.from_pretrained(whole.encoder, str(folder)).eval()
+    whole.set_submodule("encoder", model)
+    return ClientModel(card, model, task, whole)
+
+
+def _folder(run: Path, client: str, kind: str) -> Path:
+    folder = run / kind / quoted(client)
+    if not folder.is_dir():
+        if not (run / "config.yaml").is_file():
+            raise UserError(f"{run} holds no run (there is no config.yaml in it)")
+        there = sorted(path.name for path in (run / kind).glob("*"))
+        shown = ", ".join(there[:8]) + ", ..." * (len(there) > 8)
+        raise UserError(f"{folder.parent} holds nothing of client '{client}'; there is {shown or 'nothing'}")
+    return folder

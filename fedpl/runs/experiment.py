@@ -12,7 +12,9 @@ from fedpl.executors.protocol import Executor
 from fedpl.records.messages import Census
 from fedpl.rounds.federation import Federation
 from fedpl.rounds.loop import RoundResult
+from fedpl.runs.cards import describe
 from fedpl.runs.closing import close, deliver
+from fedpl.runs.demands import check_demands
 from fedpl.runs.folder import RunFolder
 from fedpl.runs.hearing import opening, record_rounds, trackers_of
 from fedpl.runs.origin import Origin
@@ -49,6 +51,7 @@ def run(
     clock = Clock()
     executor, hostile, notes = prepared or prepare(config)
     census = executor.join()
+    check_demands(config, census)
     origin = Origin.of(config, census)
     folder = RunFolder.create(config, origin) if resume is None else RunFolder(resume)
     with folder.mine():
@@ -66,6 +69,7 @@ def run(
             display.begin(config.name, config.rounds, asked, done)
             found = main.finish(record_rounds(config, census, folder, trackers, display))
             deliver(main, folder)
+            describe(config, census, found, folder.path)
             others = {}
             for baseline in baselines:
                 name = baseline.federation.method.name

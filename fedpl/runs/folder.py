@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fedpl.config import Config
+from fedpl.config import Config, occupied
 from fedpl.errors import UserError
 from fedpl.files import held, quoted, write_atomically, writing
 from fedpl.records.results import MethodResult
@@ -58,7 +58,8 @@ class RunFolder:
     def create(cls, config: Config, origin: Origin) -> "RunFolder":
         """Make the directory with its ``config.yaml``; without a name, a new one under ``runs/``.
 
-        It appears under its name complete: a run that is there can be gone on with.
+        A new one appears under its name complete: a run that is there can be gone on with. An empty one may
+        be the working directory, a mount point or a link: it stays, and the configuration goes into it.
 
         Args:
             config: The configuration.
@@ -76,11 +77,9 @@ class RunFolder:
             path = Path(f"{name}-{attempt}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists() and any(path.iterdir()):
-                raise UserError(
-                    f"run_dir: {path} already holds another run or other files; name a new folder, or go on "
-                    f"with an interrupted run by --resume {path}"
-                )
+            if path.exists():
+                cls(path)._settle(config)
+                return cls(path)
             new = path.with_name(f".{path.name}.part")
             if new.exists():
                 shutil.rmtree(new)
@@ -93,12 +92,22 @@ class RunFolder:
             raise UserError(f"run_dir: cannot make {path}: {error.strerror}") from error
         return cls(path)
 
+    def _settle(self, config: Config) -> None:
+        """Write the configuration into an empty folder."""
+        with held(self.path):
+            if occupied(self.path):
+                raise UserError(
+                    f"run_dir: {self.path} already holds another run or other files; name a new folder, or "
+                    f"go on with an interrupted run by --resume {self.path}"
+                )
+            write_atomically(self.path / "config.yaml", _again(config).encode())
+
     @contextmanager
     def mine(self) -> Iterator[None]:
         """Within it no other process works on the run, and an interruption says how to go on.
 
         Raises:
-            UserError: If another process does.
+            UserError: If another process does, or if the directory is removed meanwhile.
         """
         with held(self.path):
             try:
@@ -106,7 +115,20 @@ class RunFolder:
             except BaseException as cause:
                 if not isinstance(cause, Exception):  # an interruption
                     cause.add_note(f"go on with: python -m fedpl.fit --resume {self.path}")
+                elif self._gone():
+                    raise self._removed() from cause
                 raise
+            if self._gone():
+                raise self._removed()
+
+    def _gone(self) -> bool:
+        return not (self.path / "config.yaml").is_file()
+
+    def _removed(self) -> UserError:
+        return UserError(
+            f"{self.path} was removed while the run was going on (there is no config.yaml in it any more), "
+            f"and what it held with it; start the run again"
+        )
 
     def adapter(self, client: str, kind: str = "adapters") -> Path:
         """Where a client's adapter lies; the id is quoted so that it cannot lead elsewhere.

@@ -5,7 +5,7 @@ from typing import Any
 
 from fedpl.config import Config
 from fedpl.errors import UserError
-from fedpl.settings import flat, plain
+from fedpl.settings import flat, importing_nothing, plain
 
 _FREE = ("tracking.",)  # what is recorded and shown has no influence on results
 
@@ -14,15 +14,15 @@ def saved_configuration(run_dir: Path) -> Config:
     """The configuration of a run.
 
     Raises:
-        UserError: If the folder holds no run.
+        UserError: If the folder holds no run, or names code that is not imported from there.
     """
     path = run_dir / "config.yaml"
     if not path.is_file():
         raise UserError(
-            f"resume: {run_dir} holds no run that can be gone on with (there is no config.yaml in it); name "
-            f"the run directory that the interrupted run printed"
+            f"{run_dir} holds no run (there is no config.yaml in it); name the directory that a run printed"
         )
-    return Config.load(path)
+    with importing_nothing(path):
+        return Config.load(path)
 
 
 def refuse_changes(

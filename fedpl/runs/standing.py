@@ -93,6 +93,7 @@ class Standing:
                 self.folder.write_result(last)
             self.folder.checkpoints.save(self._checkpoint(result))
             self.folder.journal.close()
+        self.folder.journal.close()  # a kill between state and journal leaves the last round open
         found = self._result
         if found is None:
             raise UserError(f"resume: {self.folder.path} lost what it held about round {self.rounds}")

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from fedpl.files import quoted, writing
-from fedpl.model.adapter import save_adapter
 from fedpl.model.foundation import Foundation
-from fedpl.model.merged import save_merged
+from fedpl.model.saved import save_adapter
 from fedpl.records.messages import Deliver
 from fedpl.site.memory import Memory
 
@@ -28,10 +27,7 @@ def deliver(notice: Deliver, foundation: Foundation, memory: Memory) -> None:
         where = folder / "adapters" / quoted(client)
         with writing(where):
             where.parent.mkdir(exist_ok=True)
-            if notice.residual is None:
-                save_adapter(aggregate, model, layout, where)
-            else:
-                save_merged(aggregate, notice.residual, model, layout, where)
+            save_adapter(aggregate, model, layout, where, notice.residual)
         state = memory.recall(client, notice.memories.get(client, ""))
         personal = notice.objective.personal(state, aggregate.cpu())
         if personal is not None:

@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedpl import presets
-from fedpl.cli import run_main, split_options
+from fedpl.cli import add_import, import_named, run_main, split_options
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
 
 if TYPE_CHECKING:
     from rich import console
 
-    from fedpl.replay import recording
+    from fedpl.runs import resume
     from fedpl.sweep import check, plan, replayed, session
 else:
     check, plan, replayed, session = (
         deferred(f"fedpl.sweep.{name}") for name in ("check", "plan", "replayed", "session")
     )
-    recording, console = map(deferred, ("fedpl.replay.recording", "rich.console"))
+    resume, console = map(deferred, ("fedpl.runs.resume", "rich.console"))
 
 _PROGRAM = "python -m fedpl.sweep"
 _DESCRIPTION = """Search settings by a file in the format of W&B sweeps: the same file works with wandb sweep
@@ -37,6 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="trials at the same time, each in a process")
     parser.add_argument("--out", help="directory of the sweep; a new one under runs/ if absent")
     parser.add_argument("--search_seed", type=int, default=0, help="seed of what is tried")
+    add_import(parser)
     parser.add_argument(
         "--replay",
         metavar="RUN",
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check the file and what its trials would be, then import the heavy parts and run them."""
     argv = sys.argv[1:] if argv is None else argv
     options, overrides = split_options(_PROGRAM, _DESCRIPTION, add_options, argv)
+    import_named(options.modules)
     if options.jobs < 1:
         raise UserError(f"--jobs: at least 1, got {options.jobs}")
     if find_spec("optuna") is None:
@@ -60,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     replay = Path(options.replay) if options.replay else None
     if replay is not None:
         sweep = replayed.replayed(sweep, options.jobs)
-    settings = check.trials_of(sweep, overrides, None if replay is None else recording.recorded(replay))
+    settings = check.trials_of(
+        sweep, overrides, None if replay is None else resume.saved_configuration(replay)
+    )
     check.check_values(sweep, settings)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     out = Path(options.out or f"runs/sweep-{stamp}")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedpl.config import LoraSettings, ModelConfig
-from fedpl.model.adapter import flatten, layout_of, save_adapter, trainable, unflatten
+from fedpl.model.adapter import flatten, layout_of, trainable, unflatten
 from fedpl.model.base import add_adapter, load_base
 
 
@@ -45,19 +45,3 @@ def test_a_wrong_length_is_refused(model: peft.PeftModel) -> None:
     layout = layout_of(model)
     with pytest.raises(ValueError, match=f"expected a vector of {layout.size}"):
         unflatten(torch.zeros(layout.size + 1), model, layout)
-
-
-def test_peft_loads_a_saved_adapter_onto_a_fresh_model(
-    model: peft.PeftModel, small_model: Path, tmp_path: Path
-) -> None:
-    layout = layout_of(model)
-    vector = torch.randn(layout.size)
-    save_adapter(vector, model, layout, tmp_path)
-    fresh = load_base(ModelConfig(path=str(small_model)), 2)
-    loaded = peft.PeftModel.from_pretrained(fresh, tmp_path).eval()
-    tokens = torch.tensor([[2, 3, 4], [5, 6, 7]])
-    mask = torch.ones_like(tokens)
-    unflatten(vector, model.eval(), layout)
-    expected = model(input_ids=tokens, attention_mask=mask)
-    assert torch.equal(loaded(input_ids=tokens, attention_mask=mask), expected)
-    assert loaded.peft_config["default"].base_model_name_or_path == str(small_model)

@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-import peft
 import pytest
 import torch
+from peft import PeftModel
+from safetensors.torch import load_file
 
 from fedpl.config import LoraSettings, ModelConfig
 from fedpl.model.adapter import layout_of, unflatten
 from fedpl.model.base import add_adapter, load_base
-from fedpl.model.merged import save_merged
+from fedpl.model.saved import save_adapter
 from fedpl.model.shift import BaseWeights
 
 
@@ -25,14 +26,16 @@ def test_peft_s_model_answers_as_the_shifted_one(small_model: Path, tmp_path: Pa
         for a, b in layout.pairs
     ]
     residual = 0.3 * torch.cat([part.reshape(-1) for part in parts])
-    save_merged(vector, residual, model, layout, tmp_path)
+    save_adapter(vector, model, layout, tmp_path, residual)
     ids = torch.tensor([[1, 4, 2, 8, 9], [3, 3, 5, 7, 2]])
     mask = torch.ones_like(ids)
     unflatten(vector, model, layout)
     BaseWeights(model, layout).shift(residual)
     with torch.no_grad():
         expected = model(input_ids=ids, attention_mask=mask)
-        fresh = peft.PeftModel.from_pretrained(load_base(settings, 2), str(tmp_path)).eval()
+        fresh = load_base(settings, 2)
+        fresh.load_state_dict(load_file(tmp_path / "head.safetensors"), strict=False)
+        fresh.encoder = PeftModel.from_pretrained(fresh.encoder, str(tmp_path)).eval()
         found = fresh(input_ids=ids, attention_mask=mask)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
-    assert fresh.peft_config["default"].r == 2 + min(rank, 32)
+    assert fresh.encoder.peft_config["default"].r == 2 + min(rank, 32)

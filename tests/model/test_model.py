@@ -3,7 +3,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel, DistilBertConfig, GPT2Config, LlamaConfig, PretrainedConfig
+from transformers import (
+    AutoModel,
+    DistilBertConfig,
+    GPT2Config,
+    LlamaConfig,
+    ModernBertConfig,
+    PretrainedConfig,
+    RobertaConfig,
+    T5Config,
+)
 
 from fedpl.config import Config, LoraSettings, ModelConfig
 from fedpl.data import Columns, TextFiles
@@ -45,6 +54,57 @@ def test_targets_that_match_nothing_name_the_layers_there_are(small_model: Path)
     base = load_base(ModelConfig(path=str(small_model)), 2)
     with pytest.raises(UserError, match=r"no layer of bert matches q_proj; its layers end in .*query.*value"):
         add_adapter(base, LoraSettings(target_modules=("q_proj",)), "bert", 0)
+
+
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        ({"r": 9999}, r"lora\.r: 9999 is more than .* encoder\.layer\.0\.\S*query \(32 × 32\).*--lora\.r 32"),
+        (
+            {"layers_to_transform": (1, 7)},
+            r"lora\.layers_to_transform: bert has no block 7 with query, value; its 2 blocks count from 0",
+        ),
+        ({"target_modules": ("attention",)}, r"lora\.target_modules: .*not supported"),
+    ],
+)
+def test_adapters_that_cannot_be_placed(lora: dict, message: str, small_model: Path) -> None:
+    base = load_base(ModelConfig(path=str(small_model)), 2)
+    with pytest.raises(UserError, match=message):
+        add_adapter(base, LoraSettings(**lora), "bert", 0)
+
+
+def test_modernbert_s_layers() -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = ModernBertConfig(vocab_size=50, pad_token_id=1, **sizes)
+    named = ("attn.Wqkv", "attn.Wo", "mlp.Wi")
+    for targets in (None, named):
+        base = PooledClassifier(AutoModel.from_config(config), 2, "mean")
+        lora = LoraSettings(r=2, target_modules=targets, layers_to_transform=(1,))
+        model = add_adapter(base, lora, "modernbert", 0)
+        adapted = {name for name, m in model.named_modules() if hasattr(m, "lora_A")}
+        assert adapted == {f"base_model.model.encoder.layers.1.{name}" for name in targets or named[:1]}
+
+
+def test_what_cannot_read_a_text_of_this_length_or_at_all(small_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.max_length: 129 tokens, .* has 128 positions; set"):
+        load_base(ModelConfig(path=str(small_model), max_length=129), 2)
+    sizes = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    roberta = RobertaConfig(**sizes, intermediate_size=32, max_position_embeddings=66, pad_token_id=1)
+    AutoModel.from_config(roberta).save_pretrained(
+        tmp_path / "roberta"
+    )  # its positions start behind the pad's
+    for length, fits in ((64, True), (65, False)):
+        settings = ModelConfig(path=str(tmp_path / "roberta"), max_length=length)
+        ids = torch.full((1, length), 5)
+        if fits:
+            load_base(settings, 2)(input_ids=ids, attention_mask=torch.ones_like(ids))
+        else:
+            with pytest.raises(UserError, match="has 64 positions"):
+                load_base(settings, 2)
+    t5 = T5Config(vocab_size=50, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    AutoModel.from_config(t5).save_pretrained(tmp_path / "t5")
+    with pytest.raises(UserError, match=r"model\.path: .*t5 is an encoder-decoder \(t5\)"):
+        load_base(ModelConfig(path=str(tmp_path / "t5")), 2)
 
 
 SMALL = {

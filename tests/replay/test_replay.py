@@ -20,7 +20,7 @@ from fedpl.replay.readings import Replayer
 from fedpl.replay.recording import read_recording
 from fedpl.replay.report import Reading, SplitScores, write_replay
 from fedpl.runs.folder import RunFolder
-from fedpl.runs.prepared import prepare
+from fedpl.runs.prepared import Prepared, prepare
 from fedpl.server import Aggregator, FedBip, Uniform
 from fedpl.sweep.__main__ import main as sweep
 from fedpl.tracking.vectors import read_vectors, store_vectors, stored_rounds
@@ -174,6 +174,37 @@ def test_a_sweep_over_the_server_trains_nothing(
 def test_what_is_refused(extra: list[str], message: str, recorded: Path) -> None:
     with pytest.raises(UserError, match=message):
         main([str(recorded), *extra])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            np.zeros((2, 5), np.float32),
+            r"round-0002\.npy: expected .* of 3 clients with \d+ .*got float32 \(2, 5\)",
+        ),
+        (np.zeros(7, np.float32), r"got float32 \(7,\)"),
+        (np.zeros((), np.float32), r"got float32 \(\)"),
+        ("same shape, integers", r"expected .*float32 .*got int64 \(3, "),
+        (np.array([{"a": 1}]), "round-0002.npy holds no task vectors written by fedpl"),
+        (None, "round-0002.npy holds no task vectors written by fedpl"),
+        ("several arrays", "round-0002.npy holds no task vectors written by fedpl"),
+    ],
+)
+def test_vectors_of_another_run(values: Any, message: str, replayer: Replayer, tmp_path: Path) -> None:
+    path = tmp_path / "round-0002.npy"
+    if values is None:
+        path.write_bytes(b"nothing")
+    elif isinstance(values, str):
+        right = read_vectors(replayer.recording.rounds[1]).numpy()
+        with path.open("wb") as file:
+            np.save(file, right.astype(int)) if "integers" in values else np.savez(file, a=right, b=right)
+    else:
+        np.save(path, values, allow_pickle=True)
+    recording = replayer.recording
+    damaged = recording._replace(rounds=(recording.rounds[0], path, recording.rounds[2]))
+    with pytest.raises(UserError, match=message):
+        Replayer(damaged, Prepared(replayer.executor))
 
 
 def test_a_run_without_task_vectors(arguments: list[str], tmp_path: Path) -> None:

@@ -3,17 +3,16 @@
 import json
 from pathlib import Path
 
-import peft
 import pytest
 import torch
 import yaml
 
+import fedpl
 from fedpl.cli import run_main
-from fedpl.config import Config, ModelConfig
+from fedpl.config import Config
 from fedpl.data import Columns, TextFiles
 from fedpl.errors import UserError
 from fedpl.fit import main
-from fedpl.model.base import load_base
 from fedpl.report import main as report
 from fedpl.runs.experiment import RunFolder
 from fedpl.tasks.metrics import classification_scores
@@ -135,20 +134,15 @@ def test_a_saved_configuration_repeats_the_run(finished: tuple[Path, list[str]],
 
 
 def test_saved_adapters_answer_as_the_summary_says(
-    finished: tuple[Path, list[str]], small_model: Path, small_table: Path
+    finished: tuple[Path, list[str]], small_table: Path
 ) -> None:
-    """Each adapter, loaded by PEFT on a fresh model, reaches exactly the reported test accuracy."""
+    """Each adapter, loaded on a fresh model, reaches exactly the reported test accuracy."""
     folder, _ = finished
     source = TextFiles((str(small_table),), Columns(split="split"))
-    config = Config(data=source, model=ModelConfig(path=str(small_model)))
-    encode = config.task.encoder(config.model)
-    tests = {client.id: encode(client.test) for client in source.load(0).clients}
+    tests = {client.id: client.test for client in source.load(0).clients}
     for client, entry in summary_of(folder)["clients"].items():
-        base = load_base(config.model, 2)
-        model = peft.PeftModel.from_pretrained(base, folder / "adapters" / client).eval()
-        batch = tests[client].collate(range(4))
-        answers = model(**batch.inputs).argmax(-1)
-        found = classification_scores(batch.targets.tolist(), answers.tolist())
+        answers = fedpl.load(folder, client).logits(tests[client].texts).argmax(-1)
+        found = classification_scores(tests[client].labels, answers.tolist())
         assert found["accuracy"] == entry["aggregated"]["accuracy"]
 
 
@@ -191,6 +185,11 @@ def test_a_directory_that_holds_a_run_is_left_alone(
         ("--data.paths=[nowhere.csv]", "no such file: nowhere.csv"),
         ("--data.columns.split=client", "split 'one-a' is none of"),
         ("--accelerator=gpu", "torch sees none"),
+        ("--method=true_groups", "true_groups: TrueGroups needs data that names each client's group"),
+        ("--baselines=[true_groups]", "this data names none of client 'one-a'"),
+        ("--lora.r=9999", "lora.r: 9999 is more than the smaller side of encoder.layer.0"),
+        ("--model.max_length=512", "has 128 positions; set --model.max_length 128"),
+        ("--model.path=./nowhere", "cannot load './nowhere'"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing_behind(

@@ -15,14 +15,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fedpl
 from fedpl.cli import run_main
 from fedpl.conditions import FaultsConfig, ParticipationConfig, PrivacyConfig
 from fedpl.config import ClientConfig, Config, with_changes
 from fedpl.errors import UserError
 from fedpl.fit import main
+from fedpl.records.messages import Company
+from fedpl.replay.__main__ import main as replay
 from fedpl.rounds.federation import Federation
 from fedpl.rounds.loop import RoundResult
-from fedpl.runs import experiment
+from fedpl.runs import adapters, experiment
 from fedpl.runs.folder import MethodFolder, RunFolder
 from fedpl.runs.resume import refuse_changes
 from fedpl.runs.standing import Clock, Standing
@@ -273,7 +276,70 @@ def test_a_changed_setting_is_refused_and_nothing_is_touched(
 
 def test_a_folder_that_holds_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
-        assert "holds no run that can be gone on with" in refused([f"--resume={folder}"], capsys)
+        assert "holds no run (there is no config.yaml" in refused([f"--resume={folder}"], capsys)
+
+
+FOREIGN = """
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedpl.server import Uniform
+
+Path(__file__).with_name("ran").touch()
+
+
+@dataclass(frozen=True)
+class Mine(Uniform):
+    pass
+"""
+
+
+@pytest.mark.parametrize("form", ["{class_path: foreign_rules.Mine}", "foreign_rules.Mine"])
+@pytest.mark.parametrize("command", ["resume", "replay", "open", "load"])
+def test_a_run_directory_gets_no_code_imported(
+    command: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "foreign_rules.py").write_text(FOREIGN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    (run / "adapters" / "a").mkdir(parents=True)
+    key = "task" if command == "load" else "aggregator: {weighting"
+    # No rounds: nothing is trained if it gets by.
+    (run / "config.yaml").write_text(f"rounds: 0\n{key}: {form}{'' if command == 'load' else '}'}\n")
+    (run / "adapters" / "a" / "fedpl.json").write_text("{}")
+    commands: dict[str, Callable[[], object]] = {
+        "resume": lambda: main([f"--resume={run}"]),
+        "replay": lambda: replay([str(run)]),
+        "open": lambda: fedpl.Run.open(run),
+        "load": lambda: adapters.task_of(run),
+    }
+    with pytest.raises(UserError, match=r"is 'foreign_rules\.Mine', code .*--import foreign_rules"):
+        commands[command]()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_the_user_imports_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "trusted_rules.py").write_text(FOREIGN)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "config.yaml").write_text("aggregator: {weighting: trusted_rules.Mine}\n")
+    with pytest.raises(UserError, match="has no task vectors"):
+        replay([str(tmp_path), "--import=trusted_rules"])
+    assert type(fedpl.Run.open(tmp_path).config.aggregator.weighting).__name__ == "Mine"
+    with pytest.raises(UserError, match="--import: No module named 'not_there'"):
+        main([f"--resume={tmp_path}", "--import", "not_there"])
+
+
+def test_the_last_round_does_not_stay_open(toy: Callable[..., Federation], tmp_path: Path) -> None:
+    """A kill between the last state and the journal's end left it for good."""
+    method = standing(toy(), tmp_path)
+    expected = method.finish(lambda result: None)
+    method.folder.journal.open(4, Company((("a",),), {}))
+    assert (tmp_path / "open").exists()
+    assert standing(toy(), tmp_path).finish(lambda result: None) == expected
+    assert not (tmp_path / "open").exists()
 
 
 def test_resuming_is_explained() -> None:

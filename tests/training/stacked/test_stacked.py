@@ -103,7 +103,8 @@ def test_rows_equal_their_own_adapter(
             # BERT's own pooler is adapted by the name "dense" but unused here.
             grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parts]
             flat = torch.cat([grad.reshape(-1) for grad in grads])
-            torch.testing.assert_close(gradient[client], flat, rtol=1e-4, atol=1e-5)
+            rounding = max(1e-5, 1e-6 * float(flat.abs().max()))  # an entry near 0 is a sum of large parts
+            torch.testing.assert_close(gradient[client], flat, rtol=1e-4, atol=rounding)
 
 
 @pytest.mark.parametrize("name", ["bert-ranks", "gpt2-conv1d"])

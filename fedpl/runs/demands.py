@@ -1,0 +1,50 @@
+"""What a run demands of its clients and of the machine, asked before its directory is made."""
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from fedpl.config import Config
+from fedpl.errors import UserError
+from fedpl.records.messages import Census
+from fedpl.server import TrueGroups
+from fedpl.training.stacked.planner import free_memory
+
+
+def check_demands(config: Config, census: Census) -> None:
+    """Refuse a run that can be seen to fail.
+
+    Args:
+        config: The run.
+        census: Its clients.
+
+    Raises:
+        UserError: If a method needs to know the clients' groups and the data does not name them, or the task
+            vectors do not fit into the memory that is free.
+    """
+    nameless = [member.client for member in census.members if not member.group]
+    for method in config.methods:
+        if nameless and any(isinstance(part, TrueGroups) for part in _parts(method.aggregator)):
+            raise UserError(
+                f"{method.name}: TrueGroups needs data that names each client's group, and this data names "
+                f"none of client '{nameless[0]}'; leave the method out, or take fedbip_g, which finds groups"
+            )
+    clients, size, device = len(census.members), census.layout.size, census.initial.device
+    # Task vectors and aggregates; several methods also remember their common first round.
+    need = (3 if len(config.methods) > 1 else 2) * clients * size * 4
+    free = free_memory(device)
+    if need > free:
+        raise UserError(
+            f"lora.r: the task vectors and aggregates of {clients:,} clients with {size:,} trainable "
+            f"parameters each take {need / 1e9:.1f} GB at least, but {free / 1e9:.1f} GB are free on "
+            f"{device}; lower lora.r, adapt fewer layers (lora.target_modules, lora.layers_to_transform) or "
+            f"take fewer clients"
+        )
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """Settings and all settings inside them."""
+    yield value
+    if is_dataclass(value):
+        for part in fields(value):
+            yield from _parts(getattr(value, part.name))
