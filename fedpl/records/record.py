@@ -1,6 +1,5 @@
 """What all records can do: become JSON, come back from it, lie in a file."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -8,7 +7,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from fedpl.errors import UserError
-from fedpl.files import write_atomically, write_json
+from fedpl.files import write_array, write_json
 from fedpl.records.plain import decode, encode, is_large, parts, same
 
 R = TypeVar("R", bound="Record")
@@ -65,9 +64,7 @@ class Kept(Record):
         if large:  # never beside another record's matrices
             (folder / self.FILE).unlink(missing_ok=True)
         for name, matrix in large.items():
-            content = io.BytesIO()
-            np.save(content, matrix.astype(np.float32), allow_pickle=False)
-            write_atomically(folder / f"{name}.npy", content.getvalue())
+            write_array(folder / f"{name}.npy", matrix.astype(np.float32))
         write_json(folder / self.FILE, self.to_json())
 
     @classmethod

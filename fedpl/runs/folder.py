@@ -1,7 +1,6 @@
 """The files of a run directory."""
 
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from fedpl.config import Config
 from fedpl.errors import UserError
-from fedpl.files import held, quoted, write_atomically, writing
+from fedpl.files import held, make_folder, move, quoted, write_atomically, writing
 from fedpl.records.results import MethodResult
 from fedpl.records.rounds import RoundRecord, read_rounds
 from fedpl.rounds.checkpoints import Checkpoints
@@ -83,7 +82,7 @@ class RunFolder:
                 shutil.rmtree(new)
             new.mkdir()
             write_atomically(new / "config.yaml", _again(config).encode())
-            os.replace(new, path)
+            move(new, path)
         except OSError as error:
             raise UserError(f"run_dir: cannot make {path}: {error.strerror}") from error
         return cls(path)
@@ -116,7 +115,7 @@ class RunFolder:
         """A folder below this one, made if need be."""
         folder = self.path / name
         with writing(folder):
-            folder.mkdir(exist_ok=True)
+            make_folder(folder)
         return folder
 
     def method(self) -> MethodFolder:

@@ -106,7 +106,7 @@ class Standing:
             if result.round == self.rounds:
                 self.folder.write_result(method_result(result, self.federation.census.metrics, self.honest))
             self.folder.checkpoints.save(self._checkpoint(result))
-            self.folder.journal.close()
+        self.folder.journal.close()  # also what is left of it when a process was killed right here
         found = self._result
         if found is None:
             raise UserError(f"resume: {self.folder.path} lost what it held about round {self.rounds}")
