@@ -106,7 +106,9 @@ class Standing:
             if result.round == self.rounds:
                 self.folder.write_result(method_result(result, self.federation.census.metrics, self.honest))
             self.folder.checkpoints.save(self._checkpoint(result))
-        self.folder.journal.close()  # also what is left of it when a process was killed right here
+        # Also where an earlier process was killed right before it.
+        self.folder.checkpoints.prune()
+        self.folder.journal.close()
         found = self._result
         if found is None:
             raise UserError(f"resume: {self.folder.path} lost what it held about round {self.rounds}")

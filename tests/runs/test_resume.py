@@ -355,19 +355,28 @@ def test_the_wandb_run_goes_on_under_its_id(
     assert pictures == [1, 1]
 
 
-def test_what_a_kill_leaves_of_the_last_open_round_goes(
-    toy: Callable[..., Federation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("owner", "step"), [(shutil, "rmtree"), (Path, "unlink")])
+def test_what_is_left_when_it_is_killed_while_it_clears_up_goes(
+    owner: object,
+    step: str,
+    toy: Callable[..., Federation],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A kill after the last state is written, before what clients delivered is removed."""
-    folder = tmp_path / "run"
+    """The last state is written then, and no round is left that would clear up."""
+    standing(toy(), tmp_path / "whole", 3).finish(lambda result: None)
+    whole = sorted(path.name for path in (tmp_path / "whole").iterdir())
 
-    def die(*_: object) -> None:
+    def die(*_: object, **named: object) -> None:
         raise Killed
 
-    monkeypatch.setattr(shutil, "rmtree", die)
+    def heard(result: RoundResult) -> None:
+        if result.round == 3:
+            monkeypatch.setattr(owner, step, die)
+
     with pytest.raises(Killed):
-        standing(toy(), folder, 1).finish(lambda result: None)
+        standing(toy(), tmp_path / "run", 3).finish(heard)
     monkeypatch.undo()
-    assert (folder / "open").exists()
-    standing(toy(), folder, 1).finish(lambda result: None)
-    assert not (folder / "open").exists()
+    assert len(list((tmp_path / "run").iterdir())) > len(whole)
+    standing(toy(), tmp_path / "run", 3).finish(lambda result: None)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == whole
