@@ -210,8 +210,8 @@ def _privacy_problems(config: Config) -> Sequence[str]:
     ]
 
 
-# What an empty folder may hold: a file system's own folder, and what a kill left of a configuration.
-_NOTHING = {"lost+found", ".config.yaml.part"}
+# What an empty folder may hold: a file system's own folder, and what a kill left before there was a run.
+_NOTHING = {"lost+found", ".config.yaml.part", "state"}
 
 
 def occupied(folder: Path) -> bool:

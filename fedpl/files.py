@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import numpy as np
@@ -54,8 +54,11 @@ def held(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write under a temporary name, force it to disk, rename into place, force the name to disk.
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of another one, whole or not at all, and survives a power cut then.
+
+    It is written under a temporary name, forced to disk and renamed; then its name is forced to disk.
 
     Raises:
         UserError: If it cannot be written; the file is then what it was.
@@ -64,14 +67,46 @@ def write_atomically(path: Path, content: bytes) -> None:
     with writing(path):
         try:
             with temporary.open("wb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            move(temporary, path)
         except OSError:
             _discard(temporary)
             raise
-        _sync_folder(path.parent)
+
+
+def move(old: Path, new: Path) -> None:
+    """Give a file or folder another name beside its old one, on disk when this returns."""
+    os.replace(old, new)
+    sync_folder(new.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, unless it is there; it is on disk when this returns."""
+    path.mkdir(exist_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a folder's names to disk: until then a power cut takes what is new or renamed in it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file as `replacing` does."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+def write_array(path: Path, values: np.ndarray) -> None:
+    """Write an array as ``.npy``, as `replacing` does."""
+    with replacing(path) as file:
+        np.save(file, values, allow_pickle=False)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -121,15 +156,6 @@ def _digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> s
         digest.update(json.dumps([name, tensor.dtype.str, tensor.shape]).encode())
         digest.update(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """A rename is only safe against a power cut once the folder is on disk too."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _discard(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -11,6 +12,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+
+from tests.disk import Disk
 
 GOOD = ("good", "great", "fine", "lovely", "happy")
 BAD = ("bad", "awful", "poor", "ugly", "sad")
@@ -37,6 +40,14 @@ def write_csv(path: Path, rows: list[dict[str, str]]) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    """A disk on which only that survives a power cut which was forced onto it."""
+    made = Disk(monkeypatch)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,19 +2,51 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fedpl.errors import UserError
-from fedpl.files import write_atomically, write_json
+from fedpl.files import make_folder, move, write_array, write_atomically, write_json, write_tensors
+from tests.disk import Disk
 
 
 def test_what_is_written_is_there_and_nothing_else(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"x": 1})
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert (tmp_path / "a.json").read_text() == '{\n "x": 1\n}\n'
+
+
+WRITERS: dict[str, Callable[[Path, int], None]] = {
+    "bytes": lambda path, value: write_atomically(path, b"%d" % value),
+    "json": write_json,
+    "tensors": lambda path, value: write_tensors(path, {"x": np.full(3, value)}, {}),
+    "array": lambda path, value: write_array(path, np.full(3, value)),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_what_is_written_survives_a_power_cut_and_what_it_replaces_until_then(
+    kind: str, tmp_path: Path, disk: Disk
+) -> None:
+    path, seen = tmp_path / "file", []
+    WRITERS[kind](path, 1)
+    old = path.read_bytes()
+    assert disk.after_a_power_cut(tmp_path) == {"file": old}
+    disk.heard = lambda: seen.append(disk.after_a_power_cut(tmp_path)["file"])
+    WRITERS[kind](path, 2)
+    assert seen == [old, path.read_bytes()]
+
+
+def test_new_folders_and_new_names_survive_a_power_cut(tmp_path: Path, disk: Disk) -> None:
+    make_folder(tmp_path / "old")
+    make_folder(tmp_path / "old" / "below")
+    write_atomically(tmp_path / "old" / "below" / "file", b"1")
+    assert disk.after_a_power_cut(tmp_path) == {"old/below/file": b"1"}
+    move(tmp_path / "old", tmp_path / "new")
+    assert disk.after_a_power_cut(tmp_path) == {"new/below/file": b"1"}
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])

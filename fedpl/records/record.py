@@ -1,7 +1,6 @@
 """What all records can do: become JSON, come back from it, lie in a file."""
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from fedpl.errors import UserError
-from fedpl.files import write_atomically, write_json
+from fedpl.files import write_array, write_json
 from fedpl.records.plain import decode, encode, is_large, parts, same
 
 _SEAL = "checksum"
@@ -70,9 +69,7 @@ class Kept(Record):
         if large:  # never beside another record's matrices
             (folder / self.FILE).unlink(missing_ok=True)
         for name, matrix in large.items():
-            content = io.BytesIO()
-            np.save(content, matrix.astype(np.float32), allow_pickle=False)
-            write_atomically(folder / f"{name}.npy", content.getvalue())
+            write_array(folder / f"{name}.npy", matrix.astype(np.float32))
         value = self.to_json()
         write_json(folder / self.FILE, {**value, _SEAL: _seal(value, large)} if self.SEALED else value)
 

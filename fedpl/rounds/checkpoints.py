@@ -92,7 +92,7 @@ class Checkpoints:
             "elapsed": repr(checkpoint.elapsed),
         }
         write_tensors(self._path(checkpoint.state.round), tensors, metadata)
-        self.prune(_KEPT)
+        self.prune()
 
     def latest(self, limit: int | None = None) -> Checkpoint | None:
         """The newest intact checkpoint, or None; damaged ones are reported and passed over.
@@ -116,7 +116,7 @@ class Checkpoints:
                 _log.warning("%s; going back to the state before it", error)
         return None
 
-    def prune(self, kept: int) -> None:
+    def prune(self, kept: int = _KEPT) -> None:
         """Drop all but the newest checkpoints."""
         with writing(self.folder):
             for path in self._paths()[kept:]:

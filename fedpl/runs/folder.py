@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from fedpl.config import Config, occupied
 from fedpl.errors import UserError
-from fedpl.files import held, quoted, write_atomically, writing
+from fedpl.files import held, make_folder, move, quoted, write_atomically, writing
 from fedpl.records.results import MethodResult
 from fedpl.records.rounds import RoundRecord, read_rounds
 from fedpl.rounds.checkpoints import Checkpoints
@@ -78,28 +77,29 @@ class RunFolder:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists():
-                cls(path)._settle(config)
+                cls(path)._settle(config, origin)
                 return cls(path)
             new = path.with_name(f".{path.name}.part")
             if new.exists():
                 shutil.rmtree(new)
             new.mkdir()
-            write_atomically(new / "config.yaml", _again(config).encode())
-            (new / "state").mkdir()
+            make_folder(new / "state")
             origin.write(new / "state")
-            os.replace(new, path)
+            write_atomically(new / "config.yaml", _again(config).encode())
+            move(new, path)
         except OSError as error:
             raise UserError(f"run_dir: cannot make {path}: {error.strerror}") from error
         return cls(path)
 
-    def _settle(self, config: Config) -> None:
-        """Write the configuration into an empty folder."""
+    def _settle(self, config: Config, origin: Origin) -> None:
+        """Make an empty folder that of a run; the configuration comes last, as it makes it one."""
         with held(self.path):
             if occupied(self.path):
                 raise UserError(
                     f"run_dir: {self.path} already holds another run or other files; name a new folder, or "
                     f"go on with an interrupted run by --resume {self.path}"
                 )
+            origin.write(self.sub("state"))
             write_atomically(self.path / "config.yaml", _again(config).encode())
 
     @contextmanager
@@ -143,7 +143,7 @@ class RunFolder:
         """A folder below this one, made if need be."""
         folder = self.path / name
         with writing(folder):
-            folder.mkdir(exist_ok=True)
+            make_folder(folder)
         return folder
 
     def method(self) -> MethodFolder:

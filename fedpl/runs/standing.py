@@ -92,8 +92,9 @@ class Standing:
                 last = method_result(census.clients, result, census.metrics, self.honest, sends)
                 self.folder.write_result(last)
             self.folder.checkpoints.save(self._checkpoint(result))
-            self.folder.journal.close()
-        self.folder.journal.close()  # a kill between state and journal leaves the last round open
+        # Also where an earlier process was killed right before it.
+        self.folder.checkpoints.prune()
+        self.folder.journal.close()
         found = self._result
         if found is None:
             raise UserError(f"resume: {self.folder.path} lost what it held about round {self.rounds}")

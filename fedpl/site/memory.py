@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedpl.errors import UserError
-from fedpl.files import quoted, read_tensors, write_tensors, writing
+from fedpl.files import make_folder, quoted, read_tensors, write_tensors, writing
 
 State = Mapping[str, Tensor]
 # The round that is open, the last one, and the one before, should the newest checkpoint be damaged.
@@ -52,7 +52,8 @@ class Memory:
         own = self._own(client)
         path = own / f"{found}.safetensors"
         with writing(own):
-            own.mkdir(parents=True, exist_ok=True)
+            make_folder(own.parent)
+            make_folder(own)
             write_tensors(path, _arrays(state), {"client": client})
             for old in sorted(own.glob("*.safetensors"), key=lambda file: file.stat().st_mtime_ns)[:-_KEPT]:
                 old.unlink()

@@ -1,13 +1,12 @@
 """Every round's similarity and weights as files of their own: the report and `fedpl.Run` read them."""
 
-import io
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from fedpl.errors import UserError
-from fedpl.files import write_atomically
+from fedpl.files import write_array
 from fedpl.records.plain import Matrix
 from fedpl.records.results import RunSummary
 from fedpl.records.rounds import RoundRecord, mean_over_blocks
@@ -28,10 +27,8 @@ class Matrices:
 
     def round(self, record: RoundRecord, result: RoundResult) -> None:
         for name in ("similarity", "weights"):
-            content = io.BytesIO()
             matrix = mean_over_blocks(getattr(result, name)).astype(np.float32)
-            np.save(content, matrix, allow_pickle=False)
-            write_atomically(_path(self.folder, result.round, name), content.getvalue())
+            write_array(_path(self.folder, result.round, name), matrix)
 
     def finish(self, summary: RunSummary) -> None:
         """The files are whole already."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from fedpl.files import writing
+from fedpl.files import sync_folder, writing
 from fedpl.records.results import RunSummary
 from fedpl.records.rounds import RoundRecord
 from fedpl.rounds.loop import RoundResult
@@ -87,6 +87,7 @@ class JsonLines:
         self._path = path
         with writing(path):
             self._file = path.open("a", encoding="utf-8")
+            sync_folder(path.parent)
 
     def round(self, record: RoundRecord, result: RoundResult) -> None:
         with writing(self._path):

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedpl.errors import UserError
-from fedpl.files import writing
+from fedpl.files import write_array
 
 # NumPy has no bfloat16: such a file holds the 16 bits of each number as an unsigned integer.
 _ENDINGS = {"f32": "npy", "bf16": "bf16.npy"}
@@ -34,11 +34,7 @@ def store_vectors(
     else:
         values = matrix
     path = folder / f"round-{round:04d}.{_ENDINGS['bf16' if precision == 'bf16' else 'f32']}"
-    part = folder / f".{path.name}.part"
-    with writing(path):
-        with part.open("wb") as file:
-            np.save(file, values)
-        part.replace(path)
+    write_array(path, values)
 
 
 def stored_rounds(folder: Path) -> dict[int, Path]:

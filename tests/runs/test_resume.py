@@ -415,39 +415,28 @@ def test_the_wandb_run_goes_on_under_its_id(
     assert pictures == [1, 1]
 
 
-@pytest.mark.slow
-def test_killed_at_any_instant_it_ends_as_if_it_had_not_been(small_run: list[str], tmp_path: Path) -> None:
-    """SIGKILL before and after writing, renaming, aggregating, and in the middle of training."""
-    common = [*small_run, "--tracking.plots=false", "--evaluation.every=0"]
-    jobs = [
-        [*common, "--client.cohort_size=2", "--baselines=[fedavg]"],
-        [
-            *common,
-            "--client.cohort_size=1",
-            "--client.objective=fedpl.objectives.Ditto",
-            "--baselines=[]",
-            "--rounds=3",
-            "--participation.fraction=0.67",
-        ],
-    ]
-    asked = {"folder": str(tmp_path), "seed": 0, "jobs": jobs, "kills": 10}
-    environment = {
-        "PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}",
-        # A process that is killed compiles nothing that another one has compiled.
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.runs.kill_program"],
-        cwd=ROOT,
-        input=json.dumps(asked),
-        capture_output=True,
-        text=True,
-        env=os.environ | environment,
-    )
-    assert done.returncode == 0, done.stderr
-    kills = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(kills) == 20
-    assert all(kill["ended"][0] == -9 for kill in kills), kills
-    assert [kill for kill in kills if not kill["equal"]] == [], (tmp_path / "log").read_text()[-5000:]
+@pytest.mark.parametrize(("owner", "step"), [(shutil, "rmtree"), (Path, "unlink")])
+def test_what_is_left_when_it_is_killed_while_it_clears_up_goes(
+    owner: object,
+    step: str,
+    toy: Callable[..., Federation],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The last state is written then, and no round is left that would clear up."""
+    standing(toy(), tmp_path / "whole", 3).finish(lambda result: None)
+    whole = sorted(path.name for path in (tmp_path / "whole").iterdir())
+
+    def die(*_: object, **named: object) -> None:
+        raise Killed
+
+    def heard(result: RoundResult) -> None:
+        if result.round == 3:
+            monkeypatch.setattr(owner, step, die)
+
+    with pytest.raises(Killed):
+        standing(toy(), tmp_path / "run", 3).finish(heard)
+    monkeypatch.undo()
+    assert len(list((tmp_path / "run").iterdir())) > len(whole)
+    standing(toy(), tmp_path / "run", 3).finish(lambda result: None)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == whole

@@ -1,0 +1,1 @@
+"""Exact resume, proven by killing: `python -m benchmarks.kills`."""
