@@ -18,7 +18,7 @@ from fedpl.runs.folder import RunFolder
 from fedpl.runs.standing import Standing
 from fedpl.runs.summary import run_summary
 from fedpl.tracking.progress import closing_table
-from fedpl.tracking.tracker import Tracker, beside
+from fedpl.tracking.tracker import Beside, Tracker, beside
 
 if TYPE_CHECKING:
     from fedpl.pictures import plots
@@ -50,7 +50,7 @@ def close(
     trackers: Sequence[Tracker],
     console: Console,
 ) -> None:
-    """Write the summary, end the trackers, draw, and say what was found and where it lies.
+    """Write the summary, draw, say what was found and where it lies, and end the trackers.
 
     Args:
         config: What was run.
@@ -67,8 +67,6 @@ def close(
     summary = run_summary(config.name, config.seed, census, found, baselines, records, seconds)
     summary = _with_conditions(summary, config, hostile, records[-1])
     summary.write(folder.path)
-    for tracker in trackers:
-        tracker.finish(summary)
     if config.tracking.plots:
         with beside("the pictures"), writing(folder.path / "plots"):
             plots.draw_run(folder.path)
@@ -78,6 +76,12 @@ def close(
     places |= {"pictures": "plots"} if config.tracking.plots else {}
     for what, where in places.items():
         console.print(f"{what}: {folder.path / where}", highlight=False, soft_wrap=True)
+    for tracker in trackers:
+        if isinstance(tracker, Beside) and tracker.where:
+            console.print(f"{tracker.what}: {tracker.where}", highlight=False, soft_wrap=True)
+    # Last: what goes elsewhere may take its time, or never come back.
+    for tracker in trackers:
+        tracker.finish(summary)
 
 
 def _with_conditions(
