@@ -9,6 +9,8 @@ import wandb
 
 from tests.tracking.wandb_stub import Stub
 
+ROOT = Path(__file__).parents[2]
+
 
 def end_process() -> None:
     """What wandb does when a process ends with an error."""
@@ -29,7 +31,8 @@ def stranger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def server(stranger: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
-    """A server that the environment leads to."""
+    """A server that the environment leads to, that of processes which are started too."""
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'kernels'}")
     with Stub() as stub:
         for name, value in stub.environment.items():
             monkeypatch.setenv(name, value)

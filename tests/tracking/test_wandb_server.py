@@ -211,6 +211,7 @@ class Stopping:
     def finish(self, summary: RunSummary) -> None: ...
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_and_gone_on_with_has_no_holes(
     server: Stub, small_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
