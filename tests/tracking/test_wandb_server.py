@@ -179,6 +179,7 @@ def test_a_server_lost_at_the_end_keeps_nothing_from_the_user(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "1")
+    monkeypatch.setenv("WANDB_RUN_ID", "mine")
     folder = tmp_path / "run"
     config = with_changes(read(make_parser("fit", ""), small_run), {"baselines": [], "run_dir": str(folder)})
     console = Console(file=io.StringIO(), width=120)
@@ -186,13 +187,15 @@ def test_a_server_lost_at_the_end_keeps_nothing_from_the_user(
     run(config, console, watchers=[last])
     assert Run.open(folder).finished
     assert "Test accuracy" in last.printed
-    assert f"Weights & Biases: {server.url}/someone/fedpl/runs/" in last.printed
+    assert f"Weights & Biases: {server.url}/someone/fedpl/runs/mine" in last.printed
     assert last.pictures == 4
     (left,) = folder.glob("wandb/run-*")
     assert f"wandb sync --include-online {left}" in capsys.readouterr().err
     server.down = False
     sync(folder, "--include-online")
-    (found,) = server.runs.values()
+    (id,) = server.runs
+    found = server.runs[id]
+    assert (folder / "state" / "wandb-id").read_text() == id
     assert found.rounds == [1, 2]
     assert found.config["federation"]["value"]["clients"] == 3
 
