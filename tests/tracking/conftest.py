@@ -21,10 +21,10 @@ def end_process() -> None:
 @pytest.fixture
 def stranger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Nobody is logged in and nothing is asked for; wandb reads its variables anew."""
+    wandb.teardown()  # first: it takes its own variable out of the environment
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    wandb.teardown()
     yield
     end_process()
 

@@ -95,9 +95,9 @@ def test_without_both_a_run_is_named_after_its_directory(tmp_path: Path) -> None
 
 def test_the_environments_id_is_one_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked_id() is None
-    monkeypatch.setenv("WANDB_RUN_ID", "mine")
-    assert asked_id() == "mine"
-    WandbTracker(WandbConfig(), tmp_path, {}, "mine").close()
+    monkeypatch.setenv("WANDB_RUN_ID", "asked")
+    assert asked_id() == "asked"
+    WandbTracker(WandbConfig(), tmp_path, {}, "asked").close()
     assert asked_id() is None, "the next run would be written into this one"
 
 

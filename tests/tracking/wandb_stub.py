@@ -5,17 +5,16 @@ as a real server would: it says yes and remembers.
 """
 
 import gzip
-import itertools
 import json
 import re
 import sys
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import yaml
+
+from tests.tracking.wandb_remembered import Run, Sweep, grid
 
 _ENTITY = {"id": "e", "name": "someone"}
 _VIEWER = {"id": "VXNlcjox", "entity": "someone", "username": "someone", "name": "someone", "flags": "{}"}
@@ -33,54 +32,6 @@ _FIXED: dict[str, Any] = {
     "ArtifactType": {"project": {"artifact": None}},
     "MarkRunFilesUploaded": {"markRunFilesUploaded": {"success": True}},
 }
-
-
-@dataclass
-class Run:
-    """What has arrived of a run.
-
-    Attributes:
-        shown: The last values of its attributes: displayName, project, tags, groupName, ...
-        lines: Lines by file of the stream.
-        received: Bytes of the file stream.
-        exitcode: How it ended; None: not yet.
-    """
-
-    shown: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
-    lines: dict[str, list[str]] = field(default_factory=dict)
-    received: int = 0
-    exitcode: int | None = None
-
-    def rows(self, kind: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.lines.get(f"wandb-{kind}", [])]
-
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        return self.rows("history.jsonl")
-
-    @property
-    def rounds(self) -> list[int]:
-        return [row["round"] for row in self.history]
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        return (self.rows("summary.json") or [{}])[-1]
-
-
-@dataclass
-class Sweep:
-    """A sweep and the runs that it has handed out."""
-
-    config: str
-    points: Iterator[dict[str, Any]]
-    given: list[str] = field(default_factory=list)
-
-
-def _grid(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    parameters = config["parameters"]
-    for point in itertools.product(*(spec["values"] for spec in parameters.values())):
-        yield dict(zip(parameters, point, strict=True))
 
 
 class _Quiet(ThreadingHTTPServer):
@@ -203,7 +154,7 @@ class Stub:
 
     def _do_UpsertSweep(self, v: dict[str, Any]) -> Any:
         name = f"sweep{len(self.sweeps) + 1}"
-        self.sweeps[name] = Sweep(v["config"], _grid(yaml.safe_load(v["config"])))
+        self.sweeps[name] = Sweep(v["config"], grid(yaml.safe_load(v["config"])))
         found = {"name": name, "project": {"id": "p", "name": "fedpl", "entity": _ENTITY}}
         return {"upsertSweep": {"sweep": found, "configValidationWarnings": []}}
 
