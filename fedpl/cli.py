@@ -65,7 +65,7 @@ class _Options(argparse.ArgumentParser):
 def fail(message: str) -> NoReturn:
     """Print one line and leave with the exit code of a wrong call."""
     print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(2)
+    sys.exit(2)  # no bare SystemExit: W&B learns the code of a run that is open through sys.exit alone
 
 
 def make_parser(program: str, description: str) -> ArgumentParser:
@@ -242,7 +242,7 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     except Ended as ended:
         _say_interrupted("ended by SIGTERM", ended)
         code = 143
-    raise SystemExit(code)
+    sys.exit(code)
 
 
 def _end(number: int, frame: object) -> NoReturn:

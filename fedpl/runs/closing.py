@@ -22,7 +22,7 @@ from fedpl.runs.standing import Standing
 from fedpl.runs.summary import run_summary
 from fedpl.site.privacy import epsilon
 from fedpl.tracking.progress import closing_table
-from fedpl.tracking.tracker import Tracker, beside
+from fedpl.tracking.tracker import Beside, Tracker, beside
 
 if TYPE_CHECKING:
     from fedpl.pictures import plots
@@ -55,7 +55,7 @@ def close(
     trackers: Sequence[Tracker],
     console: Console,
 ) -> None:
-    """Write the summary, end the trackers, draw, and say what was found and where it lies.
+    """Write the summary, draw, say what was found and where it lies, and end the trackers.
 
     Args:
         config: What was run.
@@ -74,8 +74,6 @@ def close(
     summary = _with_conditions(summary, config, hostile, records[-1], (found, *baselines.values()))
     summary = dataclasses.replace(summary, data=origin.data, versions=origin.versions)
     summary.write(folder.path)
-    for tracker in trackers:
-        tracker.finish(summary)
     if config.tracking.plots:
         with beside("the pictures"), writing(folder.path / "plots"):
             plots.draw_run(folder.path)
@@ -87,6 +85,12 @@ def close(
     places |= {"pictures": "plots"} if config.tracking.plots else {}
     for what, where in places.items():
         console.print(Text(f"{what}: {folder.path / where}"), soft_wrap=True)
+    for tracker in trackers:
+        if isinstance(tracker, Beside) and tracker.where:
+            console.print(Text(f"{tracker.what}: {tracker.where}"), soft_wrap=True)
+    # Last: what goes elsewhere may take its time, or never come back.
+    for tracker in trackers:
+        tracker.finish(summary)
 
 
 def _with_conditions(

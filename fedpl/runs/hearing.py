@@ -1,15 +1,17 @@
 """What is done with the rounds of a run's method: recorded, tracked, stored, shown."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from fedpl.config import Config
 from fedpl.deferred import deferred
+from fedpl.files import write_atomically
 from fedpl.presets import differences
 from fedpl.records.messages import Census
 from fedpl.rounds.loop import RoundResult
@@ -19,13 +21,16 @@ from fedpl.settings import plain
 from fedpl.site.privacy import epsilon
 from fedpl.tracking.matrices import Matrices
 from fedpl.tracking.progress import Display
-from fedpl.tracking.tracker import Beside, JsonLines, Tracker
+from fedpl.tracking.tracker import Beside, JsonLines, Tracker, beside
 from fedpl.tracking.vectors import store_vectors
+from fedpl.versions import versions
 
 if TYPE_CHECKING:
     from fedpl.tracking import weights_and_biases as wandb
 else:
     wandb = deferred("fedpl.tracking.weights_and_biases")
+
+_SHOWN = 20  # pictures of the matrices that W&B gets, at most about so many
 
 
 def opening(
@@ -62,10 +67,35 @@ def trackers_of(config: Config, folder: RunFolder, census: Census) -> list[Track
     """Where the rounds' records go."""
     trackers: list[Tracker] = [JsonLines(folder.metrics), Matrices(folder.sub("matrices"))]
     if wandb.choose_mode(config.tracking.wandb) != "disabled":
-        id, settings = folder.wandb_id(), plain(replace(config, run_dir=None))
-        tracker = wandb.WandbTracker(config.tracking.wandb, folder.path, settings, census.clients, id)
-        trackers.append(Beside("Weights & Biases", tracker))
+        id, done, what = _wandb_id(folder), folder.records(), "Weights & Biases"
+        settings = plain(replace(config, run_dir=None)) | _facts(census)
+        every = math.ceil(config.rounds / _SHOWN)
+        with beside(what):
+            tracker = wandb.WandbTracker(config.tracking.wandb, folder.path, settings, id, done, every)
+            trackers.append(Beside(what, tracker))
     return trackers
+
+
+def _wandb_id(folder: RunFolder) -> str:
+    """The W&B run's id, kept for when the run is gone on with: a new run's may come from the environment."""
+    path, asked = folder.sub("state") / "wandb-id", wandb.asked_id()
+    if asked is not None and not path.exists():
+        write_atomically(path, asked.encode())
+    return folder.wandb_id()
+
+
+def _facts(census: Census) -> dict[str, Any]:
+    """What W&B's configuration says beside the settings, for filters and tables over runs."""
+    return {
+        "federation": {
+            "clients": len(census.members),
+            "classes": len(census.labels),
+            "examples": sum(member.examples for member in census.members),
+            "parameters": census.layout.size,
+            "place": census.place,
+        },
+        "versions": versions(),
+    }
 
 
 def record_rounds(

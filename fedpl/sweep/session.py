@@ -1,5 +1,6 @@
 """One call of a sweep: opens its directory, runs what is missing, writes the report."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ def run_sweep(
     Raises:
         UserError: If `out` belongs to another sweep, or another process works on it.
     """
+    if os.environ.pop("WANDB_RUN_ID", None) is not None:
+        console.print("WANDB_RUN_ID is left aside: each trial is a W&B run of its own", highlight=False)
     out.mkdir(parents=True, exist_ok=True)
     plan = {
         "sweep": repr(sweep),

@@ -1,12 +1,13 @@
 """One trial: an ordinary run that tells its validation score every round and may be cut short."""
 
+import logging
 import shutil
 import sys
 import time
-from dataclasses import replace
 
 from rich.console import Console
 
+from fedpl.config import with_changes
 from fedpl.errors import UserError
 from fedpl.records.plain import flat
 from fedpl.records.results import RunSummary
@@ -16,6 +17,9 @@ from fedpl.runs.experiment import run
 from fedpl.runs.prepared import Workshop
 from fedpl.sweep.outcome import Judge, Outcome
 from fedpl.sweep.task import Task
+from fedpl.tracking.tracker import beside
+
+_log = logging.getLogger(__name__)
 
 
 class Cut(Exception):
@@ -56,8 +60,8 @@ class Watcher:
 def run_trial(task: Task, judge: Judge, workshop: Workshop) -> Outcome:
     """Run a trial in this process; what an interrupted attempt left of it is removed.
 
-    Settings that do not fit together, found only now because they were drawn, make a failed trial; anything
-    else that goes wrong is raised.
+    Whatever goes wrong makes a failed trial, with its error in the log: the next one may do better. Settings
+    that do not fit together are found only now, because they were drawn.
 
     Args:
         task: The trial.
@@ -70,24 +74,31 @@ def run_trial(task: Task, judge: Judge, workshop: Workshop) -> Outcome:
     watcher = Watcher(metric, 0, judge)
     state, message = "complete", ""
     try:
-        config = replace(task.trials.config(task.values), run_dir=str(task.run_dir))
+        config = task.trials.config(task.values)
+        name = config.tracking.wandb.name or task.run_dir.name  # WANDB_NAME would be the name of all
+        config = with_changes(config, {"run_dir": str(task.run_dir), "tracking.wandb.name": name})
         watcher.rounds = config.rounds
         run(config, Console(quiet=True), watchers=[watcher], prepared=workshop.prepare(config))
     except Cut:
         state = "pruned"
     except UserError as error:
         state, message = "failed", str(error)
+    except Exception as error:
+        _log.exception("trial %d failed", task.number)
+        state, message = "failed", f"{type(error).__name__}: {error}"
     finally:
-        _end_wandb_run(cut=state == "pruned")
+        interrupted = sys.exception() is not None
+        _end_wandb_run(state == "pruned", failed=interrupted or state == "failed")
     if state == "complete" and watcher.value is None:
         state, message = "failed", f"{metric} is not finite, or was not recorded"
     seconds = time.perf_counter() - begin
     return Outcome(state, watcher.value, watcher.done, seconds, message)
 
 
-def _end_wandb_run(cut: bool) -> None:
+def _end_wandb_run(cut: bool, failed: bool) -> None:
     """End the W&B run of a trial that did not come to its own end, or the next would go on in it."""
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
         wandb.run.summary["cut_short"] = cut
-        wandb.finish()
+        with beside("the end of the trial's W&B run"):
+            wandb.finish(exit_code=int(failed))

@@ -6,14 +6,14 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class WandbConfig:
-    """Weights & Biases.
+    """Weights & Biases. What is not set here comes from W&B's own variables: WANDB_ENTITY, WANDB_DIR, ...
 
     Attributes:
         mode: auto: the environment's WANDB_MODE if set, else online when logged in, else offline. Never asks.
-        project: Project name.
-        name: Run name; null takes the run directory's name.
-        group: Group name, for comparisons and sweeps.
-        tags: Tags of the run.
+        project: Project name; fedpl gives way to WANDB_PROJECT.
+        name: Run name; null takes WANDB_NAME, else the run directory's name.
+        group: Group name, for comparisons and sweeps; null takes WANDB_RUN_GROUP.
+        tags: Tags of the run; none takes WANDB_TAGS.
     """
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"

@@ -43,7 +43,14 @@ def beside(what: str) -> Iterator[None]:
 
 
 class Closing(Tracker, Protocol):
-    """A tracker that holds something open."""
+    """A tracker that holds something open.
+
+    Attributes:
+        where: Where the records are found.
+    """
+
+    @property
+    def where(self) -> str: ...
 
     def close(self) -> None:
         """Let go of it, as of something that failed."""
@@ -61,6 +68,11 @@ class Beside:
     def __init__(self, what: str, tracker: Closing) -> None:
         self.what = what
         self._tracker: Closing | None = tracker
+
+    @property
+    def where(self) -> str:
+        """Where the records are found; empty after an error."""
+        return "" if self._tracker is None else self._tracker.where
 
     def round(self, record: RoundRecord, result: RoundResult) -> None:
         self._try(lambda tracker: tracker.round(record, result))

@@ -7,15 +7,11 @@ import wandb
 
 from fedpl.config import WandbConfig
 from fedpl.fit import main
-from fedpl.tracking.weights_and_biases import WandbTracker, choose_mode, logged_in
+from fedpl.tracking.weights_and_biases import WandbTracker, asked_id, choose_mode, logged_in
+from tests.made_up import record, summary
+from tests.tracking.rounds import rounds_result
 
-
-@pytest.fixture(autouse=True)
-def stranger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nobody is logged in and nothing is asked for."""
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+pytestmark = pytest.mark.usefixtures("stranger")
 
 
 @pytest.mark.parametrize(
@@ -51,38 +47,76 @@ def test_logged_in_means_online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert logged_in()
 
 
+def begun(folder: Path, config: WandbConfig | None = None) -> WandbTracker:
+    return WandbTracker(config or WandbConfig(), folder, {}, "an-id")
+
+
 def test_online_without_a_login_records_offline_and_never_asks(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    modes = []
-    monkeypatch.setattr(wandb, "init", lambda mode, **options: modes.append(mode) or Silent())
-    WandbTracker(WandbConfig(mode="online"), tmp_path, {}, ("a",))
-    assert modes == ["offline"]
+    tracker = begun(tmp_path, WandbConfig(mode="online"))
+    assert tracker.run.offline
     assert "not logged in" in capsys.readouterr().err
 
 
-def test_an_unreachable_server_means_offline(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_key_that_is_none_means_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    modes = []
-
-    def init(mode: str, **options: object) -> "Silent":
-        modes.append(mode)
-        if mode == "online":
-            raise wandb.errors.CommError("no route to host")
-        return Silent()
-
-    monkeypatch.setenv("WANDB_API_KEY", "key")
-    monkeypatch.setattr(wandb, "init", init)
-    WandbTracker(WandbConfig(), tmp_path, {}, ("a",))
-    assert modes == ["online", "offline"]
-    assert "cannot be reached" in capsys.readouterr().err
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    tracker = begun(tmp_path)
+    assert tracker.run.offline
+    assert tracker.run.id == "an-id"
+    assert "40+ characters, has 5.): recording offline" in capsys.readouterr().err
 
 
-class Silent:
-    """A run that records nothing."""
+def test_the_environment_names_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {"PROJECT": "p", "NAME": "n", "TAGS": "t,u", "RUN_GROUP": "g", "ENTITY": "e"}
+    for name, value in variables.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    run = begun(tmp_path / "run").run
+    assert (run.project, run.name, run.tags, run.group, run.entity) == ("p", "n", ("t", "u"), "g", "e")
+    assert Path(run.dir).is_relative_to(tmp_path / "wandb")
+    assert run.id == "an-id"
 
-    def define_metric(self, *_: object, **__: object) -> None: ...
+
+def test_settings_win_over_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PROJECT", "NAME", "TAGS", "RUN_GROUP"):
+        monkeypatch.setenv(f"WANDB_{name}", "x")
+    run = begun(tmp_path / "run", WandbConfig(project="p", name="n", tags=("t",), group="g")).run
+    assert (run.project, run.name, run.tags, run.group) == ("p", "n", ("t",), "g")
+
+
+def test_without_both_a_run_is_named_after_its_directory(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run").run
+    assert (run.project, run.name, run.group, run.tags) == ("fedpl", "run", "", ())
+    assert Path(run.dir).is_relative_to(tmp_path / "run" / "wandb")
+
+
+def test_the_environments_id_is_one_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asked_id() is None
+    monkeypatch.setenv("WANDB_RUN_ID", "asked")
+    assert asked_id() == "asked"
+    WandbTracker(WandbConfig(), tmp_path, {}, "asked").close()
+    assert asked_id() is None, "the next run would be written into this one"
+
+
+def test_a_run_that_was_left_open_is_not_gone_on_with(tmp_path: Path) -> None:
+    left = WandbTracker(WandbConfig(), tmp_path / "one", {}, "left").run
+    assert WandbTracker(WandbConfig(), tmp_path / "two", {}, "next").run.id == "next"
+    with pytest.raises(wandb.errors.UsageError, match="finished"):
+        left.log({"a": 1})
+
+
+def test_a_run_that_the_user_opened_is_logged_to_and_stays_open(tmp_path: Path) -> None:
+    own = wandb.init(mode="offline", dir=tmp_path)
+    own.log({"mine": 1}, step=7)
+    tracker = begun(tmp_path / "run")
+    tracker.round(record({"a": 0.5}), rounds_result(1))
+    tracker.finish(summary({"a": 0.5}))
+    own.log({"mine": 2})
+    assert own.summary["train_loss"] == 0.25
+    assert own.summary["mine"] == 2
 
 
 def test_an_offline_run_holds_metrics_pictures_and_configuration(
@@ -109,4 +143,6 @@ def test_an_offline_run_holds_metrics_pictures_and_configuration(
         assert key in content, key
     media = [path.name for path in folder.glob("wandb/offline-run-*/files/media/**/*") if path.is_file()]
     assert sum(name.endswith(".png") for name in media) == 2
-    assert sum(name.endswith(".table.json") for name in media) == 2
+    assert sum(name.endswith(".table.json") for name in media) == 4, "clients and weights"
+    for fact in (b'"federation"', b'"versions"'):
+        assert fact.strip(b'"') in content

@@ -1,0 +1,76 @@
+"""What W&B shows of a round beside its numbers: a table of the clients, and the matrices of few clients."""
+
+import math
+from collections.abc import Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedpl.deferred import deferred
+from fedpl.pictures.plots import cluster_order, heat_map
+from fedpl.records.rounds import ByClient, RoundRecord, mean_over_blocks
+from fedpl.rounds.loop import RoundResult
+
+if TYPE_CHECKING:
+    import wandb
+    from PIL import Image
+else:
+    wandb, Image = map(deferred, ("wandb", "PIL.Image"))
+
+
+def diagnostics(own: ByClient) -> dict[str, float]:
+    """Statistics over the clients of what the server knows about its weights."""
+    return {
+        f"server/{name}/{statistic}": function(getattr(own, name))
+        for name in ("row_sum", "absolute_weight", "effective_neighbours", "self_weight")
+        for statistic, function in (("mean", np.mean), ("min", np.min), ("max", np.max))
+    }
+
+
+def clients(record: RoundRecord) -> Any:
+    """A round by client: scores, gain of the aggregate over the tuned model, neighbours, rejection."""
+    splits = {name: found for name in ("validation", "test") if (found := getattr(record, name))}
+    own = record.clients
+    columns: dict[str, Sequence[Any]] = {
+        "round": [record.round] * len(own.id),
+        "client": own.id,
+        "train_loss": [_short(loss) for loss in own.train_loss],
+        "effective_neighbours": [_short(number) for number in own.effective_neighbours],
+        "rejected": [record.rejected.get(client, "") for client in own.id],
+    }
+    for split, scores in splits.items():
+        models = [scores.clients[client] for client in own.id]
+        for metric in record.metrics:
+            for model in ("aggregated", "tuned"):
+                values = [_short(one.value(model, metric)) for one in models]
+                columns[f"{split}/{model}/{metric.name}"] = values
+        primary = record.metrics[0]
+        columns[f"{split}/gain"] = [
+            _short(primary.sign * (one.value("aggregated", primary) - one.value("tuned", primary)))
+            for one in models
+        ]
+    return wandb.Table(columns=list(columns), data=[list(row) for row in zip(*columns.values(), strict=True)])
+
+
+def matrices(record: RoundRecord, result: RoundResult) -> dict[str, Any]:
+    """The similarity as a picture and the weights as a table."""
+    names = record.clients.id
+    similarity, weights = mean_over_blocks(result.similarity), mean_over_blocks(result.weights)
+    title = f"Similarity of task vectors, round {record.round}"
+    rows = [[name, *map(_short, row)] for name, row in zip(names, weights.tolist(), strict=True)]
+    return {
+        "server/similarity": _image(similarity, names, title),
+        "server/weights": wandb.Table(columns=["client", *names], data=rows),
+    }
+
+
+def _short(value: float | None) -> float | None:
+    """A number in four digits; none for what is not a number."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
+
+
+def _image(similarity: Any, clients: tuple[str, ...], title: str) -> Any:
+    buffer = BytesIO()
+    heat_map(similarity, clients, cluster_order(similarity), title).savefig(buffer, dpi=80)
+    return wandb.Image(Image.open(buffer))
