@@ -9,6 +9,10 @@ import jax
 import torch
 from jaxtyping import Float
 
+from fedpl.server import programs
+
+programs.keep()
+
 
 def server_device(training: torch.device) -> torch.device:
     """Where task vectors live: on the training device if JAX can use it too, else in host memory."""

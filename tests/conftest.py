@@ -1,7 +1,10 @@
 """Shared by all tests: no network, no W&B server, one small model and one small table, made here."""
 
+import atexit
 import csv
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +13,16 @@ os.environ["WANDB_MODE"] = "disabled"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Models are tiny here: a second thread costs more than it brings.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Programs are compiled once for all processes of the tests, and not kept in the user's cache.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="fedpl-programs-")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import pytest
 
 from tests.disk import Disk
 
+atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 GOOD = ("good", "great", "fine", "lovely", "happy")
 BAD = ("bad", "awful", "poor", "ugly", "sad")
 THINGS = ("flight", "seat", "crew", "meal", "gate", "plane", "bag", "staff", "trip", "desk", "queue", "price")

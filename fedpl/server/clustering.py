@@ -26,6 +26,10 @@ else:
 class _Grouping(Weighting):
     """Averages, by training examples, inside groups whose labels are found round by round."""
 
+    @property
+    def on_host(self) -> bool:
+        return True
+
     def __call__(
         self,
         similarity: "Float[jax.Array, 'groups n n']",
@@ -35,7 +39,7 @@ class _Grouping(Weighting):
         raise TypeError(f"{type(self).__name__} remembers its groups over the rounds: call weigh")
 
     def _average(
-        self, labels: "Int[np.ndarray, 'n']", evidence: "Evidence"
+        self, labels: "Int[np.ndarray | jax.Array, 'n']", evidence: "Evidence"
     ) -> "Float[jax.Array, 'groups n n']":
         found = weights.clusters(jnp.asarray(labels), evidence.mask, num_examples=evidence.num_examples)
         return jnp.broadcast_to(found, evidence.similarity.shape)
@@ -146,5 +150,11 @@ class SameChoice(_Grouping):
     def by_choice(self) -> bool:
         return True
 
+    @property
+    def on_host(self) -> bool:
+        return False
+
     def weigh(self, evidence: "Evidence", memory: Memory) -> "tuple[Float[jax.Array, 'groups n n'], Memory]":
-        return self._average(np.asarray(evidence.choices), evidence), {}
+        if evidence.choices is None:
+            raise TypeError("SameChoice needs clients that chose among several models")
+        return self._average(evidence.choices, evidence), {}

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from fedpl_kernels import gram_blocks, lora_delta, lora_gram
 from jax import Array
 from jaxtyping import Bool, Float, Int
@@ -106,7 +107,7 @@ class Evidence(NamedTuple):
         compared: Which groups have compared tensors of their own; the others' values are those of all.
         mask: Who is present.
         num_examples: Training examples of each client.
-        round: Rounds finished before this one.
+        round: Rounds finished before this one; where the step is compiled, known to the device only.
         personal: θ̄ᵢ before the round.
         vectors: τᵢ.
         true_groups: The clients' true groups where the data names them; for studies.
@@ -118,7 +119,7 @@ class Evidence(NamedTuple):
     compared: tuple[bool, ...]
     mask: Bool[Array, "clients"]
     num_examples: Int[Array, "clients"]
-    round: int
+    round: int | Int[Array, ""]
     personal: Float[Array, "clients params"]
     vectors: Float[Array, "clients params"]
     true_groups: tuple[str, ...] | None = None
@@ -127,12 +128,12 @@ class Evidence(NamedTuple):
     @property
     def mean_similarity(self) -> Float[Array, "clients clients"]:
         """Mean over the groups with compared tensors of their own."""
-        return self.similarity[jnp.array(self.compared)].mean(0)
+        return self.similarity[np.array(self.compared)].mean(0)
 
     @property
     def whole_products(self) -> Float[Array, "clients clients"]:
         """Inner products of all compared tensors together."""
-        return self.products[jnp.array(self.compared)].sum(0)
+        return self.products[np.array(self.compared)].sum(0)
 
     @property
     def alignment(self) -> Float[Array, "clients"]:

@@ -35,6 +35,12 @@ class Weighting(ABC):
     """Whether all clients get the same row."""
 
     @property
+    def on_host(self) -> bool:
+        """Whether it looks at numbers in Python (branches, scikit-learn): the server's step is not compiled
+        then."""
+        return False
+
+    @property
     def by_choice(self) -> bool:
         """Whether it looks at which of several received models clients chose."""
         return False
@@ -92,6 +98,10 @@ class Around(Weighting):
     @property
     def by_choice(self) -> bool:
         return self.inner.by_choice
+
+    @property
+    def on_host(self) -> bool:
+        return self.inner.on_host
 
 
 @dataclass(frozen=True)
