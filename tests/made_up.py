@@ -5,13 +5,17 @@ from typing import Any
 
 import numpy as np
 
+from fedpl.config import Config
 from fedpl.records.messages import Census, Member, Seconds
 from fedpl.records.results import MethodResult, Models, RunSummary, Statistics
 from fedpl.records.rounds import ByClient, RoundRecord, SplitScores, diagnostics
 from fedpl.records.scores import Metric, Scores, Summary, summarise
+from fedpl.runs.origin import Origin
 from fedpl.runs.summary import run_summary
 from fedpl.tasks.metrics import CLASSIFICATION
 
+# What a run began with, for tests of its folder alone.
+ORIGIN = Origin(settings=Config().to_yaml(), data="0" * 32, start="0" * 32, versions={"python": "3"})
 # Another kind of task: of its primary metric less is better, and it has no unit.
 REGRESSION = (Metric("rmse", "", higher=False), Metric("pearson"))
 

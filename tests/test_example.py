@@ -104,9 +104,15 @@ def test_the_library_computes_what_the_example_computes(
     np.testing.assert_allclose(summary["weights"], weights, atol=1e-4)
     for client, vector in zip(CLIENTS, received, strict=True):
         saved = load_file(run / "adapters" / client / "adapter_model.safetensors")
+        head = load_file(run / "adapters" / client / "head.safetensors")
         names = [name for name, p in model.named_parameters() if p.requires_grad]
         plain = [name.replace(".default.", ".").replace("modules_to_save.", "") for name in names]
         plain = [name.replace(".default", "") for name in plain]
+        # The encoder's adapter is PEFT's own; the head lies beside it.
+        saved = {
+            name.replace("base_model.model.", "base_model.model.encoder."): v for name, v in saved.items()
+        }
+        saved |= {f"base_model.model.{name}": v for name, v in head.items()}
         flat = np.concatenate([saved[name].ravel() for name in plain])
         assert near(flat, vector, tau)
         right = example.accuracy(model, AutoTokenizer.from_pretrained(small_model), vector, data[client])

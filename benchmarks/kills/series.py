@@ -16,7 +16,7 @@ from benchmarks.kills.attempt import Ended, Instant, attempt
 
 # What a run says of files that are not whole, and of pictures or W&B that fail: a kill alone makes neither.
 _COMPLAINTS = ("damaged", "cannot be read", "Traceback")
-_ELAPSED = ("elapsed", "checksum")  # of a checkpoint; the checksum covers the seconds
+_ELAPSED = ("elapsed", "records", "checksum")  # of a checkpoint; the digests cover the seconds
 
 
 class Series(NamedTuple):
@@ -87,7 +87,7 @@ def instant(reference: Ended, resumes: bool, stream: random.Random) -> Instant:
 def content(folder: Path) -> dict[str, Any]:
     """What a run directory holds, by file, without seconds, random ids and W&B's own files."""
     paths = [path for path in folder.rglob("*") if path.relative_to(folder).parts[0] != "wandb"]
-    return {str(path.relative_to(folder)): _value(path) for path in paths}
+    return {str(path.relative_to(folder)): _value(path, folder) for path in paths}
 
 
 def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
@@ -100,7 +100,7 @@ def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[s
     ]
 
 
-def _value(path: Path) -> Any:
+def _value(path: Path, run: Path) -> Any:
     if path.is_dir() or path.name == "wandb-id":
         return None
     if path.suffix in (".json", ".jsonl"):
@@ -110,6 +110,8 @@ def _value(path: Path) -> Any:
             metadata = {k: v for k, v in (file.metadata() or {}).items() if k not in _ELAPSED}
         tensors = load_file(path)
         return metadata, {name: (t.dtype, t.shape, t.tobytes()) for name, t in tensors.items()}
+    if path.suffix == ".md":  # an adapter's card says where the run is
+        return path.read_text().replace(str(run.absolute()), "RUN")
     return path.read_bytes()
 
 

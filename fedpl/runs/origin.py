@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from fedpl.config import Config
@@ -44,7 +44,7 @@ class Origin(Kept):
             census: All clients.
         """
         return cls(
-            settings=config.to_yaml(),
+            settings=replace(config, run_dir=None).to_yaml(),
             data=data_digest(census),
             start=hashlib.blake2b(census.initial.cpu().numpy().tobytes(), digest_size=16).hexdigest(),
             versions=versions(),

@@ -77,6 +77,14 @@ def test_a_second_process_is_refused(config: Config, tmp_path: Path) -> None:
     assert list(Run.open(folder).rounds.index) == [1, 2]
 
 
+# A shell's background job, which the tests may be, ignores Ctrl-C.
+PROGRAM = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("fedpl.fit", run_name="__main__")
+"""
+
+
 @pytest.mark.parametrize(
     ("number", "code", "word"),
     [(signal.SIGTERM, 143, "ended by SIGTERM"), (signal.SIGINT, 130, "interrupted")],
@@ -85,10 +93,14 @@ def test_an_interrupted_process_says_how_to_go_on(
     number: int, code: int, word: str, small_run: list[str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "fedpl.fit", *small_run, "--baselines=[]", "--rounds=500"]
+    command = [sys.executable, "-c", PROGRAM, *small_run, "--baselines=[]", "--rounds=500"]
     command += [f"--run_dir={folder}", "--tracking.plots=false"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
     )
     end = time.monotonic() + 120
     while len(Run.open(folder).records if (folder / "config.yaml").is_file() else ()) < 2:

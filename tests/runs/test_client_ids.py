@@ -66,7 +66,7 @@ def test_a_run_with_any_names_ends_with_adapters_table_and_pictures(
     assert set(run.summary.clients) == set(IDS)
     assert len(list((folder / "adapters").iterdir())) == len(IDS)
     for client in (LONG, "[/deleted]"):
-        assert run.predict(client, ["the crew was great"])[0] in ("no", "yes")
+        assert fedpl.load(run, client).predict(["the crew was great"])[0] in ("no", "yes")
     assert {path.name for path in (folder / "plots").iterdir()} == {
         "similarity.png",
         "weights.png",

@@ -16,6 +16,7 @@ from fedpl.fit import main
 from fedpl.report import main as report
 from fedpl.runs.experiment import RunFolder
 from fedpl.tasks.metrics import classification_scores
+from tests.made_up import ORIGIN
 
 STATISTICS = ("mean", "std", "worst", "bottom_decile")
 
@@ -70,6 +71,7 @@ def test_the_run_directory_explains_itself(finished: tuple[Path, list[str]]) -> 
     assert sorted(path.name for path in (folder / "state").iterdir()) == [
         "baseline-fedavg",
         "baseline-local",
+        "origin.json",
         "result.json",
         "round-000001.safetensors",
         "round-000002.safetensors",
@@ -218,12 +220,12 @@ def test_a_run_directory_that_cannot_be_made(
 def test_a_used_directory_is_refused_whoever_asks(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text("{}")
     with pytest.raises(UserError, match="already holds another run"):
-        RunFolder.create(Config(run_dir=str(tmp_path)))
+        RunFolder.create(Config(run_dir=str(tmp_path)), ORIGIN)
 
 
 def test_unnamed_runs_get_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    first, second = (RunFolder.create(Config(rounds=7)) for _ in range(2))
+    first, second = (RunFolder.create(Config(rounds=7), ORIGIN) for _ in range(2))
     assert first.path != second.path
     assert Config.load(second.path / "config.yaml") == Config(rounds=7)
     assert first.path.parent == second.path.parent == Path("runs")

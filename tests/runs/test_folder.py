@@ -13,6 +13,7 @@ from fedpl.files import held
 from fedpl.rounds.loop import RoundResult
 from fedpl.runs.experiment import run
 from fedpl.runs.folder import RunFolder
+from tests.made_up import ORIGIN
 
 
 def test_an_empty_folder_stays_the_one_that_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,10 +28,10 @@ def test_an_empty_folder_stays_the_one_that_it_was(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(here)
     for name in (".", str(tmp_path / "link")):
         assert problems(Config(run_dir=name)) == []
-        folder = RunFolder.create(Config(run_dir=name, rounds=7))
+        folder = RunFolder.create(Config(run_dir=name, rounds=7), ORIGIN)
         assert Config.load(folder.path / "config.yaml").rounds == 7
         with pytest.raises(UserError, match="already holds another run"):
-            RunFolder.create(Config(run_dir=name))
+            RunFolder.create(Config(run_dir=name), ORIGIN)
         assert "already holds another run" in problems(Config(run_dir=name))[0]
     assert [path.stat().st_ino for path in (here, linked)] == before
     assert (tmp_path / "link").is_symlink()
@@ -38,14 +39,14 @@ def test_an_empty_folder_stays_the_one_that_it_was(tmp_path: Path, monkeypatch: 
 
 def test_a_folder_that_another_process_has_begun_with(tmp_path: Path) -> None:
     with held(tmp_path), pytest.raises(UserError, match="another process is working on"):
-        RunFolder.create(Config(run_dir=str(tmp_path)))
+        RunFolder.create(Config(run_dir=str(tmp_path)), ORIGIN)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_links_that_lead_nowhere(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UserError, match="run_dir: cannot make"):
-        RunFolder.create(Config(run_dir=str(tmp_path / "link")))
+        RunFolder.create(Config(run_dir=str(tmp_path / "link")), ORIGIN)
 
 
 class Removing:
@@ -73,6 +74,6 @@ def test_a_directory_that_is_removed_in_mid_run(round: int, small_run: list[str]
 
 
 def test_a_directory_that_is_removed_at_the_very_end(tmp_path: Path) -> None:
-    folder = RunFolder.create(Config(run_dir=str(tmp_path / "run")))
+    folder = RunFolder.create(Config(run_dir=str(tmp_path / "run")), ORIGIN)
     with pytest.raises(UserError, match="was removed"), folder.mine():
         shutil.rmtree(folder.path)

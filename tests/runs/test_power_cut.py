@@ -18,7 +18,7 @@ from fedpl.tracking.matrices import Matrices
 from fedpl.tracking.tracker import JsonLines
 from fedpl.tracking.vectors import store_vectors
 from tests.disk import Disk
-from tests.made_up import record
+from tests.made_up import ORIGIN, record
 from tests.runs.test_resume import standing
 
 
@@ -30,7 +30,7 @@ def survived(folder: Path, disk: Disk) -> list[str]:
 
 
 def test_a_run_directory(tmp_path: Path, disk: Disk) -> None:
-    folder = RunFolder.create(Config(run_dir=str(tmp_path / "run")))
+    folder = RunFolder.create(Config(run_dir=str(tmp_path / "run")), ORIGIN)
     folder.wandb_id()
     assert survived(tmp_path, disk) == ["run/config.yaml", "run/state/wandb-id"]
 

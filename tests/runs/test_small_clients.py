@@ -48,7 +48,7 @@ def test_scores_skip_them_and_everything_else_has_them(finished: Path) -> None:
     assert validation == {"[two]": False, "four-a": False, "one-a": True, "three-b": True}
     assert None not in record.clients.train_loss
     assert {path.name for path in (finished / "plots").iterdir()} >= {"clients.png", "curves.png"}
-    assert fedpl.Run.open(finished).predict("[two]", ["the crew was great"])[0] in ("no", "yes")
+    assert fedpl.load(finished, "[two]").predict(["the crew was great"])[0] in ("no", "yes")
 
 
 def test_going_on_replaying_and_drawing(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,12 +24,12 @@ class Broken(Uniform):
     def weigh(self, evidence, memory):
         raise RuntimeError("on purpose")
 """
-RULES = {"aggregator.weighting": {"values": ["my_rules.Broken", "fedpl.server.FedBip"]}}
+RULES = {"aggregator.weighting": {"values": ["broken_rules.Broken", "fedpl.server.FedBip"]}}
 
 
 @pytest.fixture
 def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "my_rules.py").write_text(BROKEN)
+    (tmp_path / "broken_rules.py").write_text(BROKEN)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
