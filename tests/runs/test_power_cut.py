@@ -32,7 +32,7 @@ def survived(folder: Path, disk: Disk) -> list[str]:
 def test_a_run_directory(tmp_path: Path, disk: Disk) -> None:
     folder = RunFolder.create(Config(run_dir=str(tmp_path / "run")), ORIGIN)
     folder.wandb_id()
-    assert survived(tmp_path, disk) == ["run/config.yaml", "run/state/wandb-id"]
+    assert survived(tmp_path, disk) == ["run/config.yaml", "run/state/origin.json", "run/state/wandb-id"]
 
 
 @pytest.mark.parametrize("precision", [True, "bf16"])
