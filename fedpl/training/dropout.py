@@ -8,8 +8,9 @@ the client's batch, call within the pass, place within the row): the same for an
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -28,11 +29,24 @@ def row_keys(stream: int, step: int, rows: int) -> Int[Tensor, "rows"]:
         step: Number of the step within the round.
         rows: Size of the batch.
     """
-    start = (stream ^ (step * 0x9E3779B97F4A7C15)) & (2**64 - 1)
-    keys = torch.arange(rows, dtype=torch.int64) * 0x2545F4914F6CDD1D + (start - 2**63)
-    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
-        keys = (keys ^ _shift(keys, shift)) * factor
-    return (keys ^ _shift(keys, 31)).to(torch.int32)
+    return torch.from_numpy(stream_keys(np.full(rows, stream, np.uint64), step, np.arange(rows)))
+
+
+def stream_keys(
+    streams: UInt[np.ndarray, "rows"], step: int, places: Int[np.ndarray, "rows"]
+) -> Int[np.ndarray, "rows"]:
+    """Keys of the rows of many clients' batches, as of `row_keys`.
+
+    Args:
+        streams: Seed of each row's client's stream.
+        step: Number of the step within the round.
+        places: Each row's place in its client's batch.
+    """
+    starts = (streams ^ (step * 0x9E3779B97F4A7C15 & 2**64 - 1)) + 2**63
+    keys = places.astype(np.uint64) * 0x2545F4914F6CDD1D + starts
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        keys = (keys ^ (keys >> shift)) * factor
+    return (keys ^ (keys >> 31)).astype(np.uint32).view(np.int32)
 
 
 def keep_mask(keys: Int[Tensor, "rows"], site: int, shape: Sequence[int], p: float) -> Bool[Tensor, "..."]:
