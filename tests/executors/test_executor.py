@@ -22,6 +22,7 @@ from fedpl.runs.prepared import prepare
 from fedpl.training.alone.backend import Alone
 from fedpl.training.stacked.backend import Stacked
 from fedpl.training.stacked.engine import Engine
+from tests.waits import waits
 
 
 @pytest.fixture
@@ -143,6 +144,34 @@ def test_first_rounds_are_repeated_only_for_the_same_work(config: Config) -> Non
     memo.tell(Frozen())
     train(memo, [work._replace(splits=("test",))])
     assert len(counting.calls) == 5, "what was known before the shift holds again"
+
+
+class Quick(Here):
+    """Answers without training."""
+
+    def train(
+        self, work: Sequence[Work], company: Company, into: Mapping[str, Tensor] | None = None
+    ) -> Iterator[Answer]:
+        yield from (Report(each.client, each.received + 1, 5, 1, 0.5, {}) for each in work)
+
+
+def test_first_rounds_of_many_are_compared_at_once(config: Config) -> None:
+    site = make(config, "auto").site
+    company = Company((), {})
+
+    def rounds(clients: int) -> int:
+        memo = FirstRoundMemo(Quick(site))
+        work = [Work(f"c{i}", 1, torch.ones(4), (), Plain()) for i in range(clients)]
+        *work, other = work
+        other = other._replace(received=torch.zeros(2, 4))
+        found = waits(lambda: [list(memo.train([*work, other], company)) for _ in range(2)])
+        starts = {id(known.work.received) for known in memo._known.values()}
+        assert len(starts) == 2, "one copy for all who start at the same"
+        again = [each._replace(received=torch.full((4,), 2.0)) for each in work]
+        assert [float(answer.vector[0]) for answer in memo.train(again, company)] == [3.0] * len(work)
+        return found
+
+    assert rounds(40) == rounds(4)
 
 
 def test_where_nothing_is_sealed_it_does_not_matter_who_sends(config: Config) -> None:

@@ -22,6 +22,7 @@ from fedpl.training.stacked.engine import Engine
 from fedpl.training.stacked.packing import Limits, Row, pack
 from fedpl.training.stacked.stack import Stack
 from tests.training.stacked.test_packing import learner
+from tests.waits import Operations
 
 SMALL = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 
@@ -105,6 +106,28 @@ def test_rows_equal_their_own_adapter(
             flat = torch.cat([grad.reshape(-1) for grad in grads])
             rounding = max(1e-5, 1e-6 * float(flat.abs().max()))  # an entry near 0 is a sum of large parts
             torch.testing.assert_close(gradient[client], flat, rtol=1e-4, atol=rounding)
+
+
+def test_the_prefix_is_kept_and_recalled_without_an_operation_per_row() -> None:
+    model = CASES["bert-last-block"]()
+    layout, theta = layout_of(model), adapters(model, 2)
+
+    def operations(rows: int) -> list[int]:
+        engine = Engine(model, layout, ClientConfig())
+        engine.stack.bind(theta)
+        source = learner([3, 4] * rows, 0, 1).examples
+        known, both = (
+            pack([Row(i % 2, source, i) for i in range(number)], Limits(10**6, 10**6))[0]
+            for number in (rows, 2 * rows)
+        )
+        found = []
+        for part in (known, both, both):  # computed; half computed; recalled
+            with Operations() as operations:
+                engine(part, cache=True)
+            found.append(operations.seen.total())
+        return found
+
+    assert operations(20) == operations(2)
 
 
 @pytest.mark.parametrize("name", ["bert-ranks", "gpt2-conv1d"])
