@@ -90,12 +90,13 @@ def _bad_lengths(lengths: Mapping[str, float], max_norm: float | None) -> dict[s
 
 
 def _lengths(reports: Sequence[Report]) -> list[float]:
-    """Euclidean lengths of the task vectors, waited for once.
+    """Euclidean lengths of the task vectors; a device is waited for once, not for each.
 
     No float32 overflows in them, so that one is finite exactly when its vector is.
     """
     if not reports:
         return []
-    return torch.stack(
-        [torch.linalg.vector_norm(report.vector, dtype=torch.float64) for report in reports]
-    ).tolist()
+    lengths = torch.empty(len(reports), dtype=torch.float64, device=reports[0].vector.device)
+    for length, report in zip(lengths, reports, strict=True):
+        torch.linalg.vector_norm(report.vector, dtype=torch.float64, out=length)
+    return lengths.tolist()

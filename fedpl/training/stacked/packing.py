@@ -101,13 +101,14 @@ def _passes(rows: Rows, chosen: Plan) -> Iterator[Pass]:
     """The rows of a plan, in its order, as tensors: made for all passes at once, then parted."""
     texts, place, sizes = rows.texts, rows.place, chosen.sizes.tolist()
     lengths, widths = texts.lengths[place], np.repeat(chosen.widths, chosen.sizes)
-    real = ranges(np.cumsum(widths) - widths, lengths)
-    ids, mask = np.full(widths.sum(), texts.pad), np.zeros(widths.sum(), np.int64)
-    ids[real], mask[real] = texts.tokens[ranges(texts.begin[place], lengths)], 1
+    runs = np.stack([lengths, widths - lengths], axis=1).ravel()  # of tokens and of padding, by turns
+    mask = np.repeat(np.tile([True, False], len(rows)), runs)
+    ids = np.full(len(mask), texts.pad)
+    ids[mask] = texts.tokens[ranges(texts.begin[place], lengths)]
     tokens = (chosen.sizes * chosen.widths).tolist()
     columns = (
         torch.from_numpy(ids).split(tokens),
-        torch.from_numpy(mask).split(tokens),
+        torch.from_numpy(mask.astype(np.int64)).split(tokens),
         texts.targets[torch.from_numpy(place)].split(sizes),
         torch.from_numpy(rows.client).split(sizes),
         torch.from_numpy(rows.weight.astype(np.float32)).split(sizes),
