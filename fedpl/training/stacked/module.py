@@ -17,6 +17,7 @@ from fedpl.training.ahead import ahead
 from fedpl.training.dropout import StreamDropout, set_dropout
 from fedpl.training.fitting import fit_once
 from fedpl.training.partitions import Learner
+from fedpl.training.segments import add_by_client
 from fedpl.training.settings import ClientConfig
 from fedpl.training.stacked.engine import Engine
 from fedpl.training.stacked.optimisers import RowOptimiser, clip_rows, column_rates
@@ -93,7 +94,7 @@ class CohortModule(lightning.LightningModule):
         for part in batch.passes:
             loss = self._losses(part)
             self.manual_backward(loss.sum())
-            self.losses.index_add_(0, part.client, loss.detach())
+            add_by_client(self.losses, part.client, loss.detach())
         self._step(batch.active)
 
     @torch.no_grad()
