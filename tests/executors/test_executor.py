@@ -16,6 +16,7 @@ from fedpl.errors import UserError
 from fedpl.executors.here import Here
 from fedpl.executors.memo import FirstRoundMemo
 from fedpl.executors.protocol import Executor
+from fedpl.model.hardware import Hardware
 from fedpl.objectives import Ditto, FedProx, Objective, Plain
 from fedpl.records.messages import Answer, Begin, Company, Frozen, Report, Work
 from fedpl.runs.prepared import prepare
@@ -144,6 +145,18 @@ def test_first_rounds_are_repeated_only_for_the_same_work(config: Config) -> Non
     memo.tell(Frozen())
     train(memo, [work._replace(splits=("test",))])
     assert len(counting.calls) == 5, "what was known before the shift holds again"
+
+
+def test_memory_is_given_back_once_all_have_trained(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the server's step, which needs it on a GPU; not after each cohort, which takes it again."""
+    executor = make(config, 1)
+    seen: list[str] = []
+    monkeypatch.setattr(Hardware, "give_back", lambda _: seen.append("given back"))
+    work = [Work(client, 1, start_of(executor), (), Plain()) for client in ("one-a", "two-a")]
+    for answer in executor.train(work, executor.plan(work)):
+        assert isinstance(answer, Report)
+        seen.append(answer.client)
+    assert seen == ["one-a", "two-a", "given back"]
 
 
 class Quick(Here):
