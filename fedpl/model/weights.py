@@ -8,7 +8,9 @@ from pathlib import Path
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
 
-hub = deferred("transformers.utils.hub")
+hub, safetensors = map(deferred, ("transformers.utils.hub", "safetensors"))
+
+_TYPES = {"BF16": "bfloat16", "F16": "float16"}
 
 
 def resolve(path: str) -> str:
@@ -59,12 +61,7 @@ def digest(path: str) -> str:
     Raises:
         UserError: If there are none.
     """
-    folder = Path(resolve(path))
-    if not folder.is_dir():
-        try:
-            folder = Path(str(hub.cached_file(path, "config.json"))).parent
-        except (OSError, ValueError) as error:
-            raise UserError(unknown(path)) from error
+    folder = _folder(path)
     files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     found = []
     for file in files:
@@ -76,6 +73,37 @@ def digest(path: str) -> str:
         return found[0]
     lines = "".join(f"{one}  {file.name}\n" for one, file in zip(found, files, strict=True))
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def type_of(path: str) -> str:
+    """Torch's name of the type of a model's weights: half as wide if all of them are, else float32.
+
+    Args:
+        path: As of `resolve`. Weights that are still to be downloaded count as float32.
+
+    Raises:
+        UserError: If there is no such model.
+    """
+    found = set()
+    for file in _folder(path).glob("model*.safetensors"):
+        with safetensors.safe_open(file, framework="pt") as content:
+            found |= {content.get_slice(name).get_dtype() for name in content.keys()}  # noqa: SIM118
+    return _TYPES.get(found.pop(), "float32") if len(found) == 1 else "float32"
+
+
+def _folder(path: str) -> Path:
+    """Where a model's files are; of one on the hub: in the cache.
+
+    Raises:
+        UserError: If there is none.
+    """
+    folder = Path(resolve(path))
+    if folder.is_dir():
+        return folder
+    try:
+        return Path(str(hub.cached_file(path, "config.json"))).parent
+    except (OSError, ValueError) as error:
+        raise UserError(unknown(path)) from error
 
 
 def unknown(path: str) -> str:

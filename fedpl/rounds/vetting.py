@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from fedpl.records.messages import Report
@@ -29,7 +28,8 @@ def vet(reports: Sequence[Report], max_norm: float | None) -> dict[str, str]:
         elif report.late:
             found[report.client] = "answered late"
     usable = [report for report in reports if report.client not in found]
-    return found | _bad_lengths({report.client: _length(report.vector) for report in usable}, max_norm)
+    lengths = dict(zip([report.client for report in usable], _lengths(usable), strict=True))
+    return found | _bad_lengths(lengths, max_norm)
 
 
 def alike(reports: Sequence[Report]) -> dict[str, str]:
@@ -42,16 +42,20 @@ def alike(reports: Sequence[Report]) -> dict[str, str]:
         reports: Whose task vectors are used.
     """
     found: dict[str, str] = {}
-    by_length = sorted((_length(report.vector), report.client, report.vector) for report in reports)
+    by_length = sorted(
+        (length, report.client, report.vector)
+        for length, report in zip(_lengths(reports), reports, strict=True)
+    )
     for company in _of_one_length(by_length):
         rows = torch.stack([vector for _, _, vector in company])
         size = company[-1][0]
         # Products are good to about 1e-6 of size²: they name the candidates, differences decide.
-        near = torch.nonzero(torch.triu(rows @ rows.T, 1) > (1 - 1e-4) * size**2).tolist()
-        for one, two in near:
-            away = torch.linalg.vector_norm(rows[one] - rows[two], dtype=torch.float64)
-            if float(away) <= math.sqrt(2 * _COPY) * size:
-                a, b = company[one][1], company[two][1]
+        near = torch.nonzero(torch.triu(rows @ rows.T, 1) > (1 - 1e-4) * size**2)
+        for pairs in near.split(len(rows)):  # the differences take no more memory than the rows
+            one, two = pairs.T
+            away = torch.linalg.vector_norm(rows[one] - rows[two], dim=1, dtype=torch.float64)
+            copies = pairs[away <= math.sqrt(2 * _COPY) * size].tolist()
+            for a, b in ((company[i][1], company[j][1]) for i, j in copies):
                 found.setdefault(a, f"sent the same task vector as '{b}'")
                 found.setdefault(b, f"sent the same task vector as '{a}'")
     return found
@@ -85,6 +89,14 @@ def _bad_lengths(lengths: Mapping[str, float], max_norm: float | None) -> dict[s
     }
 
 
-def _length(vector: Float[Tensor, "params"]) -> float:
-    """Euclidean length; no float32 overflows in it, so that it is finite exactly when the vector is."""
-    return float(torch.linalg.vector_norm(vector, dtype=torch.float64))
+def _lengths(reports: Sequence[Report]) -> list[float]:
+    """Euclidean lengths of the task vectors; a device is waited for once, not for each.
+
+    No float32 overflows in them, so that one is finite exactly when its vector is.
+    """
+    if not reports:
+        return []
+    lengths = torch.empty(len(reports), dtype=torch.float64, device=reports[0].vector.device)
+    for length, report in zip(lengths, reports, strict=True):
+        torch.linalg.vector_norm(report.vector, dtype=torch.float64, out=length)
+    return lengths.tolist()

@@ -5,6 +5,8 @@ import hashlib
 from dataclasses import replace
 from typing import NamedTuple
 
+import torch
+
 from fedpl.config import ClientConfig, Config
 from fedpl.data import FederatedData, describe
 from fedpl.executors.here import Here
@@ -61,8 +63,19 @@ def prepare(
     worker = Worker(backend_of(config, data, base))
     faults = Faults(data.ids, config.faults, config.seed)
     site = Site(data, worker, config.privacy, faults, config.seed, release(config))
-    device = server_device(worker.backend.foundation.hardware.device)
-    return Prepared(Here(site, device), faults.hostile, tuple(describe(data)))
+    training = worker.backend.foundation.hardware.device
+    server = server_device(training)
+    return Prepared(Here(site, server), faults.hostile, (*_apart(training, server), *describe(data)))
+
+
+def _apart(training: torch.device, server: torch.device) -> tuple[str, ...]:
+    """A warning where clients train on a GPU and the server has none."""
+    if training.type == server.type:
+        return ()
+    return (
+        f"warning: torch trains on {training}, but JAX sees no GPU: the server computes on the CPU and every "
+        f"task vector is copied there and back; install a JAX for this GPU (pip install 'jax[cuda12]')",
+    )
 
 
 def clients_of(config: Config) -> FederatedData:

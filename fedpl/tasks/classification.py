@@ -51,7 +51,7 @@ class Classification(Task):
     metrics: ClassVar[tuple[Metric, ...]] = CLASSIFICATION
 
     def base(self, model: ModelConfig, classes: Sequence[str]) -> "models.PooledClassifier":
-        return models.load_base(model, len(classes))
+        return models.load_base(model, len(classes), True)
 
     def encoder(self, model: ModelConfig) -> "Callable[[Split], examples.Examples]":
         tokenizer = models.load_tokenizer(model)

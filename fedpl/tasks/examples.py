@@ -39,6 +39,7 @@ class Examples(Dataset):
         mass: Targets of each example: its share of a step's loss follows from it. None: one each.
 
     Attributes:
+        tokens: All examples' token ids, one after another; `ids` are views of it.
         lengths: Tokens of each example.
     """
 
@@ -49,11 +50,12 @@ class Examples(Dataset):
         pad: int,
         mass: Sequence[float] | None = None,
     ) -> None:
-        self.ids = ids
         self.targets = targets
         self.pad = pad
         self.mass = tuple(mass) if mass is not None else (1.0,) * len(ids)
         self.lengths = tuple(map(len, ids))
+        self.tokens = torch.cat([torch.empty(0, dtype=torch.long), *ids])
+        self.ids = self.tokens.split(self.lengths)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -8,8 +8,9 @@ the client's batch, call within the pass, place within the row): the same for an
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -28,11 +29,24 @@ def row_keys(stream: int, step: int, rows: int) -> Int[Tensor, "rows"]:
         step: Number of the step within the round.
         rows: Size of the batch.
     """
-    start = (stream ^ (step * 0x9E3779B97F4A7C15)) & (2**64 - 1)
-    keys = torch.arange(rows, dtype=torch.int64) * 0x2545F4914F6CDD1D + (start - 2**63)
-    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
-        keys = (keys ^ _shift(keys, shift)) * factor
-    return (keys ^ _shift(keys, 31)).to(torch.int32)
+    return torch.from_numpy(stream_keys(np.full(rows, stream, np.uint64), step, np.arange(rows)))
+
+
+def stream_keys(
+    streams: UInt[np.ndarray, "rows"], step: int, places: Int[np.ndarray, "rows"]
+) -> Int[np.ndarray, "rows"]:
+    """Keys of the rows of many clients' batches, as of `row_keys`.
+
+    Args:
+        streams: Seed of each row's client's stream.
+        step: Number of the step within the round.
+        places: Each row's place in its client's batch.
+    """
+    starts = (streams ^ (step * 0x9E3779B97F4A7C15 & 2**64 - 1)) + 2**63
+    keys = places.astype(np.uint64) * 0x2545F4914F6CDD1D + starts
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        keys = (keys ^ (keys >> shift)) * factor
+    return (keys ^ (keys >> 31)).astype(np.uint32).view(np.int32)
 
 
 def keep_mask(keys: Int[Tensor, "rows"], site: int, shape: Sequence[int], p: float) -> Bool[Tensor, "..."]:
@@ -48,23 +62,32 @@ def keep_mask(keys: Int[Tensor, "rows"], site: int, shape: Sequence[int], p: flo
     for axis, length in enumerate(shape[1:]):
         steps = torch.arange(length, dtype=torch.int32, device=keys.device) * _SPREAD[axis % len(_SPREAD)]
         place = place.unsqueeze(-1) + steps
-    place, rows = _mix(place), keys.view(-1, *(1,) * (len(shape) - 1))
+    place = _folded(_folded(_mix(_folded(place))))  # its own hash, and the first fold of the next one
+    rows = _folded(keys).view(-1, *(1,) * (len(shape) - 1))
     kept = torch.empty(tuple(shape), dtype=torch.bool, device=keys.device)
     size = max(_CACHED // max(place.numel(), 1), 1) if keys.device.type == "cpu" else len(keys)
+    least = round(p * 2**32) - 2**31
     for start in range(0, len(keys), size):
         part = slice(start, start + size)
-        torch.ge(_mix(rows[part] ^ place), round(p * 2**32) - 2**31, out=kept[part])
+        # The finaliser of row ^ place. Its first fold is linear and has been done on both sides; its last one
+        # changes the lower half alone, which decides only where the upper half is that of `least`. Comparing
+        # to 0 and 1 in place and copying them takes a third of the time of comparing to bool.
+        mixed = _mix(rows[part] ^ place).bitwise_xor_(least >> 16 & 0xFFFF)
+        kept[part] = mixed.ge_(least)
     return kept
 
 
 def _mix(h: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
-    """MurmurHash3's finaliser, in place, on 32-bit integers that wrap."""
-    h ^= _shift(h, 16)
+    """MurmurHash3's finaliser without its first and last fold, in place, on 32-bit integers that wrap."""
     h *= 0x85EBCA6B - 2**32
     h ^= _shift(h, 13)
     h *= 0xC2B2AE35 - 2**32
-    h ^= _shift(h, 16)
     return h
+
+
+def _folded(h: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+    """Upper half onto the lower one."""
+    return h ^ _shift(h, 16)
 
 
 def _shift(h: Int[Tensor, "..."], bits: int) -> Int[Tensor, "..."]:

@@ -27,7 +27,7 @@ def fit_once(
         # A Trainer keeps its progress: a second fit on the same one would train nothing.
         trainer = lightning.Trainer(
             accelerator=hardware.accelerator,
-            devices=1,
+            devices=hardware.devices,
             precision=hardware.precision,  # type: ignore[arg-type]
             max_epochs=1,
             gradient_clip_val=gradient_clip or None,

@@ -12,6 +12,7 @@ from fedpl.objectives import Objective
 from fedpl.objectives.models import Models, rows_of
 from fedpl.records.scores import Scores
 from fedpl.training.backend import Backend, Effort
+from fedpl.training.segments import add_by_client
 from fedpl.training.session import Assignment, Fit, LocalSession
 
 _T = TypeVar("_T")
@@ -136,7 +137,7 @@ class Worker:
             same = vector.expand(len(clients), -1)  # no copies: every client's adapter is this one
             for part in self.backend.answers(clients, same, "train"):
                 losses = self.partitions.task.losses(part.outputs, part.targets)
-                found[:, model].index_add_(0, part.client, losses * part.weight)
+                add_by_client(found[:, model], part.client, losses * part.weight)
         return found.cpu()
 
     def _unless_out_of_memory(self, work: Callable[[], _T], clients: int) -> _T | None:

@@ -16,12 +16,14 @@ from fedpl.errors import UserError
 from fedpl.executors.here import Here
 from fedpl.executors.memo import FirstRoundMemo
 from fedpl.executors.protocol import Executor
+from fedpl.model.hardware import Hardware
 from fedpl.objectives import Ditto, FedProx, Objective, Plain
 from fedpl.records.messages import Answer, Begin, Company, Frozen, Report, Work
 from fedpl.runs.prepared import prepare
 from fedpl.training.alone.backend import Alone
 from fedpl.training.stacked.backend import Stacked
 from fedpl.training.stacked.engine import Engine
+from tests.waits import waits
 
 
 @pytest.fixture
@@ -143,6 +145,46 @@ def test_first_rounds_are_repeated_only_for_the_same_work(config: Config) -> Non
     memo.tell(Frozen())
     train(memo, [work._replace(splits=("test",))])
     assert len(counting.calls) == 5, "what was known before the shift holds again"
+
+
+def test_memory_is_given_back_once_all_have_trained(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the server's step, which needs it on a GPU; not after each cohort, which takes it again."""
+    executor = make(config, 1)
+    seen: list[str] = []
+    monkeypatch.setattr(Hardware, "give_back", lambda _: seen.append("given back"))
+    work = [Work(client, 1, start_of(executor), (), Plain()) for client in ("one-a", "two-a")]
+    for answer in executor.train(work, executor.plan(work)):
+        assert isinstance(answer, Report)
+        seen.append(answer.client)
+    assert seen == ["one-a", "two-a", "given back"]
+
+
+class Quick(Here):
+    """Answers without training."""
+
+    def train(
+        self, work: Sequence[Work], company: Company, into: Mapping[str, Tensor] | None = None
+    ) -> Iterator[Answer]:
+        yield from (Report(each.client, each.received + 1, 5, 1, 0.5, {}) for each in work)
+
+
+def test_first_rounds_of_many_are_compared_at_once(config: Config) -> None:
+    site = make(config, "auto").site
+    company = Company((), {})
+
+    def rounds(clients: int) -> int:
+        memo = FirstRoundMemo(Quick(site))
+        work = [Work(f"c{i}", 1, torch.ones(4), (), Plain()) for i in range(clients)]
+        *work, other = work
+        other = other._replace(received=torch.zeros(2, 4))
+        found = waits(lambda: [list(memo.train([*work, other], company)) for _ in range(2)])
+        starts = {id(known.work.received) for known in memo._known.values()}
+        assert len(starts) == 2, "one copy for all who start at the same"
+        again = [each._replace(received=torch.full((4,), 2.0)) for each in work]
+        assert [float(answer.vector[0]) for answer in memo.train(again, company)] == [3.0] * len(work)
+        return found
+
+    assert rounds(40) == rounds(4)
 
 
 def test_where_nothing_is_sealed_it_does_not_matter_who_sends(config: Config) -> None:

@@ -15,6 +15,7 @@ from fedpl.rounds.federation import Federation
 from fedpl.rounds.loop import run_rounds
 from fedpl.rounds.vetting import alike, vet
 from fedpl.server import Aggregator, Uniform
+from tests.waits import waits
 
 CLIENTS = ("a", "b", "c", "d")
 
@@ -89,6 +90,19 @@ def test_copies_are_named_each_with_another() -> None:
     assert alike(sent(one, two, [3.0, 4.0, 0.1])) == {}, "cosine 1 − 2e-4: alike, not the same"
     assert alike(sent(one, [6.0, 8.0, 0.0], [0.0] * 3, [0.0] * 3)) == {}, "of another length; without any"
     assert set(alike(sent(one, one, one))) == {"a", "b", "c"}
+
+
+def test_the_device_is_not_waited_for_client_by_client() -> None:
+    def of(clients: int, copies: int = 0) -> list[Report]:
+        rows = torch.nn.functional.normalize(torch.randn(clients, 50), dim=1)  # of one length: one group
+        rows[:copies] = rows[0]
+        return [Report(f"c{i:03d}", row, 5, 1, 0.5, {}) for i, row in enumerate(rows)]
+
+    assert waits(lambda: vet(of(100), 10.0)) == waits(lambda: vet(of(4), 10.0))
+    assert waits(lambda: alike(of(100))) == waits(lambda: alike(of(4)))
+    many = of(60, 40)  # 780 pairs of copies
+    assert set(alike(many)) == {report.client for report in many[:40]}
+    assert waits(lambda: alike(many)) <= 30
 
 
 def test_copies_and_cut_lengths_are_noticed_and_recorded(toy: Callable[..., Federation]) -> None:

@@ -11,6 +11,7 @@ from fedpl.data import Columns, TextFiles
 from fedpl.executors.here import Here
 from fedpl.executors.memo import FirstRoundMemo
 from fedpl.records.messages import Frozen
+from fedpl.runs import prepared
 from fedpl.runs.prepared import Prepared, Workshop, client_side, prepare
 from fedpl.server import Aggregator, BySize, Stacking, Uniform
 
@@ -21,8 +22,8 @@ def config(small_model: Path, small_table: Path) -> Config:
     return Config(data=source, model=ModelConfig(path=str(small_model)), accelerator="cpu")
 
 
-def model_of(prepared: Prepared) -> torch.nn.Module:
-    executor = prepared.executor
+def model_of(made: Prepared) -> torch.nn.Module:
+    executor = made.executor
     here = executor.executor if isinstance(executor, FirstRoundMemo) else executor
     assert isinstance(here, Here)
     return here.site.foundation.model
@@ -98,3 +99,10 @@ def test_only_settings_of_the_server_are_left_out(config: Config) -> None:
         {"model": ModelConfig(path="elsewhere")},
     ):
         assert client_side(replace(config, **change)) != client_side(config)
+
+
+def test_a_gpu_that_only_torch_sees_is_told_in_the_first_lines() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda", 1)
+    assert prepared._apart(cpu, cpu) == prepared._apart(gpu, gpu) == ()
+    (line,) = prepared._apart(gpu, cpu)
+    assert line.startswith("warning: torch trains on cuda:1, but JAX sees no GPU")

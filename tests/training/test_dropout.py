@@ -1,11 +1,13 @@
 """Masks are fair coins that depend on the stream and the place alone."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from fedpl.training.dropout import StreamDropout, keep_mask, row_keys
+from tests.waits import Operations
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
@@ -49,6 +51,37 @@ def test_masks_stay_what_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("fedpl.training.dropout._CACHED", cached)
         mask = keep_mask(row_keys(7, 2, 3), 5, (3, 4, 6), 0.5)
         assert "".join(map(str, mask.int().flatten().tolist())) == bits
+
+
+def plain_mask(keys: torch.Tensor, site: int, shape: tuple[int, ...], p: float) -> np.ndarray:
+    """The mask as it is defined, by unsigned numbers: MurmurHash3's finaliser of row ^ hash of the place."""
+
+    def finalised(h: np.ndarray) -> np.ndarray:
+        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+            h = (h ^ (h >> shift)) * np.uint32(factor)
+        return h ^ (h >> 16)
+
+    place = np.array(site * 0x61C88647 & 0x7FFFFFFF, np.uint32)
+    for length, spread in zip(shape[1:], (0x2C1B3C6D, 0x297A2D39, 0x1B56C4E9, 0x3C6EF35F), strict=False):
+        place = place[..., None] + np.arange(length, dtype=np.uint32) * np.uint32(spread)
+    rows = keys.numpy().view(np.uint32).reshape(-1, *[1] * (len(shape) - 1))
+    return finalised(rows ^ finalised(place)).view(np.int32) >= round(p * 2**32) - 2**31
+
+
+@pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 0.999, 1e-9])
+def test_masks_are_the_plain_hash(p: float) -> None:
+    """Of 1.6 million numbers some 24 have the upper half of the limit: there the lower one decides."""
+    keys, shape = row_keys(11, 3, 20), (20, 4, 100, 200)
+    assert np.array_equal(keep_mask(keys, 7, shape, p).numpy(), plain_mask(keys, 7, shape, p))
+
+
+def test_few_passes_over_the_numbers() -> None:
+    keys, shape = row_keys(11, 3, 4), (4, 200)
+    with Operations() as some:
+        keep_mask(keys, 7, shape, 0.1)
+    with Operations() as none:
+        keep_mask(keys[:0], 7, (0, 200), 0.1)
+    assert some.seen.total() - none.seen.total() <= 11, "nine over all numbers, two slices"
 
 
 def test_replaces_every_dropout_of_a_pass() -> None:

@@ -2,11 +2,13 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from fedpl.config import ClientConfig, Config, LoraSettings, ModelConfig
 from fedpl.data import Columns, TextFiles
@@ -15,6 +17,7 @@ from fedpl.model.adapter import flatten, layout_of
 from fedpl.model.base import add_adapter, load_base
 from fedpl.model.hardware import Hardware, choose_hardware
 from fedpl.randomness import derive_seed
+from fedpl.training import fitting
 from fedpl.training.dropout import StreamDropout, row_keys
 from fedpl.training.session import Assignment
 from tests.training.facade import ClientTrainer, CohortTrainer
@@ -144,6 +147,31 @@ def test_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, n=native: n)
         assert choose_hardware("auto", "auto") == Hardware(torch.device("cuda", 0), precision)
     assert choose_hardware("cpu", "auto") == CPU
+
+
+def test_any_gpu_trains_not_only_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    hardware = choose_hardware("auto", "32-true")
+    asked: list[dict[str, Any]] = []
+
+    def trainer(**options: Any) -> Any:
+        asked.append(options)
+        return SimpleNamespace(fit=lambda *_: None)
+
+    monkeypatch.setattr(fitting.lightning, "Trainer", trainer)
+    for each in (hardware, CPU):
+        fitting.fit_once(lightning.LightningModule(), DataLoader([0]), each)  # type: ignore[arg-type]
+    assert [(options["accelerator"], options["devices"]) for options in asked] == [("gpu", [3]), ("cpu", 1)]
+
+
+def test_what_torch_keeps_is_given_back_to_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given.append(True))
+    CPU.give_back()
+    assert not given
+    Hardware(torch.device("cuda", 1), "32-true").give_back()
+    assert given
 
 
 def test_lightning_does_not_move_the_model(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

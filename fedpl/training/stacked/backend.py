@@ -18,7 +18,7 @@ from fedpl.training.partitions import Learner, Partitions
 from fedpl.training.settings import ClientConfig
 from fedpl.training.stacked.engine import Engine
 from fedpl.training.stacked.module import fit_cohort
-from fedpl.training.stacked.packing import Limits, Pass, Row, pack
+from fedpl.training.stacked.packing import Limits, Pass, Row, Rows, Texts, pack
 from fedpl.training.stacked.planner import cohort_size, free_memory, group, pass_limits, return_memory
 
 _log = logging.getLogger(__name__)
@@ -43,7 +43,8 @@ class Stacked:
         self.partitions = partitions
         self.device = foundation.hardware.device
         config = partitions.config
-        self.engine = Engine(foundation.model, foundation.layout, config)
+        tokens = sum(len(examples.tokens) for examples in partitions.examples.values())
+        self.engine = Engine(foundation.model, foundation.layout, config, tokens)
         free = free_memory(self.device)
         self._size = cohort_size(
             config.cohort_size, self.device, foundation.layout.size, free, config.objective.copies
@@ -76,11 +77,8 @@ class Stacked:
     def answers(self, clients: Sequence[str], models: Models, split: str) -> Iterator[Answered]:
         self.engine.stack.model.eval()
         self.engine.set_classes([self.partitions.classes[client] for client in clients])
-        rows = []
-        for place, client in enumerate(clients):
-            examples = self.partitions.examples[client, split]
-            weights = examples.weights(range(len(examples)))
-            rows += [Row(place, examples, i, weight) for i, weight in enumerate(weights)]
+        known = [self.partitions.examples[client, split] for client in clients]
+        rows = Rows.chosen(Texts(known), known, [range(len(examples)) for examples in known])
         parts = pack(rows, self.limits)
         if not isinstance(models, Duo):
             self.engine.stack.bind(models.to(self.device))
@@ -135,11 +133,11 @@ class Stacked:
         """The local adapter's share for each row of each pass, with that adapter in place."""
         seed = self.partitions.seed
         known = [self.partitions.examples[client, "train"] for client in clients]
-        rows = [
-            Row(place, examples, i)
-            for place, (client, examples) in enumerate(zip(clients, known, strict=True))
-            for i in compared_examples(seed, client, len(examples), duo.examples)
+        chosen = [
+            compared_examples(seed, client, len(examples), duo.examples)
+            for client, examples in zip(clients, known, strict=True)
         ]
+        rows = Rows.chosen(Texts(known), known, chosen)
         vectors: list[list[Tensor]] = [[] for _ in clients]
         with head_inputs(self.engine.stack.model.get_submodule(HEAD)) as seen:
             for answered in self._run(pack(rows, self.limits)):

@@ -25,6 +25,7 @@ class Engine:
         model: The PEFT model; it stays as it is and shares its frozen weights.
         layout: The layout of its adapter.
         config: Which of the savings to use.
+        tokens: Of all texts that can come, for the prefix cache.
 
     Raises:
         UserError: If the adapter cannot be stacked.
@@ -35,7 +36,9 @@ class Engine:
         adapter_dropout: Whether the adapter itself has dropout.
     """
 
-    def __init__(self, model: PeftModel, layout: AdapterLayout, config: ClientConfig) -> None:
+    def __init__(
+        self, model: PeftModel, layout: AdapterLayout, config: ClientConfig, tokens: int = 2**20
+    ) -> None:
         self.stack = Stack(model, layout)
         self.streams: StreamDropout | None = None
         twin = self.stack.model
@@ -44,7 +47,7 @@ class Engine:
         )
         self._mask: Tensor | None = None
         blocks = prefix_blocks(twin, layout) if config.prefix_cache_mb and not config.compile else []
-        self.prefix = Prefix(blocks, config.prefix_cache_mb * 2**20) if blocks else None
+        self.prefix = Prefix(blocks, config.prefix_cache_mb * 2**20, tokens) if blocks else None
         if config.gradient_checkpointing:
             for name in layout.blocks:
                 if name != "head":

@@ -1,8 +1,8 @@
 """The LightningModule that fine-tunes the adapters of a cohort of clients at once."""
 
 import warnings
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import closing, nullcontext
 
 import lightning
 import torch
@@ -13,9 +13,11 @@ from torch.utils.data import DataLoader, IterableDataset
 from fedpl.model.hardware import Hardware
 from fedpl.objectives.phases import PLAIN, Phase
 from fedpl.tasks import Task
+from fedpl.training.ahead import ahead
 from fedpl.training.dropout import StreamDropout, set_dropout
 from fedpl.training.fitting import fit_once
 from fedpl.training.partitions import Learner
+from fedpl.training.segments import add_by_client
 from fedpl.training.settings import ClientConfig
 from fedpl.training.stacked.engine import Engine
 from fedpl.training.stacked.optimisers import RowOptimiser, clip_rows, column_rates
@@ -92,7 +94,7 @@ class CohortModule(lightning.LightningModule):
         for part in batch.passes:
             loss = self._losses(part)
             self.manual_backward(loss.sum())
-            self.losses.index_add_(0, part.client, loss.detach())
+            add_by_client(self.losses, part.client, loss.detach())
         self._step(batch.active)
 
     @torch.no_grad()
@@ -131,14 +133,14 @@ class CohortModule(lightning.LightningModule):
         return self.optimiser
 
 
-class _Steps(IterableDataset):
-    """A cohort's steps, packed as they are asked for."""
+class _Once(IterableDataset):
+    """Steps as they come, for one pass over them."""
 
-    def __init__(self, learners: Sequence[Learner], limits: Limits) -> None:
-        self.arguments = (learners, limits)
+    def __init__(self, stream: Iterator[Step]) -> None:
+        self.stream = stream
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        return steps(*self.arguments)
+    def __iter__(self) -> Iterator[Step]:
+        return self.stream
 
 
 def fit_cohort(
@@ -170,10 +172,10 @@ def fit_cohort(
     with warnings.catch_warnings():
         # Gradients are views of rows on purpose; autograd would rather choose their strides itself.
         warnings.filterwarnings("ignore", ".*do not obey the gradient layout contract.*")
-        loader = DataLoader(_Steps(learners, limits), batch_size=None, collate_fn=lambda step: step)
         second = nullcontext() if phase.beside is None else engine.stack.beside(*phase.beside)
         try:
-            with second:
+            with second, closing(ahead(steps(learners, limits))) as stream:
+                loader = DataLoader(_Once(stream), batch_size=None, collate_fn=lambda step: step)
                 fit_once(module, loader, hardware)
         finally:
             module.release()

@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fedpl.records.layout import AdapterLayout
 from fedpl.tasks.examples import Examples
 from fedpl.training.stacked.packing import Pass
+from fedpl.training.stacked.rows import Rows, ranges
 
 # Runs the model on (each row's client, inputs by name, whether rows are even).
 Run = Callable[..., Any]
@@ -41,12 +43,17 @@ class Prefix:
     Args:
         blocks: From `prefix_blocks`; their forward is wrapped.
         limit: Most bytes to keep; states beyond it are computed again each time.
+        tokens: Of all texts that can come: for so many there is room, if the limit allows it.
     """
 
-    def __init__(self, blocks: list[nn.Module], limit: int) -> None:
+    def __init__(self, blocks: list[nn.Module], limit: int, tokens: int) -> None:
         self.limit = limit
+        self.tokens = tokens
         self.used = 0
-        self._kept: dict[tuple[Examples, int], Float[Tensor, "length features"]] = {}
+        # All that is kept, one text after another; where each text begins in it, by number, -1: nowhere.
+        self._kept: Float[Tensor, "tokens features"] | None = None
+        self._begin = np.empty(0, np.int64)
+        self._first: dict[Examples, int] = {}
         self._collect = False
         self._states: Float[Tensor, "rows length features"] | None = None
         self._as_tuple = False
@@ -65,35 +72,65 @@ class Prefix:
             self._states = None
 
     def _known(self, part: Pass, run: Run) -> Float[Tensor, "rows length features"]:
-        kept = [self._kept.get((row.examples, row.example)) for row in part.rows]
-        absent = [i for i, states in enumerate(kept) if states is None]
-        fresh = self._compute(part, absent, run) if absent else None
-        sample = fresh if fresh is not None else kept[0]
-        assert sample is not None
-        states = sample.new_zeros(*part.inputs["input_ids"].shape, sample.shape[-1])
-        if fresh is not None:
-            states[absent] = fresh
-        for i, (row, remembered) in enumerate(zip(part.rows, kept, strict=True)):
-            if remembered is not None:
-                states[i, : row.length] = remembered
+        numbers = self._numbers(part.rows)
+        absent = np.flatnonzero(self._begin[numbers] < 0)
+        fresh = self._compute(part, absent, run) if len(absent) else None
+        states = None if self._kept is None else self._recalled(part, self._begin[numbers])
+        if fresh is None:
+            assert states is not None
+            return states
+        if states is None or len(absent) == len(part.rows):
+            return fresh
+        states[_places(absent, states.device)] = fresh
         return states
 
+    def _recalled(self, part: Pass, begin: Int[np.ndarray, "rows"]) -> Float[Tensor, "rows length features"]:
+        """What is kept of the rows; zeros elsewhere."""
+        assert self._kept is not None
+        mask = part.inputs["attention_mask"].bool()
+        starts = _places(begin, mask.device)[:, None]
+        mask = mask & (starts >= 0)
+        place = (starts + torch.arange(mask.shape[1], device=mask.device)).masked_fill_(~mask, 0)
+        return self._kept[place].masked_fill_(~mask[..., None], 0)
+
     @torch.no_grad()
-    def _compute(self, part: Pass, absent: list[int], run: Run) -> Float[Tensor, "rows length features"]:
+    def _compute(
+        self, part: Pass, absent: Int[np.ndarray, "absent"], run: Run
+    ) -> Float[Tensor, "absent length features"]:
+        places = _places(absent, part.client.device)
         self._collect = True
         try:
-            run(part.client[absent], {name: tensor[absent] for name, tensor in part.inputs.items()})
+            run(part.client[places], {name: tensor[places] for name, tensor in part.inputs.items()})
         except _Reached as reached:
             states = reached.states
         finally:
             self._collect = False
-        for i, computed in zip(absent, states, strict=True):
-            row = part.rows[i]
-            size = row.length * computed.shape[-1] * computed.element_size()
-            if self.used + size <= self.limit:
-                self._kept[row.examples, row.example] = computed[: row.length].clone()
-                self.used += size
+        self._keep(part.rows.take(absent), states)
         return states
+
+    def _keep(self, rows: Rows, states: Float[Tensor, "rows length features"]) -> None:
+        """Keep the states of as many rows, from the first, as there is room for."""
+        size = states.shape[-1] * states.element_size()
+        if self._kept is None:
+            self._kept = states.new_empty(min(self.limit // size, self.tokens), states.shape[-1])
+        lengths = rows.texts.lengths[rows.place]
+        used = self.used // size
+        ends = used + np.cumsum(lengths)
+        number = int((ends <= min(self.limit // size, len(self._kept))).sum())
+        if number:
+            real = ranges(np.arange(number) * states.shape[1], lengths[:number])
+            self._kept[used : ends[number - 1]] = states.flatten(0, 1)[_places(real, states.device)]
+            self._begin[self._numbers(rows)[:number]] = (ends - lengths)[:number]
+            self.used = int(ends[number - 1]) * size
+
+    def _numbers(self, rows: Rows) -> Int[np.ndarray, "rows"]:
+        """A number for each row's example, the same whenever it comes."""
+        for split in rows.texts.splits:
+            if split not in self._first:
+                self._first[split] = len(self._begin)
+                self._begin = np.append(self._begin, np.full(len(split), -1))
+        first = np.array([self._first[split] for split in rows.texts.splits])
+        return first[rows.split] + rows.example
 
     def _skip(self, forward: Callable[..., Any], last: bool) -> Callable[..., Any]:
         def wrapped(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -113,3 +150,7 @@ class Prefix:
             return forward(hidden_states, *args, **kwargs)
 
         return wrapped
+
+
+def _places(places: Int[np.ndarray, "n"], device: torch.device) -> Int[Tensor, "n"]:
+    return torch.from_numpy(places).to(device, non_blocking=True)

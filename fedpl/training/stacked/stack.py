@@ -15,6 +15,7 @@ from transformers import PretrainedConfig
 from fedpl.errors import UserError
 from fedpl.model.adapter import ADAPTER
 from fedpl.records.layout import AdapterLayout
+from fedpl.training.segments import select
 from fedpl.training.stacked.stackable import REMEDY, refuse_unstackable
 
 
@@ -35,7 +36,7 @@ class Rows:
     def select(self, stack: Float[Tensor, "clients ..."]) -> Float[Tensor, "groups ..."]:
         """The tensors of each group's client: a view where the rows are even, else a copy per row."""
         if self.even is None:
-            return stack.index_select(0, self.client)
+            return select(stack, self.client)
         return stack[slice(*self.even)]
 
     def split(self, x: Float[Tensor, "..."]) -> Float[Tensor, "groups positions features"]:

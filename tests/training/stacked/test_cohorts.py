@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from fedpl.config import LoraSettings
 from fedpl.errors import UserError
 from fedpl.model.hardware import Hardware
 from fedpl.training.session import Assignment, Fit
+from fedpl.training.stacked.module import CohortModule
 from tests.training.facade import ClientTrainer, CohortTrainer
 
 Maker = Callable[..., ClientTrainer]
@@ -129,6 +131,38 @@ def test_bf16_stays_near_float32(make_trainer: Maker) -> None:
     assert relative(found, exact) > 1e-4
 
 
+def test_a_step_that_fails_leaves_no_thread(make_trainer: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And an error while a step is prepared is the training's error."""
+
+    def running() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("bad label")
+
+    seen = []
+    step = CohortModule.training_step
+
+    def watched(*given: Any) -> None:
+        seen.append(running())
+        step(*given)
+
+    monkeypatch.setattr(CohortModule, "training_step", watched)
+    together(make_trainer(max_steps=3), [1, 4])
+    assert len(seen) == 3
+    assert len(seen[0]) == 1
+    assert running() == []
+    monkeypatch.setattr(CohortModule, "training_step", fail)
+    with pytest.raises(RuntimeError, match="bad label"):
+        together(make_trainer(max_steps=3), [1, 4])
+    assert running() == []
+    trainer = make_trainer(max_steps=3)
+    trainer.tokens["c1", "train"].targets = torch.zeros(2, dtype=torch.long)  # an example without a target
+    with pytest.raises(IndexError):
+        together(trainer, [1, 4])
+    assert running() == []
+
+
 def test_out_of_memory_halves_cohorts_and_loses_nothing(
     make_trainer: Maker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -209,6 +243,10 @@ def test_prefix_is_computed_once_and_within_its_bound(make_trainer: Maker) -> No
     assert sum(rows) == sum(map(len, tokens))
     assert prefix.used == sum(len(ids) for part in tokens for ids in part.ids) * 32 * 4
 
+    assert prefix._kept is not None
+    assert len(prefix._kept) == sum(len(part.tokens) for part in trainer.tokens.values()), (
+        "room for all, no more"
+    )
     prefix.limit = prefix.used + 32 * 4 * 10
     expected = [trainer.score(c, starts(trainer)[i], "test") for i, c in enumerate(trainer_clients(trainer))]
     for _ in range(2):

@@ -1,14 +1,22 @@
 """Every row goes through the model exactly once, in passes within the limit."""
 
+import sys
+from collections.abc import Callable
+from itertools import groupby
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fedpl.tasks.examples import Examples
 from fedpl.training.batches import batch_order
 from fedpl.training.partitions import Learner
+from fedpl.training.stacked.cutting import plan
 from fedpl.training.stacked.packing import Limits, Row, cut, pack, steps
+from fedpl.training.stacked.rows import Rows
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=80)
 
@@ -115,3 +123,99 @@ def test_alike_clients_go_through_without_copies() -> None:
     uneven = learner([2, 40] * 6, 1, 1).examples
     passes = pack([Row(i // 2, uneven, i) for i in range(12)], Limits(1000))
     assert [part.inputs["input_ids"].shape for part in passes] == [(6, 40), (6, 2)]
+
+
+def even(clients: list[int]) -> bool:
+    number = max(clients) + 1 - min(clients)
+    each = -(-len(clients) // number)
+    return clients == [client for client in range(min(clients), max(clients) + 1) for _ in range(each)]
+
+
+def plain_plan(client: list[int], lengths: list[int], limits: Limits) -> list[list[int]]:
+    """The plan, row by row and client by client."""
+
+    def padded(part: list[int]) -> int:
+        return -(-max(lengths[i] for i in part) // limits.multiple) * limits.multiple
+
+    def cost(parts: list[list[int]]) -> float:
+        copies = [0 if even([client[i] for i in part]) else 2 * len(part) for part in parts]
+        return sum(len(p) * padded(p) + limits.overhead + c for p, c in zip(parts, copies, strict=True))
+
+    def inner(rows: list[int]) -> list[list[int]]:
+        return [[rows[i] for i in part] for part in cut([lengths[i] for i in rows], limits)]
+
+    by_client: list[list[int]] = []
+    longest = 0
+    order = sorted(range(len(client)), key=client.__getitem__)
+    for _, group in groupby(order, key=client.__getitem__):
+        own = list(group)
+        together = max(longest, padded(own))
+        if by_client and (len(by_client[-1]) + len(own)) * together <= limits.tokens:
+            by_client[-1] += own
+            longest = together
+        else:
+            parts = inner(own)
+            by_client += parts
+            longest = padded(own) if len(parts) == 1 else limits.tokens
+    by_length, by_client = (
+        [sorted(part, key=client.__getitem__) for part in parts]
+        for parts in (inner(list(range(len(client)))), by_client)
+    )
+    return min((by_length, by_client), key=cost)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(1, 40)), min_size=1, max_size=50),
+    st.integers(1, 600),
+    st.integers(0, 6) | st.integers(0, 100),
+    st.sampled_from([1, 8]),
+)
+@example([(0, 1)] * 5 + [(0, 2)] * 5 + [(1, 1)] * 7 + [(1, 2)] * 3, 600, 3, 1)
+def test_plan_is_what_row_by_row_gives(
+    owned: list[tuple[int, int]], tokens: int, overhead: int, multiple: int
+) -> None:
+    client, lengths = map(list, zip(*owned, strict=True))
+    limits = Limits(tokens, overhead, multiple)
+    found = plan(np.array(client), np.array(lengths), limits)
+    parts = [part.tolist() for part in np.split(found.rows, np.cumsum(found.sizes)[:-1])]
+    assert parts == plain_plan(client, lengths, limits)
+    assert found.even.tolist() == [even([client[i] for i in part]) for part in parts]
+
+
+def calls(work: Callable[[], Any]) -> int:
+    """How many Python functions and built-in ones are called."""
+    seen = [0]
+
+    def count(frame: object, event: str, argument: object) -> None:
+        seen[0] += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return seen[0]
+
+
+def test_work_grows_with_passes_not_with_rows() -> None:
+    """A step of 64 times as many rows takes hardly more calls, as long as it is one pass."""
+
+    def step(batch: int) -> int:
+        sizes = [5, 6] * (batch // 2)
+        source = learner(sizes, 1, 1).examples
+        learners = [Learner(source, [list(range(batch))], stream) for stream in range(8)]
+        limits = Limits(10**6)
+        return calls(lambda: next(steps(learners, limits)))
+
+    step(2)
+    assert step(128) < 1.1 * step(2) + 10
+
+
+def test_single_rows_and_columns_are_the_same() -> None:
+    one, two = learner([3, 1, 4], 1, 1).examples, learner([9, 2], 2, 1).examples
+    rows = [Row(1, two, 1, 0.25, -7), Row(0, one, 2, 0.5, 3), Row(1, one, 0)]
+    assert list(Rows.of(rows)) == rows
+    assert list(Rows.of(rows)[1:]) == rows[1:]
+    assert Rows.of(Rows.of(rows))[0] == rows[0]
+    assert pack([], Limits(10)) == ()

@@ -18,10 +18,12 @@ from fedpl.config import ClientConfig
 from fedpl.errors import UserError
 from fedpl.model.adapter import flatten, layout_of, trainable, unflatten
 from fedpl.model.base import PooledClassifier
+from fedpl.training import segments
 from fedpl.training.stacked.engine import Engine
 from fedpl.training.stacked.packing import Limits, Row, pack
 from fedpl.training.stacked.stack import Stack
 from tests.training.stacked.test_packing import learner
+from tests.waits import Operations
 
 SMALL = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 
@@ -105,6 +107,56 @@ def test_rows_equal_their_own_adapter(
             flat = torch.cat([grad.reshape(-1) for grad in grads])
             rounding = max(1e-5, 1e-6 * float(flat.abs().max()))  # an entry near 0 is a sum of large parts
             torch.testing.assert_close(gradient[client], flat, rtol=1e-4, atol=rounding)
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient layout contract")
+@pytest.mark.parametrize("name", ["bert-all-linear", "gpt2-conv1d"])
+def test_no_order_of_threads_decides_about_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `index_add_` has no order, uneven passes do without it, and learn the same bit for bit."""
+    model = CASES[name]()
+    theta = adapters(model, 5)
+    source = learner([3, 1, 4, 1, 5, 9], 0, 1).examples
+    rows = [Row(client, source, i) for i, client in enumerate((3, 0, 3, 1, 1, 3))]  # none of 2 and 4
+    (part,) = pack(rows, Limits(1000, 1000))
+    assert part.even is None
+    found, added = [], []
+    for ordered in (True, False):
+        monkeypatch.setattr(segments, "_adds_in_order", lambda _, ordered=ordered: ordered)
+        gradient, losses = torch.zeros_like(theta), torch.full((5,), 0.5)
+        stack = Stack(model, layout_of(model))
+        stack.bind(theta, gradient)
+        with Operations() as operations:
+            loss = stack(part.client, part.inputs).square().sum(1)
+            loss.sum().backward()
+            segments.add_by_client(losses, part.client, loss.detach())
+        added.append(sum(n for op, n in operations.seen.items() if "index_add" in str(op)))
+        found.append((gradient, losses))
+    assert added[0] > 0
+    assert added[1] == 0
+    assert found[1][0].equal(found[0][0])
+    torch.testing.assert_close(found[1][1], found[0][1])
+
+
+def test_the_prefix_is_kept_and_recalled_without_an_operation_per_row() -> None:
+    model = CASES["bert-last-block"]()
+    layout, theta = layout_of(model), adapters(model, 2)
+
+    def operations(rows: int) -> list[int]:
+        engine = Engine(model, layout, ClientConfig())
+        engine.stack.bind(theta)
+        source = learner([3, 4] * rows, 0, 1).examples
+        known, both = (
+            pack([Row(i % 2, source, i) for i in range(number)], Limits(10**6, 10**6))[0]
+            for number in (rows, 2 * rows)
+        )
+        found = []
+        for part in (known, both, both):  # computed; half computed; recalled
+            with Operations() as operations:
+                engine(part, cache=True)
+            found.append(operations.seen.total())
+        return found
+
+    assert operations(20) == operations(2)
 
 
 @pytest.mark.parametrize("name", ["bert-ranks", "gpt2-conv1d"])
