@@ -87,6 +87,16 @@ def shares(values: ArrayLike, error: ArrayLike = 0.0) -> np.ndarray:
     return (off + np.abs(values) / total * wrong) / (total - wrong) + own * np.abs(values) / total
 
 
+def trained(steps: int, layers: int = 2, width: int = 64) -> float:
+    """Of a task vector that two ways of the same training give, relative to its length: an estimate.
+
+    Forth and back a layer takes about 16 products, in a row, of chains of `width`; over thousands of numbers
+    so many roundings add up to √n u of a gradient's length. Gradients of one tensor differ by an order of
+    magnitude, and AdamW divides each by its own size: the small ones bring what they were rounded by.
+    """
+    return 10 * math.sqrt(16 * layers * width * steps) * F32
+
+
 def within(found: ArrayLike, expected: ArrayLike, allowed: ArrayLike) -> None:
     """Asserts that nothing is off by more than allowed; says by how much it is."""
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)

@@ -56,7 +56,7 @@ def test_rows_are_bounded_and_otherwise_the_formula(bound: float) -> None:
         size = np.abs(plain).sum(1)
         fits = size <= bound
         np.testing.assert_array_equal(bounded[fits], plain[fits])
-        # P and N are sums; what is kept of N is (bound − 1) / (bound + 1) of P: P − N is 2 / (bound + 1) of it.
+        # P and N are sums; what is kept of N is (bound − 1) / (bound + 1) of P: P − N is 2 / (bound + 1).
         rounding = (bound + 1) * bounds.gamma(2 * 6 + 8) * bound
         bounds.within(np.abs(bounded[~fits]).sum(1), np.full((~fits).sum(), bound), bound * rounding)
         own = bounds.gamma(6 + 8) * np.abs(plain).sum(1) * np.abs(bounded).sum(1)
