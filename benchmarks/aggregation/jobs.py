@@ -94,7 +94,7 @@ def _layout(name: str, n: int, ranges: Ranges, turns: int, limits: Limits) -> di
     error = np.abs(gram_blocks(x, ranges) - expected) / norms[:, :, None] / norms[:, None, :]
     if not error.max() < LOOSE:  # wrong columns would show; torch's long chains reach 1e-4
         raise ValueError(f"{name}: products differ by {error.max():.1e} of the norms")
-    ways = {
+    ways: dict[str, Callable[[], object]] = {
         "gram ours": partial(gram_blocks, x, ranges),
         "gram torch, group by group": torch_grams,
         "gram torch, all columns at once": lambda: tensor @ tensor.T,
@@ -159,7 +159,7 @@ def dispatch(turns: int) -> dict[str, dict]:
     }
     if jax.default_backend() == "cpu":
         ways["numpy matmul"] = lambda: host @ host.T
-    return {name: _record(timing) for name, timing in interleaved(ways, 20 * turns).items()}
+    return {name: _record(timing) for name, timing in interleaved(ways, 4 * turns).items()}
 
 
 def _record(timing: Timing) -> dict:
