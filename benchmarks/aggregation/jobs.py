@@ -38,7 +38,7 @@ _TINY = (4, 16)
 
 def llama(hidden: int, mlp: int, keys: int, blocks: int, rank: int = 16) -> Ranges:
     """Ranges of a Llama-like adapter, block by block: A and B of seven matrices each; and a head."""
-    sides = ((hidden, hidden), (hidden, keys), (hidden, keys), (hidden, hidden))
+    sides: Ranges = ((hidden, hidden), (hidden, keys), (hidden, keys), (hidden, hidden))
     sides += ((hidden, mlp), (hidden, mlp), (mlp, hidden))
     size = sum(rank * (i + o) for i, o in sides)
     edges = [size * i for i in range(blocks + 1)]
