@@ -6,10 +6,13 @@ from importlib import import_module
 from pathlib import Path
 from unittest.mock import patch
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import torch
 
 import benchmarks
+from benchmarks.aggregation.jobs import by_torch
 from benchmarks.cohort import contestants
 from benchmarks.cohort.default_job import rounds
 from benchmarks.last_round import last_round
@@ -17,8 +20,10 @@ from benchmarks.main_job import line, scores
 from benchmarks.same_results import jobs
 from benchmarks.tuned import CHOICES
 from fedpl.cli import make_parser, read
-from fedpl.config import check, with_changes
+from fedpl.config import Config, check, with_changes
 from fedpl.runs.prepared import prepare
+from tests import bounds
+from tests.server.conftest import LORA, reference, task_vectors, vectors
 
 PROGRAMS = sorted(module.name for module in pkgutil.walk_packages(benchmarks.__path__, "benchmarks."))
 
@@ -32,6 +37,20 @@ def test_every_program_imports_what_is_there(name: str) -> None:
     """Some set variables for JAX or Flower at import, which later tests and their processes must not get."""
     with patch.dict(os.environ):
         import_module(name)
+
+
+@pytest.mark.parametrize("method", ["fedbip", "fedbip_l"])
+def test_the_formula_in_torch_is_what_the_server_does(method: str) -> None:
+    tau = task_vectors(0)
+    rule = Config.of(method).aggregator
+    state, found = rule.update(rule.init(jnp.asarray(reference()), 6), vectors(tau), LORA)
+    assert len(np.unique(found.weights[0].round(3))) > 6, "no row fell back"
+    base = torch.tile(torch.tensor(reference()), (6, 1))
+    ranges = LORA.boundaries(rule.granularity)
+    expected = by_torch(torch.tensor(tau), base.clone(), ranges)
+    p, cosines = np.abs(found.weights).max(0), bounds.cosine(max(b - a for a, b in ranges))
+    error = np.max([bounds.shares(similar, cosines) for similar in found.similarity], 0)
+    bounds.within(state.personal, expected, 2 * bounds.product(p, tau, reference(), error=error))
 
 
 @pytest.mark.parametrize("method", CHOICES)

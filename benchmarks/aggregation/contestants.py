@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from fedpl_kernels import gram, mix, reference
+from fedpl_kernels._gram import TILE, tile_edges
 from fedpl_kernels._precision import Precision
 from jax import lax
+from scipy.linalg.blas import ssyrk
 
 from .timing import on_gpu
 
@@ -54,18 +56,42 @@ def grams(data: Vectors) -> dict[str, Call]:
     """All ways to the Gram matrix."""
     x, half = data.lent, data.lent.astype(jnp.bfloat16)
     tensor, half_tensor = torch.from_dlpack(x), torch.from_dlpack(half)
+    place = torch.empty((len(tensor), len(tensor)), device=tensor.device)
     ways: dict[str, Call] = {
         "ours highest": lambda: gram(x),
         "ours tf32": lambda: gram(x, precision="tf32"),
         "ours bf16": lambda: gram(x, precision="bf16"),
         "ours stored bf16": lambda: gram(half),
         "torch": lambda: tensor @ tensor.T,
+        "torch mm out=": lambda: torch.mm(tensor, tensor.T, out=place),
         "torch bf16": lambda: half_tensor @ half_tensor.T,
     }
     host = data.host
     if host is None:
         return ways | {"torch tf32": lambda: _with_tf32(lambda: tensor @ tensor.T)}
-    return ways | {"numpy": lambda: host @ host.T}
+    return ways | {"numpy": lambda: host @ host.T, "scipy ssyrk": lambda: _symmetric(host)}
+
+
+def _symmetric(x: np.ndarray) -> np.ndarray:
+    """X Xᵀ by the BLAS routine for it, which fills one triangle; mirrored, as ours is."""
+    half = ssyrk(1.0, x.T, trans=1)
+    return half + np.triu(half, 1).T
+
+
+def operations(operation: str, name: str, n: int, d: int) -> float:
+    """Multiplications and additions that a contestant does, which is not what a plain product would do."""
+    if operation == "gram" and "ssyrk" in name:
+        return float(n) * (n + 1) * d
+    if operation == "gram" and name.startswith("ours"):
+        sizes = np.diff(tile_edges(n, TILE["gpu" if on_gpu() else "cpu"])).astype(float)
+        return float((sizes.sum() ** 2 + (sizes**2).sum()) * d)
+    return 2.0 * n * n * d
+
+
+def traffic(operation: str, name: str, n: int, d: int) -> float:
+    """Bytes that have to move: X once; a result is written, and a base read too."""
+    arrays = 1 if operation == "gram" else 3 if "onto" in name or "addmm_" in name else 2
+    return 4.0 * n * d * arrays
 
 
 def mixes(weights: np.ndarray, data: Vectors) -> dict[str, Call]:
@@ -75,7 +101,7 @@ def mixes(weights: np.ndarray, data: Vectors) -> dict[str, Call]:
     """
     p, x = jnp.asarray(weights), data.lent
     weights_tensor, tensor = torch.from_dlpack(p), torch.from_dlpack(x)
-    place_tensor = torch.zeros_like(tensor)
+    place_tensor, base_tensor = torch.zeros_like(tensor), torch.zeros_like(tensor)
     held = {"base": jnp.zeros(x.shape).block_until_ready()}
 
     def onto(precision: Precision = "highest") -> jnp.ndarray:
@@ -84,7 +110,8 @@ def mixes(weights: np.ndarray, data: Vectors) -> dict[str, Call]:
 
     ways: dict[str, Call] = {
         "ours onto base": onto,
-        "torch out=": lambda: torch.matmul(weights_tensor, tensor, out=place_tensor),
+        "torch out=": lambda: torch.mm(weights_tensor, tensor, out=place_tensor),
+        "torch addmm_": lambda: base_tensor.addmm_(weights_tensor, tensor),
     }
     host = data.host
     if host is None:

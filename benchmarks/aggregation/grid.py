@@ -1,11 +1,11 @@
-"""One case of the grid: every contestant in turn, answers checked, rates against the limit."""
+"""One case of the grid: every contestant in turn, answers checked, rates against the machine's limits."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from .contestants import Call, Vectors, draw, gram_error, grams, mix_error, mixes
-from .limits import mode_of, square_product
+from .contestants import Call, Vectors, draw, gram_error, grams, mix_error, mixes, operations, traffic
+from .limits import Limits, mode_of
 from .peers import Peer
 from .timing import interleaved
 
@@ -16,31 +16,33 @@ LOOP_LIMIT = 3e9  # n² d above which Flower's pair loop is left out: it takes m
 
 
 def run_case(
-    n: int, d: int, turns: int, square: int, peers: list[Peer], failed: dict[str, str]
+    n: int, d: int, turns: int, limits: Limits, peers: list[Peer], failed: dict[str, str]
 ) -> list[dict]:
-    """Records of the Gram and of the mix; float32's limit is timed in the same turns."""
+    """Records of the Gram and of the mix; the limits are timed in the same turns."""
     data = draw(n, d)
     weights = np.random.default_rng(1).dirichlet(np.ones(n), n).astype(np.float32)
-    limit = square_product(square)
-    limit().block_until_ready()
     records = []
     for operation, make in (("gram", lambda: grams(data)), ("mix", lambda: mixes(weights, data))):
         ways = make()
         theirs, counts = peer_calls(operation, n, d, peers, data.host, failed)
-        timings = interleaved(ways | theirs | {"limit": limit}, turns)
+        both = {"product": limits.product, "triad": limits.triad}
+        timings = interleaved(ways | theirs | both, turns)
         ways.clear()  # and with it the array that was mixed into again and again
         errors = check(operation, make, weights, data)
-        rate = 2.0 * square**3 / timings.pop("limit").median
+        peak, band = limits.rates(timings.pop("product"), timings.pop("triad"))
         for name, timing in timings.items():
-            operations = counts.get(name, 2.0 * n * n * d)
+            done = counts.get(name, operations(operation, name, n, d))
+            moved = traffic(operation, name, n, d)
             records.append(
                 {"operation": operation, "n": n, "d": d, "name": name}
                 | timing.record()
                 | {
                     "error": errors.get(name),
-                    "operations_per_s": operations / timing.median,
-                    "of_square_product": operations / timing.median / rate,
-                    "bytes_per_s": 4.0 * n * d * (1 if operation == "gram" else 2) / timing.median,
+                    "operations_per_s": counts.get(name, 2.0 * n * n * d) / timing.median,
+                    "flops_per_s": done / timing.median,
+                    "of_peak": done / timing.median / peak,
+                    "bytes_per_s": moved / timing.median,
+                    "of_triad": moved / timing.median / band,
                 }
             )
     return records

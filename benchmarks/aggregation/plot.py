@@ -7,13 +7,22 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-STYLES = {"ours": "o-", "torch": "s--", "numpy": "^--", "flower": "x:", "pfl": "+:", "fedjax": "d:"}
+STYLES = {
+    "ours": "o-",
+    "torch": "s--",
+    "numpy": "^--",
+    "scipy": "v--",
+    "flower": "x:",
+    "pfl": "+:",
+    "fedjax": "d:",
+}
 SHOWN = {
     "gram": (
         "ours highest",
         "ours tf32",
         "ours bf16",
         "torch",
+        "scipy ssyrk",
         "torch tf32",
         "torch bf16",
         "numpy",
@@ -25,6 +34,7 @@ SHOWN = {
         "ours onto base bf16",
         "ours",
         "torch out=",
+        "torch addmm_",
         "torch out= tf32",
         "numpy out=",
         "flower_average",

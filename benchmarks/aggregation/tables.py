@@ -13,21 +13,52 @@ def markdown(report: dict) -> str:
     lines = [
         f"{report['device']}: {machine['cpu']}, {report['threads']} threads, {machine['memory_gib']} GiB, "
         f"commit {report['commit']}; float32 square product {limits['highest'] / 1e9:.0f} Gop/s, "
-        f"bf16 {limits['bf16'] / 1e9:.0f}, copy {limits['copy_bytes'] / 1e9:.1f} GB/s.",
+        f"bf16 {limits['bf16'] / 1e9:.0f}, copy {limits['copy_bytes'] / 1e9:.1f} GB/s, "
+        f"triad {limits['triad_bytes'] / 1e9:.1f}; {report['turns']} turns in any order.",
         "",
-        "| operation | n | d | contestant | median s | Gop/s | of float32 square product | of its mode's "
-        "| error | extra MB |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| operation | n | d | contestant | median s | quartiles | GFLOP/s done | of peak | of its mode's "
+        "| GB/s | of triad | error | extra MB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {case['operation']} | {case['n']} | {case['d']:,} | {case['name']} | {case['median_s']:.3g} "
-        f"| {case['operations_per_s'] / 1e9:.3g} | {case['of_square_product']:.0%} "
-        f"| {case['operations_per_s'] / limits[mode_of(case['name'])]:.0%} | {error(case)} "
+        f"| {spread(case)} | {case['flops_per_s'] / 1e9:.3g} | {case['of_peak']:.0%} "
+        f"| {case['flops_per_s'] / limits[mode_of(case['name'])]:.0%} "
+        f"| {case['bytes_per_s'] / 1e9:.3g} | {case['of_triad']:.0%} | {error(case)} "
         f"| {case['peak_extra_bytes'] / 1e6:.0f} |"
         for case in report["cases"]
     ]
-    lora, loops = report["lora"], report["loops"]
     lines += [
+        line for part in ("layouts", "updates", "dispatch") if part in report for line in jobs(report, part)
+    ]
+    if "lora" in report:
+        lines += extras(report)
+    lines += ["", *(f"{kernel} could not run: {why}" for kernel, why in report["failed"].items())]
+    return "\n".join(lines)
+
+
+def jobs(report: dict, part: str) -> list[str]:
+    """Layouts, updates or single calls: a line for each way."""
+    groups = (
+        {"": report[part]}
+        if part != "layouts"
+        else {
+            f"{found['layout']}, n {found['n']}, d {found['d']:,}: ": found["ways"] for found in report[part]
+        }
+    )
+    lines = ["", f"| {part} | median ms | quartiles | of triad |", "|---|---|---|---|"]
+    for place, ways in groups.items():
+        for way, found in ways.items():
+            quartiles = "–".join(f"{1000 * seconds:.3g}" for seconds in found["quartiles_s"])
+            triad = f"{found['of_triad']:.0%}" if "of_triad" in found else ""
+            lines.append(f"| {place}{way} | {1000 * found['median_s']:.3g} | {quartiles} | {triad} |")
+    return lines
+
+
+def extras(report: dict) -> list[str]:
+    """The questions beside the grid."""
+    lora, loops = report["lora"], report["loops"]
+    lines = [
         "",
         f"LoRA products, n {lora['n']}, r {lora['r']}, d {lora['d']}: {lora['speedup']:.0f}x dense, ",
     ]
@@ -43,8 +74,12 @@ def markdown(report: dict) -> str:
     lines += [
         f"| {e['rows']} | {e['policy']} | {e['max']:.1e} | {e['mean']:.1e} |" for e in report["precision"]
     ]
-    lines += ["", *(f"{kernel} could not run: {why}" for kernel, why in report["failed"].items())]
-    return "\n".join(lines)
+    return lines
+
+
+def spread(case: dict) -> str:
+    """Quartiles, in seconds."""
+    return "–".join(f"{seconds:.3g}" for seconds in case["quartiles_s"])
 
 
 def error(case: dict) -> str:
@@ -58,20 +93,22 @@ def short(report: dict) -> str:
     for case in report["cases"]:
         cells.setdefault((case["operation"], case["n"], case["d"]), {})[case["name"]] = case
     lines = [
-        "| ms | n | d | ours | ours, bf16 | torch | NumPy | ours: part of the square product's rate |",
-        "|---|---|---|---|---|---|---|---|",
+        "| ms | n | d | ours | ours, bf16 | torch | NumPy, SciPy | ours: of the peak | ours: of triad |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for (operation, n, d), found in cells.items():
         ours = found["ours highest" if operation == "gram" else "ours onto base"]
         half = found.get("ours bf16") or found["ours onto base bf16"]
         full = {name: case["median_s"] for name, case in found.items() if mode_of(name) == "highest"}
         best = [
-            min((seconds for name, seconds in full.items() if name.split()[0] == system), default=None)
-            for system in ("torch", "numpy")
+            min((seconds for name, seconds in full.items() if name.split()[0] in system), default=None)
+            for system in (("torch",), ("numpy", "scipy"))
         ]
         times = [ours["median_s"], half["median_s"], *best]
         shown = " | ".join("–" if seconds is None else f"{1000 * seconds:.3g}" for seconds in times)
-        lines.append(f"| {operation} | {n} | {d:,} | {shown} | {ours['of_square_product']:.0%} |")
+        lines.append(
+            f"| {operation} | {n} | {d:,} | {shown} | {ours['of_peak']:.0%} | {ours['of_triad']:.0%} |"
+        )
     return "\n".join(lines)
 
 

@@ -1,6 +1,10 @@
-"""Interleaved timing: every contestant once a turn, so that a noisy machine is noisy for all of them."""
+"""Interleaved timing: every contestant once a turn, so that a noisy machine is noisy for all of them.
+
+The order is drawn anew for every turn: nobody always follows the one that leaves the caches full of its data.
+"""
 
 import os
+import random
 import statistics
 import sys
 import threading
@@ -11,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+
+# Seconds. Threads of the last library go on spinning for a while and would take the next one's processors;
+# after the pause a call that is shorter than it is made once untimed, to wake its own.
+_PAUSE = 0.05
 
 
 @dataclass
@@ -26,10 +34,19 @@ class Timing:
         """Seconds of a typical turn."""
         return statistics.median(self.seconds)
 
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """Seconds that a quarter of the turns stay below, and a quarter exceed."""
+        if len(self.seconds) < 2:
+            return self.median, self.median
+        low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
+        return low, high
+
     def record(self) -> dict[str, float | list[float]]:
         """For the JSON file."""
         return {
             "median_s": self.median,
+            "quartiles_s": list(self.quartiles),
             "best_s": min(self.seconds),
             "seconds": self.seconds,
             "compile_s": max(self.first - self.median, 0.0),
@@ -38,15 +55,19 @@ class Timing:
 
 
 def interleaved(contestants: dict[str, Callable[[], object]], turns: int) -> dict[str, Timing]:
-    """One untimed call each (its memory is watched), then `turns` rounds of all of them."""
+    """One untimed call each (its memory is watched), then `turns` rounds of all, in any order."""
     timings = {name: Timing() for name in contestants}
     for name, call in contestants.items():
         with PeakMemory() as peak:
             timings[name].first = once(call)
         timings[name].peak_bytes = peak.extra
+    stream = random.Random(0)
     for _ in range(turns):
-        for name, call in contestants.items():
-            timings[name].seconds.append(once(call))
+        for name in stream.sample(list(contestants), len(contestants)):
+            time.sleep(_PAUSE)
+            if timings[name].first < _PAUSE:
+                once(contestants[name])
+            timings[name].seconds.append(once(contestants[name]))
     return timings
 
 

@@ -5,6 +5,7 @@ import numpy as np
 
 from fedpl.records.layout import AdapterLayout
 from fedpl.server.state import TaskVectors
+from tests import bounds
 
 SHAPES = {
     "encoder.layer.0.query.lora_A.weight": (3, 10),
@@ -17,6 +18,7 @@ SHAPES = {
     "head.bias": (2,),
 }
 LORA = AdapterLayout.of(SHAPES, scale=2.0)
+COSINE = bounds.cosine(LORA.size)  # what a cosine of two task vectors is off by, at most
 
 
 def reference(seed: int = 7) -> np.ndarray:

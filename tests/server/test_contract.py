@@ -10,7 +10,8 @@ import pytest
 from fedpl.config import Config
 from fedpl.server import Aggregator
 from fedpl.server.state import ServerState, load_state, save_state
-from tests.server.conftest import LORA, dense, reference, task_vectors, vectors
+from tests import bounds
+from tests.server.conftest import COSINE, LORA, dense, reference, task_vectors, vectors
 
 ROOT = Path(__file__).parents[2]
 METHODS = sorted((ROOT / "configs" / "method").glob("*.yaml"))
@@ -45,17 +46,23 @@ def run(rule: Aggregator, rounds: list[np.ndarray], order: np.ndarray = SAME_ORD
 
 
 ROUNDS = [task_vectors(0), task_vectors(1)]
+# What a round may differ by when its sums are added in another order: cosines by `COSINE` each, a row of N of
+# them is divided by a sum that may be as small as the floor, and weighs vectors of this size.
+FLOOR = 0.2
+ROUNDING = N / FLOOR * 2 * COSINE * max(np.abs(tau).max() for tau in ROUNDS)
+ALIKE = ROUNDING * FLOOR / N  # where all cosines are 1, and so no row's sum is small
 
 
 def test_the_order_of_clients_does_not_matter(rule: Aggregator) -> None:
     order = np.array([4, 2, 0, 5, 1, 3])
     plain, turned = run(rule, ROUNDS), run(rule, ROUNDS, order)
-    np.testing.assert_allclose(turned.personal, np.asarray(plain.personal)[order], rtol=1e-3, atol=1e-4)
+    bounds.within(turned.personal, np.asarray(plain.personal)[order], len(ROUNDS) * ROUNDING)
 
 
 def test_rows_sum_to_one(rule: Aggregator) -> None:
     _, found = rule.update(begin(rule), vectors(ROUNDS[0], groups=GROUPS), LORA)
-    np.testing.assert_allclose(np.asarray(found.weights).sum(-1), 1, atol=1e-4)
+    weights = np.asarray(found.weights, np.float64)
+    bounds.within(weights.sum(-1), np.ones(weights.shape[:-1]), 2 * bounds.shares(weights).sum(-1))
 
 
 def test_masked_clients_move_nobody(rule: Aggregator) -> None:
@@ -95,7 +102,7 @@ def test_one_client_alone(rule: Aggregator) -> None:
     start = np.asarray(state.personal).copy()
     state, _ = rule.update(state, vectors(ROUNDS[0][:1], groups=("a",)), LORA)
     if not rule.combine.shifts_base and type(rule.combine).__name__ == "FactorWise":
-        np.testing.assert_allclose(state.personal, start + ROUNDS[0][:1], rtol=1e-4, atol=1e-5)
+        bounds.within(state.personal, start + ROUNDS[0][:1], ALIKE)
     assert np.isfinite(np.asarray(state.personal)).all()
 
 
@@ -103,7 +110,7 @@ def test_duplicates_are_treated_alike(rule: Aggregator) -> None:
     tau = ROUNDS[0].copy()
     tau[2] = tau[0]
     found = np.asarray(run(rule, [tau]).personal)
-    np.testing.assert_allclose(found[2], found[0], rtol=1e-3, atol=1e-4)
+    bounds.within(found[2], found[0], ROUNDING)
 
 
 def test_identical_clients_are_averaged_or_keep_their_own_which_is_the_same(rule: Aggregator) -> None:
@@ -115,14 +122,17 @@ def test_identical_clients_are_averaged_or_keep_their_own_which_is_the_same(rule
     state, _ = rule.update(state, vectors(tau, groups=GROUPS), LORA)
     found = np.asarray(state.personal)
     if not rule.combine.shifts_base and type(rule.combine).__name__ != "ProductSpace":
-        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+        bounds.within(found, expected, ALIKE)
     # Other factors may stand for the same weights, part of which may have gone into the frozen ones.
     residual = np.asarray(0.0 if state.residual is None else state.residual)
     head = slice(next(entry.start for entry in LORA.entries if entry.kind == "head"), None)
     for row, own in zip(found, expected, strict=True):
         weights, own_weights = (np.concatenate([w.ravel() for w in dense(theta)]) for theta in (row, own))
-        np.testing.assert_allclose(weights + residual, own_weights, rtol=1e-3, atol=1e-4)
-        np.testing.assert_allclose(row[head], own[head], rtol=1e-3, atol=1e-4)
+        size = (
+            LORA.scale * 3 * 2 * np.abs(own).max()
+        )  # a product of rank 3 passes on what its factors are off by
+        bounds.within(weights + residual, own_weights, size * ALIKE)
+        bounds.within(row[head], own[head], ALIKE)
 
 
 def test_the_state_survives_its_file_between_rounds(rule: Aggregator, tmp_path: Path) -> None:

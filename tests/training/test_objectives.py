@@ -13,8 +13,9 @@ from fedpl.objectives import APFL, Ditto, FedALA, FedDPA, FedProx, FedRep, Objec
 from fedpl.objectives.models import Duo
 from fedpl.objectives.phases import Align, Blend, Mixture, Phase, Pull
 from fedpl.training.session import Assignment, Fit, LocalSession
+from tests import bounds
 from tests.training.facade import ClientTrainer, CohortTrainer
-from tests.training.stacked.test_cohorts import relative, starts, trainer_clients
+from tests.training.stacked.test_cohorts import TRAINED, relative, starts, trainer_clients
 
 Maker = Callable[..., ClientTrainer]
 Rounds = Sequence[Sequence[int]]
@@ -91,18 +92,19 @@ def test_cohort_equals_one_by_one(make_trainer: Maker, name: str) -> None:
     settings = {"objective": OBJECTIVES[name], "model_dropout": True, "max_steps": 4}
     trainers = [make_trainer(**settings) for _ in range(2)]
     (expected, reports), (found, fits) = alone(trainers[0], rounds), together(trainers[1], rounds)
-    assert relative(found, expected) < 1e-4
+    assert relative(found, expected) < TRAINED
     assert [fit.steps for fit in fits] == [fit.steps for fit in reports]
-    assert [fit.loss for fit in fits] == pytest.approx([fit.loss for fit in reports], rel=1e-4)
+    assert [fit.loss for fit in fits] == pytest.approx([fit.loss for fit in reports], rel=TRAINED)
     for fit, report in zip(fits, reports, strict=True):
         assert (fit.tuned is None) == (report.tuned is None)
         for row, expected_row in zip(adapters(fit), adapters(report), strict=True):
-            assert relative(row[None], expected_row[None]) < 1e-4
+            assert relative(row[None], expected_row[None]) < TRAINED
     kept, states = trainers[0].states, trainers[1].states
     assert states.keys() == kept.keys()
     for client, state in kept.items():
         for key, value in state.items():
-            torch.testing.assert_close(states[client][key], value, rtol=1e-3, atol=1e-5)
+            apart = (states[client][key] - value).double().norm()
+            assert apart <= TRAINED * value.double().norm(), key
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,7 @@ def test_company_does_not_matter(make_trainer: Maker, name: str) -> None:
     objective = OBJECTIVES[name]
     reference, _ = together(make_trainer(objective=objective, max_steps=5), [(0, 1, 4, 6)] * 2)
     found, _ = together(make_trainer(objective=objective, max_steps=5, cohort_size=2), [(6, 1)] * 2)
-    assert relative(found, reference[[3, 1]]) < 1e-4
+    assert relative(found, reference[[3, 1]]) < TRAINED
 
 
 @pytest.mark.parametrize("penalty", [Pull, Align])
@@ -178,7 +180,9 @@ def test_fedprox_is_the_gradient_of_half_mu_squared_distance(make_trainer: Maker
     once.fit(client, start, first, 1)  # at the anchor the penalty has no gradient: the first step is plain
     trainer.fit(client, start, second, 1)
     plain.fit(client, start, without, 1)
-    torch.testing.assert_close(second, without - 0.1 * 2.0 * (first - start), rtol=1e-4, atol=1e-6)
+    # The same gradients twice: what differs are the roundings of two steps.
+    rounding = bounds.gamma(2 * 4) * float(second.abs().max())
+    torch.testing.assert_close(second, without - 0.1 * 2.0 * (first - start), rtol=0, atol=rounding)
     assert (second - without).abs().max() > 1e-3
 
 
@@ -348,13 +352,13 @@ def test_rates_and_budgets_of_single_clients(make_trainer: Maker) -> None:
     own = {"c1": PerClient(rate=0.1), "c4": PerClient(max_steps=2), "c6": PerClient(max_steps=99)}
     trainer = make_trainer(per_client=own)
     (expected, reports), (found, fits) = alone(trainer, [WHO]), together(trainer, [WHO])
-    assert relative(found, expected) < 1e-4
+    assert relative(found, expected) < TRAINED
     usual, before = together(make_trainer(), [WHO])
     assert [fit.steps for fit in fits] == [fit.steps for fit in reports]
     assert [fit.steps for fit in before] == [12, 20, 2, 8]
     assert [fit.steps for fit in fits] == [12, 2, 2, 8]
     assert found[0].norm() < 0.3 * usual[0].norm()
-    assert found[2].equal(usual[2]) or relative(found[2:3], usual[2:3]) < 1e-4
+    assert found[2].equal(usual[2]) or relative(found[2:3], usual[2:3]) < TRAINED
 
 
 def test_single_clients_that_the_data_lacks_are_named(make_trainer: Maker) -> None:
@@ -374,7 +378,7 @@ def test_absent_classes_are_masked(make_trainer: Maker, people: Any) -> None:
     assert trainer.classes["c1"] == (0, 1, 2)
     who = (2, 1)
     (expected, _), (found, fits) = alone(trainer, [who]), together(trainer, [who])
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert (found - expected).norm(dim=1).max() < TRAINED * expected.norm(dim=1).max()
     assert fits[0].loss == pytest.approx(0.0)
     vectors = 3 * starts(trainer)[list(who)]
     scores = CohortTrainer(trainer).score(["c2", "c1"], vectors, "test")
