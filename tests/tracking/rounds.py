@@ -27,6 +27,7 @@ def rounds_result(clients: int, round: int = 1) -> RoundResult:
         bytes_down=0,
         drawn=clients,
         rejected={},
+        noticed={},
         ledger=Ledger.new(clients),
         memories={},
     )
