@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 else:
     wandb, Image = map(deferred, ("wandb", "PIL.Image"))
 
-_POINTS = 100  # of a picture a side: 50 KB where all neighbours differ
+_POINTS = 80  # of a picture a side: 40 KB where all neighbours differ
 
 
 def diagnostics(own: ByClient) -> dict[str, float]:
