@@ -12,11 +12,24 @@ from urllib.parse import quote
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from fedpl.errors import UserError
 
 _CHECKSUM = "checksum"
+_TYPES = {  # of safetensors, by NumPy's
+    "|b1": "BOOL",
+    "|u1": "U8",
+    "|i1": "I8",
+    "<u2": "U16",
+    "<i2": "I16",
+    "<f2": "F16",
+    "<u4": "U32",
+    "<i4": "I32",
+    "<f4": "F32",
+    "<u8": "U64",
+    "<i8": "I64",
+    "<f8": "F64",
+}
 _LONGEST = 255  # bytes of a name, which most file systems take
 
 
@@ -115,9 +128,26 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file whose metadata hold a checksum of everything in it."""
-    checksum = {_CHECKSUM: _digest(tensors, metadata)}
-    write_atomically(path, save(dict(tensors), metadata={**metadata, **checksum}))
+    """Write a safetensors file whose metadata hold a checksum of everything in it.
+
+    Tensor by tensor: the library would hold the whole file in memory, or leave one behind when killed.
+
+    Raises:
+        UserError: If it cannot be written; the file is then what it was.
+    """
+    wide_first = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))  # all are aligned then
+    contiguous = {name: np.require(tensors[name], requirements="C") for name in wide_first}
+    header: dict[str, Any] = {"__metadata__": {**metadata, _CHECKSUM: _digest(tensors, metadata)}}
+    place = 0
+    for name, tensor in contiguous.items():
+        span = [place, place := place + tensor.nbytes]
+        header[name] = {"dtype": _TYPES[tensor.dtype.str], "shape": tensor.shape, "data_offsets": span}
+    begin = json.dumps(header).encode()
+    begin += b" " * (-len(begin) % 8)
+    with replacing(path) as file:
+        file.write(len(begin).to_bytes(8, "little") + begin)
+        for tensor in contiguous.values():
+            file.write(_bytes(tensor))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -154,8 +184,12 @@ def _digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> s
     digest = hashlib.blake2b(json.dumps(sorted(metadata.items())).encode(), digest_size=16)
     for name, tensor in sorted(tensors.items()):
         digest.update(json.dumps([name, tensor.dtype.str, tensor.shape]).encode())
-        digest.update(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
+        digest.update(_bytes(np.require(tensor, requirements="C")))
     return digest.hexdigest()
+
+
+def _bytes(tensor: np.ndarray) -> memoryview:
+    return tensor.reshape(-1).view(np.uint8).data
 
 
 def _discard(path: Path) -> None:

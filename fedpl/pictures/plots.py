@@ -1,15 +1,17 @@
 """Pictures of a run, drawn from its summary.json and metrics.jsonl alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedpl.data.wording import readable
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
+from fedpl.records.plain import LARGEST
 from fedpl.records.results import Model, RunSummary
 from fedpl.records.rounds import RoundRecord, read_rounds
 from fedpl.records.scores import Metric
@@ -19,6 +21,8 @@ hierarchy, spatial = map(deferred, ("scipy.cluster.hierarchy", "scipy.spatial.di
 _COLOURS = {"local": "#9aa5b1", "fedavg": "#d98c5f", "aggregated": "#2a6f97", "tuned": "#89c2d9"}
 _NAMED = 48  # beyond so many clients their names would overlap
 _LONGEST = 24  # characters of a name
+_OPTIMAL = 256  # up to so many clients, leaves are also turned so that neighbours are nearest: O(n⁴) at worst
+_POINTS = 500  # of a heat map a side; it has about 900 pixels for them
 
 
 def draw_run(folder: Path) -> list[Path]:
@@ -53,15 +57,16 @@ def draw_run(folder: Path) -> list[Path]:
 
 
 def cluster_order(similarity: Float[np.ndarray, "clients clients"]) -> list[int]:
-    """An order of the clients in which similar ones are neighbours (average linkage on 1 − s)."""
+    """An order of the clients in which similar ones are neighbours (average linkage on 1 − s), in O(n²)."""
     if len(similarity) < 3:
         return list(range(len(similarity)))
     distance = np.maximum(1 - (similarity + similarity.T) / 2, 0)  # inner products may be above 1
     np.fill_diagonal(distance, 0)
     condensed = spatial.squareform(np.nan_to_num(distance, nan=1.0), checks=False)
-    return hierarchy.leaves_list(
-        hierarchy.optimal_leaf_ordering(hierarchy.linkage(condensed, "average"), condensed)
-    ).tolist()
+    tree = hierarchy.linkage(condensed, "average")
+    if len(similarity) <= _OPTIMAL:
+        tree = hierarchy.optimal_leaf_ordering(tree, condensed)
+    return hierarchy.leaves_list(tree).tolist()
 
 
 def heat_map(
@@ -69,6 +74,7 @@ def heat_map(
     names: Sequence[str],
     order: Sequence[int],
     title: str,
+    points: int = _POINTS,
 ) -> Figure:
     """A matrix over pairs of clients; the colour scale spans the entries off the diagonal.
 
@@ -77,19 +83,25 @@ def heat_map(
         names: Names of the clients.
         order: The order to draw them in.
         title: Title.
+        points: Most points a side; of more clients each is a mean over neighbours, as the title says.
     """
     n = len(names)
-    side = 4.2 + 0.22 * min(n, 30)
+    side = 4.2 + 0.22 * min(n, 30)  # inches
     figure = Figure(figsize=(side + 0.9, side), layout="constrained")
     axes = figure.subplots()
     shown = matrix[np.ix_(order, order)]
-    beside = shown[~np.eye(n, dtype=bool)] if n > 1 else shown.ravel()
-    top = float(np.nanmax(np.abs(beside))) or 1.0
-    bottom = -top if np.nanmin(beside) < 0 else 0.0
     # The diagonal, often ten times the rest, is told in numbers and left out of the colours.
     coloured = np.ma.masked_array(shown, np.eye(n, dtype=bool))
+    if n > points:
+        together = -(-n // points)
+        coloured = _means(coloured, together)
+        title += f" (a point: mean of {together} × {together})"
+    beside = coloured.compressed() if n > 1 else shown.ravel()
+    top = float(np.nanmax(np.abs(beside))) or 1.0
+    bottom = -top if np.nanmin(beside) < 0 else 0.0
     axes.set_facecolor("0.85")
-    image = axes.imshow(coloured, cmap="RdBu_r" if bottom < 0 else "Blues", vmin=bottom, vmax=top)
+    colours = "RdBu_r" if bottom < 0 else "Blues"
+    image = axes.imshow(coloured, cmap=colours, vmin=bottom, vmax=top, interpolation="nearest")
     figure.colorbar(image, ax=axes, shrink=0.8)
     if n <= _NAMED:
         labels = [readable(names[i], _LONGEST) for i in order]
@@ -112,6 +124,19 @@ def heat_map(
                 )
     axes.set_title(title, fontsize=11, parse_math=False)
     return figure
+
+
+def _means(matrix: np.ma.MaskedArray, together: int) -> np.ma.MaskedArray:
+    """Means over squares of so many rows and columns, of what is finite and not masked."""
+    known = np.isfinite(matrix).filled(False)
+    edges = np.arange(0, len(matrix), together)
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(np.add.reduceat(values, edges, axis=0), edges, axis=1)
+
+    count = total(known.astype(np.float32))
+    sums = total(np.where(known, matrix.data, 0.0))
+    return np.ma.masked_array(sums / np.maximum(count, 1), count == 0)
 
 
 def learning_curves(records: Sequence[RoundRecord], method: str, metric: Metric) -> Figure:
@@ -138,43 +163,54 @@ def learning_curves(records: Sequence[RoundRecord], method: str, metric: Metric)
 
 
 def client_bars(summary: RunSummary) -> Figure:
-    """The primary metric on test data of every client: baselines, the method, and the floor as a line."""
+    """The primary metric on test data of every client: baselines, the method, and the floor as a line.
+
+    Of more than 64 clients there are curves, each over the clients in the order of its own values.
+    """
     clients, metric = list(summary.clients), summary.primary
-    bars = {
+    values = {
         name: [baseline.clients[client].value("aggregated", metric) for client in clients]
         for name, baseline in summary.baselines.items()
     }
     models: tuple[Model, ...] = ("aggregated", "tuned")
     for model in models:
         # A client that took no part in the last round has no tuned model: no bar.
-        bars[model] = [entry.scores.value(model, metric) for entry in summary.clients.values()]
+        own = [entry.scores.value(model, metric) for entry in summary.clients.values()]
+        values[f"{summary.method}, {model}"] = own
+    floor = [entry.scores.value("majority", metric) for entry in summary.clients.values()]
+    values[summary.floor_name] = floor
+    shown = {name: metric.factor * np.array(own) for name, own in values.items()}
+    colours = [_COLOURS.get(name) for name in (*summary.baselines, *models)]
     figure = Figure(figsize=(max(6.4, 1.5 + 0.62 * min(len(clients), _NAMED)), 4.2), layout="constrained")
     axes = figure.subplots()
-    width = 0.8 / len(bars)
-    places = np.arange(len(clients))
-    labels = {model: f"{summary.method}, {model}" for model in models}
-    for i, (name, values) in enumerate(bars.items()):
-        axes.bar(
-            places + (i - (len(bars) - 1) / 2) * width,
-            metric.factor * np.array(values),
-            width,
-            label=labels.get(name, name),  # type: ignore[call-overload]
-            color=_COLOURS.get(name),
-        )
-    floor = [metric.factor * entry.scores.value("majority", metric) for entry in summary.clients.values()]
-    axes.step(
-        np.append(places - 0.5, len(clients) - 0.5), [*floor, floor[-1]], where="post", color="0.2", lw=1
-    )
-    axes.plot([], [], color="0.2", lw=1, label=summary.floor_name)
+    if len(clients) > LARGEST:
+        for (name, each), colour in zip(shown.items(), [*colours, "0.2"], strict=True):
+            axes.plot(np.sort(each[np.isfinite(each)]), color=colour, lw=1.5, label=name)
+        axes.set_xlabel("clients, each curve in the order of its own values")
+    else:
+        _bars(axes, shown, colours)
     if len(clients) <= _NAMED:
-        labels_shown = [readable(client, _LONGEST) for client in clients]
-        axes.set_xticks(places, labels_shown, rotation=45, ha="right", fontsize=8, parse_math=False)
+        labels = [readable(client, _LONGEST) for client in clients]
+        axes.set_xticks(range(len(clients)), labels, rotation=45, ha="right", fontsize=8, parse_math=False)
     if metric.unit == "%":
         axes.set_ylim(0, 100)
     axes.set_ylabel(f"test {metric.title}")
     axes.set_title(f"Test {metric.label} per client", fontsize=11)
     plain_legend(figure, ncols=5)
     return figure
+
+
+def _bars(
+    axes: Axes, shown: Mapping[str, Float[np.ndarray, "clients"]], colours: Sequence[str | None]
+) -> None:
+    """A bar for each client and series; the last series is the floor, a line."""
+    *series, (floor_name, floor) = shown.items()
+    width, places = 0.8 / len(series), np.arange(len(floor))
+    for i, ((name, values), colour) in enumerate(zip(series, colours, strict=True)):
+        axes.bar(places + (i - (len(series) - 1) / 2) * width, values, width, label=name, color=colour)
+    ends = np.append(places - 0.5, len(floor) - 0.5)
+    axes.step(ends, [*floor, floor[-1]], where="post", color="0.2", lw=1)
+    axes.plot([], [], color="0.2", lw=1, label=floor_name)
 
 
 def plain_legend(figure: Figure, ncols: int) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from fedpl.errors import UserError
+from fedpl.records.columns import columns, rows
 
 Matrix: TypeAlias = Float[np.ndarray, "clients clients"]
 LARGEST = 64  # a larger matrix lies in a file of its own: 2,000 clients would be 206 MB of JSON
@@ -65,6 +66,8 @@ def is_record(kind: Any) -> bool:
 def encode(value: Any, name: str = "") -> Any:
     """Plain values: NaN and infinity, which JSON lacks, are null, large matrices the names of their files.
 
+    Records by name, where there are many, are the list of names and one list for each of their numbers.
+
     Args:
         value: Anything made of records, mappings, sequences, numbers and text.
         name: Of the field, for the file's name.
@@ -81,7 +84,9 @@ def encode(value: Any, name: str = "") -> Any:
             found |= plain if part.form == "inline" else {part.name: plain}
         return found
     if isinstance(value, Mapping):
-        return {key: encode(item) for key, item in value.items()}
+        found = {key: encode(item) for key, item in value.items()}
+        many = len(found) > LARGEST and is_record(type(next(iter(value.values()))))
+        return [list(found), columns(list(found.values()))] if many else found
     if isinstance(value, list | tuple):
         return [encode(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -118,7 +123,7 @@ def decode(kind: Any, value: Any, at: tuple[str, ...]) -> Any:
         items = _expected(list, value, at)
         return tuple(decode(arguments[0], item, (*at, str(i))) for i, item in enumerate(items))
     if get_origin(kind) is not None:
-        items = _expected(dict, value, at)
+        items = _named(value, at) if is_record(arguments[1]) else _expected(dict, value, at)
         return {key: decode(arguments[1], item, (*at, key)) for key, item in items.items()}
     if kind is float:
         return math.nan if value is None else _expected(float, value, at)
@@ -135,8 +140,8 @@ def _take(kind: Any, value: dict[str, Any], at: tuple[str, ...]) -> tuple[Any, d
                 raise _wrong((*at, part.name), "is missing")
             continue
         plain, hint = left.pop(part.name), part.type
-        if part.form == "optional" and plain is None:  # it is there: not a number, not nothing
-            (hint,) = (one for one in get_args(hint) if one is not NoneType)
+        if part.form == "optional" and plain is None and float in get_args(hint):
+            hint = float  # it is there: not a number, not nothing
         found[part.name] = decode(hint, plain, (*at, part.name))
     for part in (part for part in own if part.form == "inline"):
         if is_record(part.type):
@@ -170,6 +175,17 @@ def _matrix(value: Any, at: tuple[str, ...]) -> Matrix:
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise _wrong(at, f"expected a row and a column for each client, got the shape {matrix.shape}")
     return matrix
+
+
+def _named(value: Any, at: tuple[str, ...]) -> dict[str, Any]:
+    """Plain values by name, from an object or from names and columns."""
+    if not isinstance(value, list):
+        return _expected(dict, value, at)
+    try:
+        names, table = value
+        return dict(zip(names, rows(table, len(names)), strict=True))
+    except (ValueError, TypeError, IndexError) as error:
+        raise _wrong(at, f"expected names and columns of as many values: {error}") from error
 
 
 def _wrong(at: tuple[str, ...], what: str) -> UserError:

@@ -28,7 +28,9 @@ reads and writes these files: `RunSummary.read(folder)`, `.to_json()`, `.from_js
 *scores* is an object with a number for each of `metrics`, in their order:
 `{{"accuracy": 0.9, "macro_f1": 0.8}}`. A number that is not finite is null. A matrix has a row and a column
 for each client, in the order of `clients`; with more than {LARGEST} clients it lies beside the file as
-NumPy's `.npy`, in float32, and the key holds that file's name.
+NumPy's `.npy`, in float32, and the key holds that file's name. `clients` of more than {LARGEST} clients is a
+list of two: their names, and one object in which every key holds the list of all their values; an object that
+some clients lack names in `@rows` the places of those that have it.
 """
 _WORDS: dict[Any, str] = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 

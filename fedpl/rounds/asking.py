@@ -128,10 +128,11 @@ def odd(
         answers: What came of the round's work.
         kept: By which factor the server shortened each task vector.
     """
+    share = dict(zip(federation.clients, kept.tolist(), strict=True))
     cut = {
-        client: f"its task vector was cut to {share:.2g} of its length (aggregator.norm_bound)"
-        for client, share in zip(federation.clients, kept.tolist(), strict=True)
-        if share < 1 and client in answers.used
+        client: f"its task vector was cut to {share[client]:.2g} of its length (aggregator.norm_bound)"
+        for client in answers.used
+        if share[client] < 1
     }
     found = {
         client: "; ".join(reason[client] for reason in (answers.noticed, cut) if client in reason)
@@ -139,7 +140,7 @@ def odd(
         if client in answers.noticed or client in cut
     }
     for client, reason in found.items():
-        much = client in answers.noticed or kept[federation.clients.index(client)] < 0.5
+        much = client in answers.noticed or share[client] < 0.5
         _log.log(logging.WARNING if much else logging.INFO, "round %d: '%s' %s", round, client, reason)
     return found
 

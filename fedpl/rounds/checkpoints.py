@@ -11,11 +11,14 @@ from jaxtyping import Float, Int
 
 from fedpl.errors import UserError
 from fedpl.files import read_tensors, write_tensors, writing
+from fedpl.server.rows import once, spread
 from fedpl.server.state import ServerState, state_of, state_tensors
 
 _log = logging.getLogger(__name__)
 _KEPT = 2
-_FORMAT = "3"  # of what is in a checkpoint; 1 held what clients remember, 2 no digest of the records
+# Of what is in a checkpoint: 1 held what clients remember, 2 no digest of the records, 3 (read like 4) equal
+# rows once for each client.
+_FORMAT, _READ = "4", ("3", "4")
 
 
 class Outdated(UserError):
@@ -91,7 +94,7 @@ class Checkpoints:
             "records": checkpoint.records,
             "elapsed": repr(checkpoint.elapsed),
         }
-        write_tensors(self._path(checkpoint.state.round), tensors, metadata)
+        write_tensors(self._path(checkpoint.state.round), once(tensors), metadata)
         self.prune()
 
     def latest(self, limit: int | None = None) -> Checkpoint | None:
@@ -132,7 +135,7 @@ class Checkpoints:
 
 def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
     found = metadata.get("format", "1")
-    if found != _FORMAT:
+    if found not in _READ:
         raise Outdated(
             f"resume: {path} has format {found} of another version of fedpl, this one reads {_FORMAT}: go on "
             f"with the version that began the run, or start a new run (fedpl.replay reads its task vectors)"
@@ -141,6 +144,7 @@ def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
 
 def _checkpoint_of(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> Checkpoint:
     try:
+        tensors = spread(tensors)
         return Checkpoint(
             state_of(tensors, int(metadata["round"])),
             Ledger(*(tensors[f"ledger.{name}"] for name in Ledger._fields)),

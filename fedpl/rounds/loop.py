@@ -99,6 +99,7 @@ def run_rounds(
         executor.plan((), start.capacity)
         if start.last_sent is not None:
             matrix.copy_(torch.from_numpy(start.last_sent))
+    del start  # what the rounds replace is not held beside
     frozen = freeze(executor, standing.state)
     for round in range(standing.state.round + 1, rounds + 1):
         due = federation.splits_due(round, rounds)
@@ -106,7 +107,8 @@ def run_rounds(
 
         # 1. Client i receives its own aggregate, fine-tunes it and fills row i with its task vector.
         answers = gather(federation, standing, matrix, drawn, round, due, frozen, journal)
-        state, ledger, memories = entered(federation, standing, drawn, answers)
+        standing = Standing(*entered(federation, standing, drawn, answers))
+        state, ledger, memories = standing
         for row in drawn:
             if clients[row] not in answers.silent and clients[row] not in answers.used:
                 matrix[row].zero_()

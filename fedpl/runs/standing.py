@@ -53,7 +53,7 @@ class Standing:
 
     @cached_property
     def start(self) -> Checkpoint | None:
-        """The checkpoint from which the method goes on; None: it starts.
+        """The checkpoint from which the method goes on, until `finish` takes it; None: it starts.
 
         Raises:
             UserError: If it is of more rounds.
@@ -85,13 +85,15 @@ class Standing:
         Returns:
             What the summary says about the method.
         """
-        for result in run_rounds(self.federation, self.rounds, self.start, self.folder.journal):
+        rounds = run_rounds(self.federation, self.rounds, self._take_start(), self.folder.journal)
+        for result in rounds:
             heard(result)
             if result.round == self.rounds:
                 census, sends = self.federation.census, self.federation.method.exchanges
                 last = method_result(census.clients, result, census.metrics, self.honest, sends)
                 self.folder.write_result(last)
             self.folder.checkpoints.save(self._checkpoint(result))
+            del result  # nor its aggregates held while the next round makes others
         # Also where an earlier process was killed right before it.
         self.folder.checkpoints.prune()
         self.folder.journal.close()
@@ -100,13 +102,19 @@ class Standing:
             raise UserError(f"resume: {self.folder.path} lost what it held about round {self.rounds}")
         return found
 
+    def _take_start(self) -> Checkpoint | None:
+        """The start, no longer held here: it is as large as what the rounds replace it with."""
+        start = self.start
+        del self.__dict__["start"]
+        return start
+
     @property
     def _result(self) -> MethodResult | None:
         return self.folder.result(self.rounds)
 
     def _checkpoint(self, result: RoundResult) -> Checkpoint:
         last_sent = None
-        if self.keeps_vectors:
+        if self.keeps_vectors and self.federation.method.aggregator.uses_stale:
             last_sent = result.vectors.cpu().numpy()
         return Checkpoint(
             state=result.state,

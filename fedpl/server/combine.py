@@ -78,7 +78,7 @@ class Residual(Combine):
 
     def __call__(self, round: "Round") -> Steps:
         step = products.mix_models(round)
-        return step, products.mean_product(round) - products.own_product(round.personal + step, round.layout)
+        return step, products.mean_product(round) - products.own_product(round, step)
 
 
 @dataclass(frozen=True)

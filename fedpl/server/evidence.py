@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from fedpl_kernels import gram_blocks, lora_delta, lora_gram
@@ -17,7 +18,7 @@ class View(NamedTuple):
     """Vectors to compare, and which of their tensors are compared as one.
 
     Attributes:
-        before: What the vectors are added to.
+        before: What the vectors are added to, a row for each client or one for all.
         vectors: The vectors to compare; absent and non-finite rows are zero in every product.
         mask: Who is compared.
         layout: Names the tensors.
@@ -25,7 +26,7 @@ class View(NamedTuple):
         subject: Space, head, precision.
     """
 
-    before: Float[Array, "clients params"]
+    before: Float[Array, "rows params"]
     vectors: Float[Array, "clients params"]
     mask: Bool[Array, "clients"]
     layout: AdapterLayout
@@ -57,8 +58,9 @@ class View(NamedTuple):
     def columns(self, entry: Entry, after: bool) -> Float[Array, "clients _ _"]:
         """A tensor of every client, before the vectors were added or after."""
         part = slice(entry.start, entry.stop)
-        values = self.before[:, part] + self.vectors[:, part] if after else self.before[:, part]
-        return values.reshape(-1, *entry.shape)
+        vectors = self.vectors[:, part]
+        values = self.before[:, part] + vectors if after else self.before[:, part]
+        return jnp.broadcast_to(values, vectors.shape).reshape(-1, *entry.shape)
 
     def _compared(self, group: tuple[Entry, ...]) -> tuple[Entry, ...]:
         space = self.subject.space
@@ -138,9 +140,26 @@ class Evidence(NamedTuple):
     @property
     def alignment(self) -> Float[Array, "clients"]:
         """cos(θ̄ᵢ + τᵢ, θ̄ᵢ): how little a client's model turned."""
-        tuned = self.personal + self.vectors
-        lengths = jnp.sqrt((tuned * tuned).sum(1) * (self.personal * self.personal).sum(1))
-        return (tuned * self.personal).sum(1) / jnp.maximum(lengths, jnp.finfo(jnp.float32).tiny)
+        return _turned(self.personal, self.vectors)
+
+
+@jax.jit
+def _turned(
+    personal: Float[Array, "clients params"], vectors: Float[Array, "clients params"]
+) -> Float[Array, "clients"]:
+    tuned = personal + vectors
+    lengths = jnp.sqrt((tuned * tuned).sum(1) * (personal * personal).sum(1))
+    return (tuned * personal).sum(1) / jnp.maximum(lengths, jnp.finfo(jnp.float32).tiny)
+
+
+@jax.jit
+def _since(
+    reference: Float[Array, "params"],
+    personal: Float[Array, "clients params"],
+    vectors: Float[Array, "clients params"],
+    present: Bool[Array, "clients"],
+) -> Float[Array, "clients params"]:
+    return jnp.where(present[:, None], personal + vectors - reference, 0.0)
 
 
 def shared_groups(
@@ -170,8 +189,7 @@ def compared_vectors(
     if subject.vectors == "round":
         return matrix, state.personal, {}
     if subject.vectors == "cumulative":
-        base = jnp.broadcast_to(state.reference, matrix.shape)
-        return jnp.where(present[:, None], state.personal + matrix - state.reference, 0.0), base, {}
+        return _since(state.reference, state.personal, matrix, present), state.reference[None], {}
     new = jnp.where(present[:, None], matrix, 0.0)
     memory = state.of("subject")
     total = memory.get("vectors.sum", jnp.zeros_like(matrix))

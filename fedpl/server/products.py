@@ -7,22 +7,23 @@ import jax
 import jax.numpy as jnp
 from fedpl_kernels import mix_blocks
 from jax import Array
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
-from fedpl.records.layout import AdapterLayout, Entry, merge_ranges
+from fedpl.records.layout import Entry, merge_ranges
 from fedpl.server.round import Round
 
 _TINY = 1e-30
 
 
 def mix_groups(
-    round: Round, base: Float[Array, "clients params"] | None = None
+    round: Round, base: Float[Array, "clients params"] | None = None, *, donate: bool = False
 ) -> Float[Array, "clients params"]:
     """Σₖ pᵢₖ vₖ in the columns of every group, zero elsewhere.
 
     Args:
         round: Weights, groups and vectors v.
         base: The sums are added to it in place.
+        donate: The sums take the place of v, whose other columns stay.
     """
     ranges = [(i, part) for i, group in enumerate(round.groups) for part in merge_ranges(group)]
     p = (
@@ -31,14 +32,27 @@ def mix_groups(
         else round.weights[jnp.array([i for i, _ in ranges])]
     )
     boundaries = tuple(part for _, part in ranges)
-    mixed: Any = mix_blocks(p, round.vectors, boundaries, round.mask, base=base)
+    mixed: Any = mix_blocks(p, round.vectors, boundaries, round.mask, base=base, donate=donate)
     return mixed
 
 
 def mix_models(round: Round) -> Float[Array, "clients params"]:
-    """Steps Σₖ pᵢₖ θₖ − θ̄ᵢ in the columns of every group; zero elsewhere, and for clients without weights."""
-    mixed = mix_groups(round._replace(vectors=round.personal + round.vectors))
-    return jnp.where(moved(round)[:, None] & columns(round), mixed - round.personal, 0.0)
+    """Steps Σₖ pᵢₖ θₖ − θ̄ᵢ in the columns of every group; zero elsewhere, and for clients without weights.
+
+    Beside aggregates and task vectors there is one matrix: θ, then the sums, then the steps.
+    """
+    mixed = mix_groups(round._replace(vectors=round.personal + round.vectors), donate=True)
+    return _onto_own(mixed, round.personal, moved(round), columns(round))
+
+
+@partial(jax.jit, donate_argnums=0)
+def _onto_own(
+    mixed: Float[Array, "clients params"],
+    personal: Float[Array, "clients params"],
+    clients: Bool[Array, "clients"],
+    inside: Bool[Array, "params"],
+) -> Float[Array, "clients params"]:
+    return jnp.where(clients[:, None] & inside, mixed - personal, 0.0)
 
 
 def moved(round: Round) -> Bool[Array, "clients"]:
@@ -56,16 +70,37 @@ def columns(round: Round) -> Bool[Array, "params"]:
 
 
 def scale_to_own(round: Round, step: Float[Array, "clients params"]) -> Float[Array, "clients params"]:
-    """Steps as long as the clients' own task vectors, group by group."""
-    for group in round.groups:
-        ranges = merge_ranges(group)
-        own, new = (
-            jnp.sqrt(sum(jnp.square(x[:, a:b]).sum(1) for a, b in ranges)) for x in (round.vectors, step)
-        )
+    """Steps as long as the clients' own task vectors, group by group; in the place of the given ones."""
+    return _scaled(step, round.vectors, tuple(merge_ranges(group) for group in round.groups))
+
+
+@partial(jax.jit, static_argnames="groups", donate_argnums=0)
+def _scaled(
+    step: Float[Array, "clients params"],
+    vectors: Float[Array, "clients params"],
+    groups: tuple[tuple[tuple[int, int], ...], ...],
+) -> Float[Array, "clients params"]:
+    for ranges in groups:
+        own, new = (jnp.sqrt(sum(jnp.square(x[:, a:b]).sum(1) for a, b in ranges)) for x in (vectors, step))
         factor = jnp.where(new > _TINY, own / jnp.maximum(new, _TINY), 1.0)[:, None]
         for start, stop in ranges:
             step = step.at[:, start:stop].multiply(factor)
     return step
+
+
+@partial(jax.jit, donate_argnums=0)
+def _put(
+    step: Float[Array, "clients params"], start: Int[Array, ""], values: Float[Array, "clients _"]
+) -> Float[Array, "clients params"]:
+    """The steps with other columns from there on, in their place."""
+    return jax.lax.dynamic_update_slice(step, values, (0, start))
+
+
+def _after(round: Round, entry: Entry) -> Float[Array, "clients _ _"]:
+    """A factor of every client once its task vector is added."""
+    part = slice(entry.start, entry.stop)
+    came = jnp.where(round.mask[:, None], round.vectors[:, part], 0.0)
+    return (round.personal[:, part] + came).reshape(-1, *entry.shape)
 
 
 def _factors(matrix: Array, a: Entry, b: Entry) -> tuple[Array, Array]:
@@ -85,17 +120,16 @@ def mix_products(round: Round, *, models: bool, balance: bool) -> Float[Array, "
     """
     step = mix_models(round) if models else mix_groups(round)
     place = {entry.name: i for i, group in enumerate(round.groups) for entry in group}
-    after = round.personal + jnp.where(round.mask[:, None], round.vectors, 0.0)
     active = moved(round)
     for a, b in round.layout.pairs:
         if a.name not in place or b.name not in place:
             continue
         p = round.weights[place[b.name]]
-        old, new = _factors(round.personal, a, b), _factors(after, a, b)
+        old, new = _factors(round.personal, a, b), (_after(round, a), _after(round, b))
         found_a, found_b = _truncated(p, *old, *new, models, balance)
         for entry, found, before in ((a, found_a, old[0]), (b, found_b, old[1])):
             change = jnp.where(active[:, None, None], found - before, 0.0).reshape(len(found), -1)
-            step = step.at[:, entry.start : entry.stop].set(change)
+            step = _put(step, jnp.asarray(entry.start), change)
     return step
 
 
@@ -139,23 +173,29 @@ def _truncated(
 
 def mean_product(round: Round) -> Float[Array, "residual"]:
     """Σₖ pₖ s BₖAₖ of every module with the first present client's weights, which are everyone's."""
-    after = round.personal + jnp.where(round.mask[:, None], round.vectors, 0.0)
     row = round.weights.mean(0)[jnp.argmax(round.mask)]
     parts = []
     for a, b in round.layout.pairs:
-        factors_a, factors_b = _factors(after, a, b)
-        parts.append(jnp.einsum("k,kor,kri->oi", row, factors_b, factors_a, precision="highest").reshape(-1))
+        factors = _after(round, b), _after(round, a)
+        parts.append(jnp.einsum("k,kor,kri->oi", row, *factors, precision="highest").reshape(-1))
     return round.layout.scale * jnp.concatenate(parts)
 
 
-def own_product(matrix: Float[Array, "clients params"], layout: AdapterLayout) -> Float[Array, "residual"]:
-    """s B A of every module in the mean of the rows, which are all the same."""
-    mean = matrix.mean(0, keepdims=True)
+def own_product(round: Round, step: Float[Array, "clients params"]) -> Float[Array, "residual"]:
+    """s B A of every module after a step, in the mean of the clients, who all hold the same."""
+    mean = _mean(round.personal, step)
     parts = []
-    for a, b in layout.pairs:
+    for a, b in round.layout.pairs:
         factors_a, factors_b = _factors(mean, a, b)
         parts.append(jnp.matmul(factors_b[0], factors_a[0], precision="highest").reshape(-1))
-    return layout.scale * jnp.concatenate(parts)
+    return round.layout.scale * jnp.concatenate(parts)
+
+
+@jax.jit
+def _mean(
+    personal: Float[Array, "clients params"], step: Float[Array, "clients params"]
+) -> Float[Array, "1 params"]:
+    return (personal + step).mean(0, keepdims=True)
 
 
 def fresh_factors(round: Round, step: Float[Array, "clients params"]) -> Float[Array, "clients params"]:
@@ -163,5 +203,6 @@ def fresh_factors(round: Round, step: Float[Array, "clients params"]) -> Float[A
     for entry in round.layout.entries:
         if entry.kind != "head":
             part = slice(entry.start, entry.stop)
-            step = step.at[:, part].set(round.reference[part] - round.personal[:, part])
+            fresh = round.reference[part] - round.personal[:, part]
+            step = _put(step, jnp.asarray(entry.start), fresh)
     return step

@@ -112,7 +112,7 @@ class BestOf(Receive):
         choices: "Int[jax.Array, 'clients']",
     ) -> "tuple[Float[jax.Array, 'clients params'], Memory]":
         new = jnp.where(choices >= 0, choices, memory["choices"])
-        started = jnp.where((choices >= 0)[:, None], memory["models"][new], personal)
+        started = jax.jit(_started)(personal, memory["models"], new, choices >= 0)  # one new matrix, not two
         return started, {**memory, "choices": new}
 
     def choices(self, memory: Memory) -> "Int[jax.Array, 'clients'] | None":
@@ -136,3 +136,13 @@ class BestOf(Receive):
 
     def problems(self) -> Sequence[str]:
         return () if self.models >= 1 else [f"aggregator.receive.models: at least 1, got {self.models}"]
+
+
+def _started(
+    personal: "Float[jax.Array, 'clients params']",
+    models: "Float[jax.Array, 'models params']",
+    choices: "Int[jax.Array, 'clients']",
+    chose: "Bool[jax.Array, 'clients']",
+) -> "Float[jax.Array, 'clients params']":
+    """The model that a client chose, its own aggregate where it chose none."""
+    return jnp.where(chose[:, None], models[choices], personal)

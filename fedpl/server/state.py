@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from fedpl.errors import UserError
 from fedpl.files import read_tensors, write_tensors
+from fedpl.server.rows import once, spread
 
 _MEMORY = "memory."
 
@@ -100,7 +101,7 @@ def state_of(tensors: Mapping[str, np.ndarray], round: int) -> ServerState:
 
 def save_state(state: ServerState, path: Path) -> None:
     """Write a state as one safetensors file."""
-    write_tensors(path, state_tensors(state), {"round": str(state.round)})
+    write_tensors(path, once(state_tensors(state)), {"round": str(state.round)})
 
 
 def load_state(path: Path) -> ServerState:
@@ -111,6 +112,6 @@ def load_state(path: Path) -> ServerState:
     """
     tensors, metadata = read_tensors(path)
     try:
-        return state_of(tensors, int(metadata["round"]))
+        return state_of(spread(tensors), int(metadata["round"]))
     except (KeyError, ValueError) as error:
         raise UserError(f"{path} is not a server state written by fedpl: {error}") from error

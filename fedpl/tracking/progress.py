@@ -18,6 +18,7 @@ from rich.text import Text
 
 from fedpl.data.wording import readable
 from fedpl.records.messages import Report
+from fedpl.records.plain import LARGEST
 from fedpl.records.results import Baseline, Model, RunSummary
 from fedpl.records.rounds import RoundRecord
 from fedpl.records.scores import Summary
@@ -105,10 +106,11 @@ def round_line(record: RoundRecord, rounds: int) -> str:
 
 
 def closing_table(summary: RunSummary) -> Table:
-    """Test scores per client and over clients: baselines, the method before and after local training."""
+    """Test scores over clients, and of up to 64 each: baselines, the method before and after training."""
     primary, *others = summary.metrics
     table = Table(title=f"Test {primary.title}, after {summary.rounds} rounds", caption=_counted(summary))
-    table.add_column("client")
+    few = len(summary.clients) <= LARGEST
+    table.add_column("client" if few else f"{len(summary.clients):,} clients")
     names = {"local": "local only", "fedavg": "federated average"}
     columns: list[tuple[str, RunSummary | Baseline, Model]] = [
         (names.get(name, name), baseline, "aggregated") for name, baseline in summary.baselines.items()
@@ -117,7 +119,7 @@ def closing_table(summary: RunSummary) -> Table:
     columns += [(f"{summary.method} tuned", summary, "tuned"), (summary.floor_name, summary, "majority")]
     for name, _, _ in columns:
         table.add_column(Text(name), justify="right")
-    for client in summary.clients:
+    for client in summary.clients if few else ():
         # A dash for a client that took no part in the last round and has no tuned model, or has no test data.
         values = [found.scores_of(client).value(model, primary) for _, found, model in columns]
         table.add_row(Text(readable(client)), *map(primary.shown, values))

@@ -1,4 +1,4 @@
-"""What W&B shows of a round beside its numbers: a table of the clients, and the matrices of few clients."""
+"""What W&B shows of a round beside its numbers: a table of the clients, and the matrices."""
 
 import math
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ import numpy as np
 
 from fedpl.deferred import deferred
 from fedpl.pictures.plots import cluster_order, heat_map
+from fedpl.records.plain import LARGEST, Matrix
 from fedpl.records.rounds import ByClient, RoundRecord, mean_over_blocks
 from fedpl.rounds.loop import RoundResult
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from PIL import Image
 else:
     wandb, Image = map(deferred, ("wandb", "PIL.Image"))
+
+_POINTS = 80  # of a picture a side: 40 KB where all neighbours differ
 
 
 def diagnostics(own: ByClient) -> dict[str, float]:
@@ -54,15 +57,18 @@ def clients(record: RoundRecord) -> Any:
 
 
 def matrices(record: RoundRecord, result: RoundResult) -> dict[str, Any]:
-    """The similarity as a picture and the weights as a table."""
-    names = record.clients.id
+    """The similarity as a picture; the weights of few clients as a table, of more as a picture too."""
+    names, round = record.clients.id, record.round
     similarity, weights = mean_over_blocks(result.similarity), mean_over_blocks(result.weights)
-    title = f"Similarity of task vectors, round {record.round}"
-    rows = [[name, *map(_short, row)] for name, row in zip(names, weights.tolist(), strict=True)]
-    return {
-        "server/similarity": _image(similarity, names, title),
-        "server/weights": wandb.Table(columns=["client", *names], data=rows),
-    }
+    order = cluster_order(similarity)
+    shown: Any
+    if len(names) > LARGEST:
+        shown = _image(weights, names, order, f"Weights: row takes from column, round {round}")
+    else:
+        rows = [[name, *map(_short, row)] for name, row in zip(names, weights.tolist(), strict=True)]
+        shown = wandb.Table(columns=["client", *names], data=rows)
+    picture = _image(similarity, names, order, f"Similarity of task vectors, round {round}")
+    return {"server/similarity": picture, "server/weights": shown}
 
 
 def _short(value: float | None) -> float | None:
@@ -70,7 +76,7 @@ def _short(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
 
 
-def _image(similarity: Any, clients: tuple[str, ...], title: str) -> Any:
+def _image(matrix: Matrix, clients: Sequence[str], order: Sequence[int], title: str) -> Any:
     buffer = BytesIO()
-    heat_map(similarity, clients, cluster_order(similarity), title).savefig(buffer, dpi=80)
+    heat_map(matrix, clients, order, title, _POINTS).savefig(buffer, dpi=80)
     return wandb.Image(Image.open(buffer))

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from fedpl.config import WandbConfig
 from fedpl.deferred import deferred
 from fedpl.files import write_atomically
-from fedpl.records.plain import LARGEST, encode, flat
+from fedpl.records.plain import encode, flat
 from fedpl.records.results import RunSummary
 from fedpl.records.rounds import RoundRecord
 from fedpl.rounds.loop import RoundResult
@@ -138,10 +138,9 @@ class WandbTracker:
         return f"wandb sync {_files(self.run)}" if self.run.offline else str(self.run.url)
 
     def round(self, record: RoundRecord, result: RoundResult) -> None:
-        """Log a round's numbers and clients; of few clients, now and then the matrices."""
+        """Log a round's numbers and clients; now and then the matrices."""
         due = record.round == 1 or record.round % self.every == 0
-        few = len(record.clients.id) <= LARGEST
-        self._log(record, rows.matrices(record, result) if due and few else {})
+        self._log(record, rows.matrices(record, result) if due else {})
 
     def _log(self, record: RoundRecord, shown: dict[str, Any]) -> None:
         """Log a round, unless an interrupted process did."""

@@ -22,6 +22,22 @@ def test_few_clients_keep_their_order(n: int) -> None:
     assert sorted(cluster_order(np.eye(n))) == list(range(n))
 
 
+def test_many_clients_are_ordered_too() -> None:
+    groups = np.random.default_rng(0).permutation(np.arange(300) % 3)
+    similarity = np.where(groups[:, None] == groups, 0.4, -0.1)
+    assert (np.diff(groups[cluster_order(similarity)]) != 0).sum() == 2
+
+
+def test_a_point_of_a_heat_map_of_many_is_a_mean_over_neighbours() -> None:
+    matrix = np.arange(25.0).reshape(5, 5)
+    matrix[0, 1] = np.nan
+    axes = heat_map(matrix, list("abcde"), [4, 3, 2, 1, 0], "title", points=3).axes[0]
+    shown = axes.images[0].get_array()
+    # Without the diagonal, and without what is not finite.
+    assert shown.filled(-1).tolist() == [[21, 19, 17.5], [11, 9, 7.5], [3.5, 2, -1]]
+    assert axes.get_title() == "title (a point: mean of 2 × 2)"
+
+
 @pytest.mark.parametrize("n", [1, 2, 12, 60])
 def test_heat_maps_of_any_size(n: int, tmp_path: Path) -> None:
     matrix = np.random.default_rng(n).uniform(-1, 1, (n, n))
@@ -52,6 +68,16 @@ def test_pictures_of_a_run_with_more_clients_than_json_holds_matrices_of(tmp_pat
     (tmp_path / "metrics.jsonl").write_text("")
     names = {path.name for path in draw_run(tmp_path)}
     assert names == {"similarity.png", "weights.png", "clients.png"}
+
+
+def test_many_clients_have_curves_instead_of_bars() -> None:
+    values = {str(i): (i * 7 % 65) / 100 for i in range(65)}
+    axes = client_bars(summary(values, tuned=["3"])).axes[0]
+    assert not axes.containers
+    curves = {line.get_label(): line.get_ydata().tolist() for line in axes.lines}
+    assert curves["m, aggregated"] == pytest.approx(list(range(65)))
+    assert curves["m, tuned"] == pytest.approx([21.0])
+    assert len(curves["majority class"]) == 65
 
 
 def test_pictures_follow_the_primary_metric() -> None:

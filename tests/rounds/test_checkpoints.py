@@ -144,13 +144,13 @@ def test_another_version_s_checkpoint_is_refused_and_not_passed_over(tmp_path: P
     tensors, metadata = read_tensors(path)
     del metadata["format"]
     write_tensors(path, tensors, metadata)
-    with pytest.raises(Outdated, match=r"has format 1 of another version of fedpl, this one reads 3"):
+    with pytest.raises(Outdated, match=r"has format 1 of another version of fedpl, this one reads 4"):
         Checkpoints(tmp_path).latest()
 
 
 def test_an_intact_file_of_another_kind(tmp_path: Path) -> None:
     path = tmp_path / "round-000001.safetensors"
-    written = {"round": "1", "format": "3"}
+    written = {"round": "1", "format": "4"}
     write_tensors(path, {"x": np.zeros(2)}, written)
     assert read_tensors(path)[1] == written
     with pytest.raises(UserError, match="not a server state"):

@@ -50,6 +50,10 @@ CONDITIONS = {
     "everybody": {},
     "partial": {"participation": HALF},
     "stale": {"participation": HALF, "aggregator": Aggregator(stale_discount=0.5)},
+    "one for all": {
+        "participation": HALF,
+        "aggregator": Aggregator(weighting=Uniform(), server_momentum=0.5),
+    },
     "residual": {"aggregator": Aggregator(weighting=Uniform(), combine=Residual())},
     "models": {
         "aggregator": Aggregator(

@@ -43,6 +43,12 @@ def test_a_client_without_a_tuned_model_has_a_dash() -> None:
     assert column(table, 0)[2:] == ["mean", "std", "worst", "bottom decile", "mean macro-F1"]
 
 
+def test_the_closing_table_of_many_clients_has_their_statistics_alone() -> None:
+    table = closing_table(summary({str(i): 0.5 for i in range(65)}))
+    assert column(table, 0) == ["mean", "std", "worst", "bottom decile", "mean macro-F1"]
+    assert table.columns[0].header == "65 clients"
+
+
 def test_the_closing_table_of_another_task() -> None:
     baselines = {"local": result({"a": 1.5, "b": 2.0}, REGRESSION)}
     table = closing_table(summary({"a": 0.5, "b": 0.75}, REGRESSION, baselines))

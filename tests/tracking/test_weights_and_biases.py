@@ -119,6 +119,15 @@ def test_a_run_that_the_user_opened_is_logged_to_and_stays_open(tmp_path: Path) 
     assert own.summary["mine"] == 2
 
 
+def test_matrices_of_many_clients_are_pictures(tmp_path: Path) -> None:
+    tracker = begun(tmp_path)
+    tracker.round(record({str(i): 0.5 for i in range(65)}), rounds_result(65))
+    tracker.close()
+    media = {path.name.split("_")[0] for path in tmp_path.glob("wandb/offline-run-*/files/media/*/server/*")}
+    assert media == {"similarity", "weights"}
+    assert not list(tmp_path.glob("wandb/offline-run-*/files/media/table/server"))
+
+
 def test_an_offline_run_holds_metrics_pictures_and_configuration(
     small_run: list[str], tmp_path: Path
 ) -> None:

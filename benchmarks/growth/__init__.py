@@ -1,0 +1,1 @@
+"""What a round costs beside training, as the number of clients grows."""
