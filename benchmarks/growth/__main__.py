@@ -33,7 +33,7 @@ SPEED = (Case(500, 20_000, "fedbip"), Case(2000, 20_000, "fedbip"), Case(2000, 2
 # Few clients with long vectors: what is in proportion to clients × parameters stands out from all the rest.
 MEMORY = tuple(
     Case(200, 500_000, method, plots=False)
-    for method in ("fedbip", "fedbip_g", "clusters", "pfedgraph", "ifca", "fedex", "fedsa")
+    for method in ("fedbip", "fedbip_g", "clusters", "pfedgraph", "ifca", "fedsa")
 )
 LARGE = (Case(10_000, 75_000, "fedbip"),)
 
