@@ -24,6 +24,7 @@ _NARROWEST = {"cpu": 1024, "gpu": 8192}
 _WIDEST = {"cpu": 1 << 16, "gpu": 1 << 22}
 # Every width of a window is a loop of its own in the program: blocks of a model are mostly alike.
 _MOST_WIDTHS = 12
+_MULTIPLE = 16  # of a window's width: whole vector registers
 
 
 class Walk(NamedTuple):
@@ -137,6 +138,19 @@ def cover(boundaries: Boundaries, width: int, block: int) -> list[Walk]:
         ]
         walks.append(Windows(max(rests), *np.array(sorted(rows), np.int32).T).walk())
     return walks
+
+
+def cover_at_once(boundaries: Boundaries, width: int, block: int) -> list[Walk]:
+    """As `cover` where every range is one window; else one walk, in windows that divide the widest range.
+
+    For results that are written into one target: a second walk over it makes XLA write far more than its
+    windows (12 million columns of 4 rows: 600 ms instead of 23), and a cut window is little among many.
+    """
+    widest = max(stop - start for start, stop in boundaries)
+    if 2 * widest <= 3 * block:
+        return cover(boundaries, width, block)
+    fitting = -(-widest // -(-widest // block))
+    return [windows(boundaries, width, min(-(-fitting // _MULTIPLE) * _MULTIPLE, width)).walk()]
 
 
 def _full_walk(size: int, places: list[tuple[int, int]]) -> Walk:

@@ -17,7 +17,7 @@ from ._columns import (
     Walk,
     check_block,
     check_boundaries,
-    cover,
+    cover_at_once,
     default_block,
     platform_of,
     window,
@@ -186,7 +186,7 @@ def local_mix(
 ) -> Array:
     """The traced body of a mix onto `base`, or into a new array."""
     covered = sum(stop - start for start, stop in boundaries) == x.shape[1]
-    return walked_mix(base, p, x, precision, cover(boundaries, x.shape[1], block), covered)
+    return walked_mix(base, p, x, precision, cover_at_once(boundaries, x.shape[1], block), covered)
 
 
 def walked_mix(
@@ -209,7 +209,7 @@ def _onto(base: Array, p: Array, x: Array, precision: Precision, boundaries: Bou
 
 @partial(jax.jit, static_argnames=_STATIC, donate_argnums=0)
 def _reuse(x: Array, p: Array, precision: Precision, boundaries: Boundaries, block: int) -> Array:
-    walks = cover(boundaries, x.shape[1], block)
+    walks = cover_at_once(boundaries, x.shape[1], block)
     return _fill_all(x, p, None, precision, walks, add=False)
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fedpl_kernels import cosine, cosine_blocks, gram, gram_blocks, reference, usable_rows
-from fedpl_kernels._columns import cover, default_block, windows
+from fedpl_kernels._columns import cover, cover_at_once, default_block, windows
 from fedpl_kernels._gram import raw_gram, tile_edges
 from fedpl_kernels._mix import _onto
 from fedpl_kernels._precision import check_precision
@@ -249,6 +249,21 @@ def test_no_column_is_worked_on_that_is_not_asked_for(
     assert sum(walk.width * int(walk.steps) for walk in walks) == ranges[-1][1]
     assert not any(walk.cut for walk in walks)
     assert len(walks) <= 3, "every width is a loop of its own in the program"
+
+
+@pytest.mark.parametrize("n", [4, 12, 32, 128, 512, 2048])
+@pytest.mark.parametrize(
+    "ranges",
+    [DEFAULT_JOB, layout(2048, 8192, 512, 16), layout(4096, 11_008, 4096, 32)],
+    ids=["7", "17", "33"],
+)
+def test_what_is_written_takes_one_walk_and_few_columns_more(
+    ranges: tuple[tuple[int, int], ...], n: int
+) -> None:
+    width = ranges[-1][1]
+    walks = cover_at_once(ranges, width, default_block(n, "cpu"))
+    assert sum(walk.width * int(walk.steps) for walk in walks) <= 1.3 * width
+    assert len(walks) == 1 or all(walk.steps <= len(ranges) for walk in walks)
 
 
 @given(st.integers(1, 400), st.integers(1, 30), st.data())
