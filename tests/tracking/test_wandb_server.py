@@ -1,6 +1,8 @@
 """Runs at a W&B server: what arrives when, what a kill leaves, how runs end, what a lost server costs."""
 
 import io
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -227,9 +229,12 @@ def test_a_run_that_is_killed_and_gone_on_with_has_no_holes(
     def rounds() -> list[int]:
         return [round for run in server.runs.values() for round in run.rounds]
 
-    with subprocess.Popen([*command, *small_run, *options], text=True, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [*command, *small_run, *options], text=True, stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
         wait_for(lambda: len(rounds()) >= 2, process)
-        process.kill()
+        # W&B's own process too, as a machine that goes away takes it along.
+        os.killpg(process.pid, signal.SIGKILL)
     with pytest.raises(KeyboardInterrupt):
         run(saved_configuration(folder), Console(quiet=True), watchers=[Stopping(2)], resume=folder)
     end_process()
