@@ -222,6 +222,7 @@ def test_a_run_that_is_killed_and_gone_on_with_has_no_holes(
 ) -> None:
     folder = tmp_path / "run"
     options = ["--baselines=[]", "--rounds=500", f"--run_dir={folder}", "--tracking.plots=false"]
+    options.append("--client.epochs=30")  # a round takes as long as W&B needs for its row
     command = [sys.executable, "-m", "fedpl.fit"]
 
     monkeypatch.setenv("WANDB__FILE_STREAM_TRANSMIT_INTERVAL", "0.1")
