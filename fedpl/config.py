@@ -216,7 +216,9 @@ _NOTHING = {"lost+found", ".config.yaml.part", "state"}
 
 def occupied(folder: Path) -> bool:
     """Whether a folder, which is there, holds anything."""
-    return any(path.name not in _NOTHING for path in folder.iterdir())
+    state = folder / "state"
+    begun = state.is_dir() and any(not path.name.startswith((".", "origin.json")) for path in state.iterdir())
+    return begun or any(path.name not in _NOTHING for path in folder.iterdir())
 
 
 def _run_dir_problems(run_dir: str | None) -> Sequence[str]:

@@ -77,3 +77,12 @@ def test_a_directory_that_is_removed_at_the_very_end(tmp_path: Path) -> None:
     folder = RunFolder.create(Config(run_dir=str(tmp_path / "run")), ORIGIN)
     with pytest.raises(UserError, match="was removed"), folder.mine():
         shutil.rmtree(folder.path)
+
+
+def test_a_state_without_a_configuration_is_not_an_empty_folder(tmp_path: Path) -> None:
+    """What a kill leaves before there was a run is nothing; a state that lost its configuration is not."""
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "origin.json").write_text("{")
+    assert not problems(Config(run_dir=str(tmp_path)))
+    (tmp_path / "state" / "round-000001.safetensors").write_text("")
+    assert "already holds another run" in problems(Config(run_dir=str(tmp_path)))[0]
