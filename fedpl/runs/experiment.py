@@ -55,8 +55,10 @@ def run(
     origin = Origin.of(config, census)
     folder = RunFolder.create(config, origin) if resume is None else RunFolder(resume)
     with folder.mine():
-        began = folder.origin
-        began.refuse(origin, saved_configuration(folder.path))
+        began = origin
+        if resume is not None:
+            began = folder.origin
+            began.refuse(origin, saved_configuration(folder.path))
         with Display(console, config.tracking.progress) as display:
             main, *baselines = _standings(config, executor, census, hostile, folder, clock, display)
             done = main.rounds_done

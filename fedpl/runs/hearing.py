@@ -39,7 +39,7 @@ def opening(
     folder: Path,
     done: int | None,
     notes: Sequence[str] = (),
-    versions: Iterable[str] = (),
+    changed: Iterable[str] = (),
 ) -> Iterator[str]:
     """The first lines of a run.
 
@@ -49,7 +49,7 @@ def opening(
         folder: The run directory.
         done: After which round it goes on; None: it is new.
         notes: About the data.
-        versions: Which versions are others than those that the run began with.
+        changed: Which versions are others than those that the run began with.
     """
     size = f"{len(census.members)} clients, {census.layout.size:,} trainable parameters each"
     yield f"fedpl: {config.name} on {census.place}: {size}"
@@ -58,7 +58,7 @@ def opening(
     if other:
         yield f"fedpl: other than the method '{config.name}' that ships: {', '.join(other)}"
     yield f"fedpl: {folder}" + (" is the run directory" if done is None else f" goes on after round {done}")
-    other = list(versions)
+    other = list(changed)
     if other:
         yield f"fedpl: begun with other versions, so equal up to rounding only: {', '.join(other)}"
 
