@@ -18,9 +18,10 @@ from fedpl.rounds.loop import RoundResult
 from fedpl.tracking import rows
 
 if TYPE_CHECKING:
+    import psutil
     import wandb
 else:
-    wandb = deferred("wandb")
+    psutil, wandb = map(deferred, ("psutil", "wandb"))
 
 Mode = Literal["online", "offline", "disabled"]
 
@@ -115,6 +116,9 @@ class WandbTracker:
             **_names(config, folder),
         }
         _end_leftover()
+        owner = folder / "state" / "wandb-process"
+        owner.parent.mkdir(parents=True, exist_ok=True)
+        _await_service(owner)
         self._own = wandb.run is None  # else the user has opened one, and init gives that
         try:
             self.run = wandb.init(mode=mode, **options)
@@ -125,6 +129,7 @@ class WandbTracker:
         if self._own:
             _ours.add(self.run.id)
         self._mark = folder / "state" / "wandb-round"
+        write_atomically(owner, str(os.getpid()).encode())
         self.run.define_metric("round")
         self.run.define_metric("*", step_metric="round")
         # What a server has, it says; what files hold that are still to be uploaded, is kept beside them.
@@ -149,7 +154,6 @@ class WandbTracker:
         row = {**flat(record.to_json()), **rows.diagnostics(record.clients), "clients": rows.clients(record)}
         self.run.log(row | shown, step=record.round if self._own else None, commit=True)
         self._logged = record.round
-        self._mark.parent.mkdir(exist_ok=True)
         write_atomically(self._mark, str(record.round).encode())
 
     def _marked(self) -> int:
@@ -178,6 +182,27 @@ def _end_leftover() -> None:
     left = wandb.run
     if left is not None and left.id in _ours:
         _finish(left, 1)
+
+
+def _await_service(owner: Path) -> None:
+    """Wait until the process in which W&B sends is gone, if the run's process was killed and it was not.
+
+    It goes on sending rows, at places in the run that the next process would fill meanwhile: they would
+    overwrite each other's. What it has not sent when its time is over, the next process sends.
+
+    Args:
+        owner: The file that names the run's last process.
+    """
+    if not owner.exists() or owner.read_text() == str(os.getpid()):
+        return
+    pid = owner.read_text()
+    left = [
+        process
+        for process in psutil.process_iter(["name", "cmdline"])
+        if process.info["name"] == "wandb-core" and pid in (process.info["cmdline"] or [])
+    ]
+    for process in psutil.wait_procs(left, timeout=_SETTINGS["finish_timeout"])[1]:
+        process.kill()
 
 
 def _finish(run: Any, code: int) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from rich.console import Console
 
@@ -82,6 +83,43 @@ def test_what_a_killed_process_did_not_send_is_sent_by_the_next(server: Stub, tm
     log(tracker, 4)
     tracker.finish(summary(CLIENTS))
     assert server.runs["one"].rounds == [1, 2, 3, 4]
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from fedpl.config import WandbConfig
+from fedpl.tracking.weights_and_biases import WandbTracker
+from tests.tracking.test_wandb_server import log
+tracker = WandbTracker(WandbConfig(), Path(sys.argv[1]), {}, "one")
+log(tracker, *range(1, 6))
+print("logged", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_next_process_waits_for_what_a_killed_one_left_sending(server: Stub, tmp_path: Path) -> None:
+    """W&B sends from a process of its own, which no signal to ours or its group reaches."""
+    server.delay = 3.0
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, start_new_session=True, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "logged\n"
+        os.killpg(process.pid, signal.SIGKILL)
+    sending = [
+        found
+        for found in psutil.process_iter(["cmdline"])
+        if ["--pid", str(process.pid)] == (found.info["cmdline"] or [])[-2:]
+    ]
+    assert len(sending) == 1
+    earlier = [record(CLIENTS, round=round) for round in range(1, 6)]
+    tracker = WandbTracker(WandbConfig(), tmp_path, {}, "one", earlier)
+    assert not sending[0].is_running()
+    server.delay = 0.0
+    log(tracker, 6)
+    tracker.finish(summary(CLIENTS))
+    assert server.runs["one"].rounds == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_round_that_is_repeated_is_logged_once(server: Stub, tmp_path: Path) -> None:
@@ -230,12 +268,9 @@ def test_a_run_that_is_killed_and_gone_on_with_has_no_holes(
     def rounds() -> list[int]:
         return [round for run in server.runs.values() for round in run.rounds]
 
-    with subprocess.Popen(
-        [*command, *small_run, *options], text=True, stdout=subprocess.PIPE, start_new_session=True
-    ) as process:
+    with subprocess.Popen([*command, *small_run, *options], text=True, stdout=subprocess.PIPE) as process:
         wait_for(lambda: len(rounds()) >= 2, process)
-        # W&B's own process too, as a machine that goes away takes it along.
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
     with pytest.raises(KeyboardInterrupt):
         run(saved_configuration(folder), Console(quiet=True), watchers=[Stopping(2)], resume=folder)
     end_process()

@@ -9,6 +9,7 @@ import json
 import re
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -52,6 +53,7 @@ class Stub:
         uploads: Bytes of every uploaded file.
         unknown: GraphQL operations that this server does not know, with their text.
         down: Whether it answers everything with 503.
+        delay: Seconds until it takes rows.
     """
 
     def __init__(self) -> None:
@@ -62,6 +64,7 @@ class Stub:
         self.unknown: dict[str, str] = {}
         self.artifacts = 0
         self.down = False
+        self.delay = 0.0
         self.lock = threading.RLock()
         self._server = _Quiet(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -188,6 +191,7 @@ class Stub:
     def stream(self, name: str, body: bytes) -> dict[str, Any]:
         """History, summary, events."""
         content = json.loads(body)
+        time.sleep(self.delay)
         with self.lock:
             run = self.runs.setdefault(name, Run())
             run.received += len(body)
