@@ -116,9 +116,9 @@ class WandbTracker:
             **_names(config, folder),
         }
         _end_leftover()
-        owner = folder / "state" / "wandb-process"
-        owner.parent.mkdir(parents=True, exist_ok=True)
-        _await_service(owner)
+        self._owner = folder / "state" / "wandb-process"
+        self._owner.parent.mkdir(parents=True, exist_ok=True)
+        _await_service(self._owner)
         self._own = wandb.run is None  # else the user has opened one, and init gives that
         try:
             self.run = wandb.init(mode=mode, **options)
@@ -129,7 +129,7 @@ class WandbTracker:
         if self._own:
             _ours.add(self.run.id)
         self._mark = folder / "state" / "wandb-round"
-        write_atomically(owner, str(os.getpid()).encode())
+        write_atomically(self._owner, str(os.getpid()).encode())
         self.run.define_metric("round")
         self.run.define_metric("*", step_metric="round")
         # What a server has, it says; what files hold that are still to be uploaded, is kept beside them.
@@ -172,6 +172,7 @@ class WandbTracker:
     def _end(self, code: int) -> None:
         if self._own:
             _finish(self.run, code)
+        self._owner.unlink(missing_ok=True)
 
 
 def _end_leftover() -> None:
@@ -191,7 +192,7 @@ def _await_service(owner: Path) -> None:
     overwrite each other's. What it has not sent when its time is over, the next process sends.
 
     Args:
-        owner: The file that names the run's last process.
+        owner: The file that names the run's last process, until that ends it.
     """
     if not owner.exists() or owner.read_text() == str(os.getpid()):
         return
