@@ -11,10 +11,9 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from fedpl.records.layout import AdapterLayout
-from fedpl.server.combine import FactorWise
-from fedpl.server.evidence import Evidence, View, averaged, compared_vectors, shared_groups
-from fedpl.server.products import columns, mix_groups, moved
-from fedpl.server.round import Round
+from fedpl.server.evidence import Evidence, View, averaged, compared_vectors
+from fedpl.server.looking import Plan, Seen, look
+from fedpl.server.moving import Moved, move
 from fedpl.server.state import Aggregation, ServerState, TaskVectors
 from fedpl.server.weighting import Memory
 
@@ -25,35 +24,14 @@ _log = logging.getLogger(__name__)
 _NOT_COMPILED: set["Aggregator"] = set()  # rules that have been found to look at numbers
 
 
-class Plan(NamedTuple):
-    """What a compiled step is made for: with any other a new one is compiled.
-
-    Attributes:
-        rule: The server rule.
-        layout: All tensors.
-        everyone: Whether all clients are present.
-        cut: Whether a task vector is longer than the rule lets it be.
-        true_groups: See `TaskVectors`.
-    """
-
-    rule: "Aggregator"
-    layout: AdapterLayout
-    everyone: bool
-    cut: bool
-    true_groups: tuple[str, ...] | None
-
-
 def step(
     rule: "Aggregator", state: ServerState, vectors: TaskVectors, layout: AdapterLayout
 ) -> tuple[ServerState, Aggregation]:
     """See `Aggregator.update`."""
-    age = jnp.zeros(len(vectors.mask), jnp.int32) if vectors.age is None else vectors.age
-    seen, flags = _look(vectors.matrix, vectors.mask, age, rule.norm_bound, rule.uses_stale)
-    everyone, cut = np.asarray(flags).tolist()
-    plan = Plan(rule, layout, everyone, cut, vectors.true_groups)
+    plan, seen = look(rule, vectors, layout)
     began, given = state._replace(round=jnp.int32(state.round)), vectors._replace(true_groups=None)
     if rule.weighting.on_host or rule in _NOT_COMPILED:
-        new, aggregation = _step(plan, began, given, seen)
+        new, aggregation = _in_parts(plan, began, given, seen)
     else:
         try:
             new, aggregation = _compiled(began.personal, began[2:], began.round, given, seen, plan)
@@ -61,42 +39,24 @@ def step(
             # A choice of the user's own that looks at numbers without saying so.
             _log.info("the server's step is not compiled: %s", str(error).splitlines()[0])
             _NOT_COMPILED.add(rule)
-            new, aggregation = _step(plan, began, given, seen)
+            new, aggregation = _in_parts(plan, began, given, seen)
     return new._replace(round=state.round + 1), aggregation
 
 
-class Seen(NamedTuple):
-    """Whose task vectors can be used, before anything is compared.
+class Decided(NamedTuple):
+    """How task vectors are going to be mixed.
 
     Attributes:
-        present: Whose vector of this round can.
-        stale: Whose last one counts in part.
-        kept: Factors that make vectors no longer than they may be.
-        age: Rounds since they were sent.
+        similarity: sᵢₖ of every group.
+        weights: pᵢₖ of every group, before anybody is absent.
+        applied: pᵢₖ as they are applied.
+        memory: What each choice remembers anew.
     """
 
-    present: Bool[Array, "clients"]
-    stale: Bool[Array, "clients"]
-    kept: Float[Array, "clients"]
-    age: Int[Array, "clients"]
-
-
-@partial(jax.jit, static_argnames=("bound", "uses_stale"))
-def _look(
-    matrix: Float[Array, "clients params"],
-    mask: Bool[Array, "clients"],
-    age: Int[Array, "clients"],
-    bound: float | None,
-    uses_stale: bool,
-) -> tuple[Seen, Bool[Array, "2"]]:
-    """One pass over the vectors, and what decides which program is needed: everyone is here; some are cut."""
-    # A vector that is not finite counts as absent: it moves nobody, and its client stays where it is.
-    squares = jnp.square(matrix).sum(1)
-    finite = jnp.isfinite(matrix.sum(1))
-    present = mask & finite
-    stale = finite & ~mask & (age > 0) & uses_stale
-    kept = _within(jnp.sqrt(squares), present | stale, bound)
-    return Seen(present, stale, kept, age), jnp.stack([present.all(), (kept < 1).any()])
+    similarity: Float[Array, "groups clients clients"]
+    weights: Float[Array, "groups clients clients"]
+    applied: Float[Array, "groups clients clients"]
+    memory: dict[str, Memory]
 
 
 @partial(jax.jit, static_argnames="plan", donate_argnums=0)
@@ -108,36 +68,64 @@ def _compiled(
     seen: Seen,
     plan: Plan,
 ) -> tuple[ServerState, Aggregation]:
-    return _step(plan, ServerState(round, personal, *others), vectors, seen)  # type: ignore[arg-type]
+    state = ServerState(round, personal, *others)  # type: ignore[arg-type]
+    vectors = _cut(plan, vectors, seen)
+    decided = _decide(plan, state, vectors, seen)
+    return _closed(state, seen, decided, move(plan, state, vectors, seen, decided.applied))
 
 
-def _step(
+def _in_parts(
     plan: Plan, state: ServerState, vectors: TaskVectors, seen: Seen
 ) -> tuple[ServerState, Aggregation]:
-    """Compare, weigh, combine."""
-    rule, layout = plan.rule, plan.layout
-    present, stale, kept, age = seen
-    vectors = vectors._replace(true_groups=plan.true_groups)
-    if plan.cut:
-        vectors = vectors._replace(matrix=vectors.matrix * kept[:, None])
-    groups = shared_groups(layout, rule.granularity, rule.shared(layout))
+    """The same where weights are found on the host; new aggregates take the old ones' place all the same."""
+    vectors = _cut(plan, vectors, seen)
+    decided = _decide(plan, state, vectors, seen)
+    memory = {
+        choice: state.of(choice) for choice in ("server", "receive")
+    }  # and no more: it would compile anew
+    others = (state.reference, memory, state.residual)
+    return _closed(state, seen, decided, _moved(state.personal, others, vectors, seen, decided.applied, plan))
 
+
+@partial(jax.jit, static_argnames="plan", donate_argnums=0)
+def _moved(
+    personal: Float[Array, "clients params"],
+    others: tuple,
+    vectors: TaskVectors,
+    seen: Seen,
+    weights: Float[Array, "groups clients clients"],
+    plan: Plan,
+) -> Moved:
+    return move(plan, ServerState(0, personal, *others), vectors, seen, weights)
+
+
+def _cut(plan: Plan, vectors: TaskVectors, seen: Seen) -> TaskVectors:
+    return vectors._replace(matrix=vectors.matrix * seen.kept[:, None]) if plan.cut else vectors
+
+
+def _decide(plan: Plan, state: ServerState, vectors: TaskVectors, seen: Seen) -> Decided:
+    """Compare and weigh."""
+    rule, layout = plan.rule, plan.layout
+    present, stale, _, age = seen
+    vectors = vectors._replace(true_groups=plan.true_groups)
     taken = jnp.where(stale, rule.stale_discount**age, present.astype(jnp.float32))
-    similarity, weights, new = _weigh(rule, state, vectors, layout, groups, present, taken)
+    similarity, weights, new = _weigh(rule, state, vectors, layout, plan.groups, present, taken)
     rows, row = present, weights
     if rule.weighting.one_for_all:  # the absent too: the one model is what they receive next
         rows = jnp.broadcast_to(present.any(), present.shape)
         row = jnp.broadcast_to(weights[:, jnp.argmax(present), None], weights.shape)
     p = jnp.where(rows[:, None], row if rule.weighting.signed else _in_part(row, taken), 0.0)
+    return Decided(similarity, weights, p, new)
 
-    round = Round(state.personal, vectors.matrix, p, groups, present | stale, layout, state.reference)
-    personal, velocity, residual = _combine(rule, round, present, state, plan.everyone)
-    new |= {"server": velocity, "receive": rule.receive.after(personal, state.of("receive"), present)}
-    memory = {choice: {**state.of(choice), **own} for choice, own in new.items()}
-    next_state = ServerState(
-        state.round, personal, state.reference, {k: own for k, own in memory.items() if own}, residual
+
+def _closed(state: ServerState, seen: Seen, decided: Decided, new: Moved) -> tuple[ServerState, Aggregation]:
+    memory = {choice: {**state.of(choice), **own} for choice, own in (decided.memory | new.memory).items()}
+    kept = {choice: own for choice, own in memory.items() if own}
+    weights = jnp.where(seen.present[:, None], decided.applied, decided.weights)
+    return (
+        ServerState(state.round, new.personal, state.reference, kept, new.residual),
+        Aggregation(decided.similarity, weights, seen.kept),
     )
-    return next_state, Aggregation(similarity, jnp.where(present[:, None], p, weights), kept)
 
 
 def _weigh(
@@ -188,21 +176,6 @@ def _weigh(
     return similarity, weights, {"subject": memory, "weighting": new}
 
 
-def _within(
-    lengths: Float[Array, "clients"], usable: Bool[Array, "clients"], bound: float | None
-) -> Float[Array, "clients"]:
-    """Factors that make task vectors no longer than so many times their median length.
-
-    It is the lower median of those that moved: it stands while at most half of them are absurd.
-    """
-    if bound is None:
-        return jnp.ones(len(lengths))
-    moved = usable & (lengths > 0)
-    order = jnp.sort(jnp.where(moved, lengths, jnp.inf))
-    limit = bound * order[jnp.maximum(moved.sum() - 1, 0) // 2]
-    return jnp.where(moved & (lengths > limit), limit / lengths, 1.0)
-
-
 def _in_part(
     weights: Float[Array, "groups clients clients"], taken: Float[Array, "clients"]
 ) -> Float[Array, "groups clients clients"]:
@@ -213,29 +186,3 @@ def _in_part(
     scaled = jnp.where(total > 0, part * (whole / jnp.where(total > 0, total, 1.0)), part)
     partly = (taken > 0) & (taken < 1)
     return jnp.where(partly.any(), scaled, part)
-
-
-def _combine(
-    rule: "Aggregator", round: Round, present: Bool[Array, "clients"], state: ServerState, everyone: bool
-) -> tuple[Array, Memory, Array | None]:
-    """New aggregates, the momentum of the steps, and the residual of the frozen weights."""
-    everything = sum(entry.size for group in round.groups for entry in group) == round.layout.size
-    plain = rule.combine == FactorWise() and not rule.server_momentum
-    if plain and everything and (everyone or rule.weighting.one_for_all):
-        steps = round._replace(weights=rule.server_lr * round.weights)
-        return mix_groups(steps, base=round.personal), {}, state.residual
-    step, residual = rule.combine(round)
-    new: Memory = {}
-    if rule.server_momentum:
-        step = step + rule.server_momentum * state.of("server").get("velocity", jnp.zeros_like(step))
-        new = {"velocity": step}
-    if residual is None:
-        residual = state.residual
-    else:
-        residual = (jnp.zeros_like(residual) if state.residual is None else state.residual) + residual
-    step = rule.server_lr * step
-    if not everything:
-        step = jnp.where(columns(round), step, jnp.where(present[:, None], round.vectors, 0.0))
-    # Not merely + 0: an absent client's aggregate stays bit for bit.
-    moving = (moved(round) | present)[:, None]
-    return jnp.where(moving, round.personal + step, round.personal), new, residual

@@ -1,0 +1,73 @@
+"""The last part of a round's step: weights make new aggregates of the old ones."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float
+
+from fedpl.server.combine import FactorWise
+from fedpl.server.looking import Plan, Seen
+from fedpl.server.products import columns, mix_groups, moved
+from fedpl.server.round import Round
+from fedpl.server.state import ServerState, TaskVectors
+from fedpl.server.weighting import Memory
+
+if TYPE_CHECKING:  # the rule whose step it is: its settings, read as a value
+    from fedpl.server.aggregator import Aggregator
+
+
+class Moved(NamedTuple):
+    """What a round's weights make of the aggregates.
+
+    Attributes:
+        personal: New aggregates.
+        memory: What the server and what is received remember anew.
+        residual: Of the frozen weights.
+    """
+
+    personal: Float[Array, "clients params"]
+    memory: dict[str, Memory]
+    residual: Array | None
+
+
+def move(
+    plan: Plan,
+    state: ServerState,
+    vectors: TaskVectors,
+    seen: Seen,
+    weights: Float[Array, "groups clients clients"],
+) -> Moved:
+    """Combine."""
+    rule, present = plan.rule, seen.present
+    usable = present | seen.stale
+    round = Round(state.personal, vectors.matrix, weights, plan.groups, usable, plan.layout, state.reference)
+    personal, velocity, residual = _combine(rule, round, present, state, plan.everyone)
+    received = rule.receive.after(personal, state.of("receive"), present)
+    return Moved(personal, {"server": velocity, "receive": received}, residual)
+
+
+def _combine(
+    rule: "Aggregator", round: Round, present: Bool[Array, "clients"], state: ServerState, everyone: bool
+) -> tuple[Array, Memory, Array | None]:
+    """New aggregates, the momentum of the steps, and the residual of the frozen weights."""
+    everything = sum(entry.size for group in round.groups for entry in group) == round.layout.size
+    plain = rule.combine == FactorWise() and not rule.server_momentum
+    if plain and everything and (everyone or rule.weighting.one_for_all):
+        steps = round._replace(weights=rule.server_lr * round.weights)
+        return mix_groups(steps, base=round.personal), {}, state.residual
+    step, residual = rule.combine(round)
+    new: Memory = {}
+    if rule.server_momentum:
+        step = step + rule.server_momentum * state.of("server").get("velocity", jnp.zeros_like(step))
+        new = {"velocity": step}
+    if residual is None:
+        residual = state.residual
+    else:
+        residual = (jnp.zeros_like(residual) if state.residual is None else state.residual) + residual
+    step = rule.server_lr * step
+    if not everything:
+        step = jnp.where(columns(round), step, jnp.where(present[:, None], round.vectors, 0.0))
+    # Not merely + 0: an absent client's aggregate stays bit for bit.
+    moving = (moved(round) | present)[:, None]
+    return jnp.where(moving, round.personal + step, round.personal), new, residual
