@@ -14,6 +14,7 @@ from fedpl.method import Method
 from fedpl.model.settings import LoraSettings, ModelConfig
 from fedpl.presets import baseline, file, preset, read_yaml
 from fedpl.server import Aggregator
+from fedpl.server.storage import ServerConfig, problems_on_disk
 from fedpl.settings import Tree, build, changed, merged, plain
 from fedpl.tasks import Classification, Task
 from fedpl.tracking.settings import TrackingConfig, WandbConfig
@@ -53,6 +54,7 @@ class Config:
         lora: The adapter.
         client: How a client fine-tunes.
         aggregator: The server rule.
+        server: Where the server keeps task vectors.
         participation: Who takes part in a round, and whose task vector counts.
         faults: Simulated faults and attacks.
         privacy: Differential privacy of what clients send.
@@ -77,6 +79,7 @@ class Config:
     lora: LoraSettings = LoraSettings()
     client: ClientConfig = ClientConfig()
     aggregator: Aggregator = Aggregator()
+    server: ServerConfig = ServerConfig()
     participation: ParticipationConfig = ParticipationConfig()
     faults: FaultsConfig = FaultsConfig()
     privacy: PrivacyConfig = PrivacyConfig()
@@ -175,6 +178,7 @@ def problems(config: Config) -> list[str]:
     found += config.method.problems()
     found += _baseline_problems(config)
     found += _privacy_problems(config)
+    found += _storage_problems(config)
     sections = (config.model, config.lora, config.client, config.evaluation)
     section: Any
     for section in (*sections, config.participation, config.faults, config.privacy):
@@ -208,6 +212,16 @@ def _privacy_problems(config: Config) -> Sequence[str]:
         for method in methods
         if method.aggregator.receive.several
     ]
+
+
+def _storage_problems(config: Config) -> Sequence[str]:
+    if config.server.storage == "memory":
+        return ()
+    try:
+        methods = config.methods
+    except UserError:
+        methods = (config.method,)
+    return [f"{method.name}: {line}" for method in methods for line in problems_on_disk(method.aggregator)]
 
 
 # What an empty folder may hold: a file system's own folder, and what a kill left before there was a run.

@@ -3,7 +3,9 @@
 import fcntl
 import hashlib
 import json
+import math
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,6 +124,20 @@ def write_array(path: Path, values: np.ndarray) -> None:
         np.save(file, values, allow_pickle=False)
 
 
+def scratch(folder: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """A float32 array of zeros in a file without a name: it is gone with the process, also after a kill.
+
+    Raises:
+        UserError: If there is no room for it.
+    """
+    size = 4 * math.prod(shape)
+    with writing(folder), tempfile.TemporaryFile(dir=folder) as file:
+        if size and hasattr(os, "posix_fallocate"):  # else a full disk would end the process later on
+            os.posix_fallocate(file.fileno(), 0, size)
+        file.truncate(size)
+        return np.memmap(file, np.float32, "r+", shape=shape)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON that any parser reads: no NaN or infinity."""
     write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
@@ -150,8 +166,12 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
             file.write(_bytes(tensor))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read_tensors(path: Path, mapped: bool = False) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Tensors and metadata that `write_tensors` wrote.
+
+    Args:
+        path: The file.
+        mapped: Whether the tensors stay in the file, which must not change while they are used.
 
     Raises:
         UserError: If the file is absent, was not written by fedpl or is damaged anywhere.
@@ -159,12 +179,28 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = list(file.keys())
+            tensors = _mapped(path) if mapped else {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} cannot be read as a file of fedpl: {error}") from error
     if metadata.pop(_CHECKSUM, None) != _digest(tensors, metadata):
         raise UserError(f"{path} is damaged: its checksum does not fit its content")
     return tensors, metadata
+
+
+def _mapped(path: Path) -> dict[str, np.ndarray]:
+    """Views of the tensors of a safetensors file that the library has found to be one."""
+    content = np.memmap(path, np.uint8, "r")
+    begin = 8 + int.from_bytes(content[:8].tobytes(), "little")
+    header = json.loads(content[8:begin].tobytes())
+    types = {name: np.dtype(kind) for kind, name in _TYPES.items()}
+    return {
+        name: content[begin + one["data_offsets"][0] : begin + one["data_offsets"][1]]
+        .view(types[one["dtype"]])
+        .reshape(one["shape"])
+        for name, one in header.items()
+        if name != "__metadata__"
+    }
 
 
 def quoted(client: str) -> str:

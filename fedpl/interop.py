@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
+import numpy as np
 import torch
 from jaxtyping import Float
 
@@ -41,6 +42,11 @@ def lend(tensor: Float[torch.Tensor, "*shape"]) -> Float[jax.Array, "*shape"]:
     return jax.dlpack.from_dlpack(tensor.detach(), copy=False)
 
 
-def borrow(array: Float[jax.Array, "*shape"]) -> Float[torch.Tensor, "*shape"]:
-    """Torch's view of a JAX array, without a copy: read only, and drop it before the array is donated."""
+def borrow(array: Float[jax.Array | np.ndarray, "*shape"]) -> Float[torch.Tensor, "*shape"]:
+    """Torch's view of a JAX array, without a copy: read only, and drop it before the array is donated.
+
+    A NumPy array is one that lies on disk.
+    """
+    if isinstance(array, np.ndarray):
+        return torch.from_numpy(array)
     return torch.from_dlpack(jax.block_until_ready(array))

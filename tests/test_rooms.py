@@ -100,6 +100,7 @@ def test_no_known_exception_is_stale() -> None:
 ANNOTATED = {
     ("fedpl.server.looking", "fedpl.server.aggregator"),  # the rule whose step it is
     ("fedpl.server.moving", "fedpl.server.aggregator"),
+    ("fedpl.server.panels", "fedpl.server.aggregator"),
     ("fedpl.server.step", "fedpl.server.aggregator"),
 }
 

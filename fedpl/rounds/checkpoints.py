@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from fedpl.errors import UserError
-from fedpl.files import read_tensors, write_tensors, writing
+from fedpl.files import read_tensors, scratch, write_tensors, writing
 from fedpl.server.rows import once, spread
 from fedpl.server.state import ServerState, state_of, state_tensors
 
@@ -23,6 +23,27 @@ _FORMAT, _READ = "4", ("3", "4")
 
 class Outdated(UserError):
     """A checkpoint of another version of fedpl: going back before it would lose work without a word."""
+
+
+class Room(NamedTuple):
+    """Where a method's task vectors and aggregates lie on disk.
+
+    Attributes:
+        vectors: Task vectors, a row for each client.
+        aggregates: θ̄ᵢ.
+    """
+
+    vectors: Float[np.ndarray, "clients params"]
+    aggregates: Float[np.ndarray, "clients params"]
+
+    @classmethod
+    def below(cls, folder: Path, clients: int, params: int) -> "Room":
+        """Two files without a name in a folder; they are gone with the process.
+
+        Raises:
+            UserError: If there is no room for them.
+        """
+        return cls(*(scratch(folder, (clients, params)) for _ in cls._fields))
 
 
 class Ledger(NamedTuple):
@@ -97,11 +118,12 @@ class Checkpoints:
         write_tensors(self._path(checkpoint.state.round), once(tensors), metadata)
         self.prune()
 
-    def latest(self, limit: int | None = None) -> Checkpoint | None:
+    def latest(self, limit: int | None = None, room: Room | None = None) -> Checkpoint | None:
         """The newest intact checkpoint, or None; damaged ones are reported and passed over.
 
         Args:
             limit: Last round to look at; None: any.
+            room: Where aggregates and task vectors belong on disk; None: in memory.
 
         Raises:
             Outdated: If it is of another version of fedpl.
@@ -110,9 +132,9 @@ class Checkpoints:
             if limit is not None and path > self._path(limit):
                 continue
             try:
-                tensors, metadata = read_tensors(path)
+                tensors, metadata = read_tensors(path, mapped=room is not None)
                 _check_format(path, metadata)
-                return _checkpoint_of(path, tensors, metadata)
+                return _checkpoint_of(path, tensors, metadata, room)
             except Outdated:
                 raise
             except UserError as error:
@@ -142,12 +164,15 @@ def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
         )
 
 
-def _checkpoint_of(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> Checkpoint:
+def _checkpoint_of(
+    path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str], room: Room | None
+) -> Checkpoint:
     try:
-        tensors = spread(tensors)
+        own = {} if room is None else {"personal": room.aggregates, "last_sent": room.vectors}
+        tensors = spread(tensors, own)
         return Checkpoint(
-            state_of(tensors, int(metadata["round"])),
-            Ledger(*(tensors[f"ledger.{name}"] for name in Ledger._fields)),
+            state_of(tensors, int(metadata["round"]), room is not None),
+            Ledger(*(np.array(tensors[f"ledger.{name}"]) for name in Ledger._fields)),
             tensors.get("last_sent"),
             json.loads(metadata["memories"]),
             json.loads(metadata["capacity"]),

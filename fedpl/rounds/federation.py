@@ -9,6 +9,7 @@ from fedpl.conditions import ParticipationConfig
 from fedpl.executors.protocol import Executor
 from fedpl.method import Method
 from fedpl.records.messages import Census, Report
+from fedpl.rounds.checkpoints import Room
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Federation:
         participation: Who takes part, and whose task vector counts.
         evaluate_every: Score validation data every so many rounds and after the last; 0: never.
         folder: Where sites in this process keep what their clients remember; None: in memory alone.
+        disk: Below which folder the server keeps task vectors and aggregates; None: in memory.
         heard: Called with the round and every client's report as it arrives.
     """
 
@@ -31,12 +33,24 @@ class Federation:
     participation: ParticipationConfig = ParticipationConfig()
     evaluate_every: int = 1
     folder: Path | None = None
+    disk: Path | None = None
     heard: Callable[[int, Report], None] = field(default=lambda round, report: None)
 
     @cached_property
     def census(self) -> Census:
         """The clients; a client's place is its row in every matrix."""
         return self.executor.join()
+
+    @cached_property
+    def room(self) -> Room | None:
+        """Where the server keeps task vectors and aggregates on disk; None: in memory.
+
+        Raises:
+            UserError: If the disk has no room for them.
+        """
+        if self.disk is None:
+            return None
+        return Room.below(self.disk, len(self.clients), self.census.layout.size)
 
     @property
     def clients(self) -> tuple[str, ...]:

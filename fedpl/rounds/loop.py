@@ -87,17 +87,23 @@ def run_rounds(
     """
     census, rule, executor = federation.census, federation.method.aggregator, federation.executor
     clients, n = census.clients, len(census.members)
-    matrix = allocate(n, census.layout.size, census.initial.device)
+    room = federation.room
+    if room is None:
+        matrix = allocate(n, census.layout.size, census.initial.device)
+    else:
+        matrix = torch.from_numpy(room.vectors)
     executor.tell(
         Begin(federation.method.name, None if federation.folder is None else str(federation.folder))
     )
     if start is None:
-        reference = jnp.array(lend(census.initial))  # an own copy: the state outlives the tensor
-        standing = Standing(rule.init(reference, n), Ledger.new(n), dict.fromkeys(clients, ""))
+        # An own copy: the state outlives the tensor.
+        reference = jnp.array(lend(census.initial if room is None else census.initial.cpu()))
+        state = rule.init(reference, n, None if room is None else room.aggregates)
+        standing = Standing(state, Ledger.new(n), dict.fromkeys(clients, ""))
     else:
         standing = Standing(start.state, start.ledger, dict(start.memories))
         executor.plan((), start.capacity)
-        if start.last_sent is not None:
+        if start.last_sent is not None and (room is None or start.last_sent is not room.vectors):
             matrix.copy_(torch.from_numpy(start.last_sent))
     del start  # what the rounds replace is not held beside
     frozen = freeze(executor, standing.state)

@@ -32,7 +32,7 @@ else:
 
 def deliver(method: Standing, folder: RunFolder) -> None:
     """Let every client have its last aggregate, for PEFT to load."""
-    last = method.folder.checkpoints.latest()
+    last = method.folder.checkpoints.latest(room=method.federation.room)
     if last is None:
         raise UserError(f"{method.folder.path} holds no intact state any more")
     federation = method.federation

@@ -31,14 +31,15 @@ def check_demands(config: Config, census: Census) -> None:
             )
     clients, size, device = len(census.members), census.layout.size, census.initial.device
     # Task vectors and aggregates; several methods also remember their common first round.
+    on_disk = config.server.storage == "disk"
     need = (3 if len(config.methods) > 1 else 2) * clients * size * 4
     free = free_memory(device)
-    if need > free:
+    if need > free and not on_disk:
         raise UserError(
             f"lora.r: the task vectors and aggregates of {clients:,} clients with {size:,} trainable "
             f"parameters each take {need / 1e9:.1f} GB at least, but {free / 1e9:.1f} GB are free on "
-            f"{device}; lower lora.r, adapt fewer layers (lora.target_modules, lora.layers_to_transform) or "
-            f"take fewer clients"
+            f"{device}; keep them on disk (--server.storage disk), lower lora.r, adapt fewer layers "
+            f"(lora.target_modules, lora.layers_to_transform) or take fewer clients"
         )
 
 

@@ -92,7 +92,9 @@ def _standings(
     display: Display,
 ) -> list[Standing]:
     """The method and the baselines, wherever they stand; all under the same conditions."""
-    if len(config.methods) > 1 and not private(config):  # they share the first round
+    on_disk = config.server.storage == "disk"
+    # They share the first round, which is held in memory.
+    if len(config.methods) > 1 and not private(config) and not on_disk:
         executor = FirstRoundMemo(executor, sealed(config))
     honest = frozenset(census.clients) - hostile if hostile else None
     away = config.participation.fraction < 1 or config.faults.lost > 0
@@ -107,6 +109,7 @@ def _standings(
             config.participation,
             config.evaluation.every if is_main else 0,
             where.path / "memory",
+            where.path if on_disk else None,
             display.client,
         )
         recorded = folder.recorded if is_main else str

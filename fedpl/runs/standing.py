@@ -58,9 +58,9 @@ class Standing:
         Raises:
             UserError: If it is of more rounds.
         """
-        found = self.folder.checkpoints.latest()
+        found = self.folder.checkpoints.latest(room=self.federation.room)
         if found is not None and found.state.round == self.rounds and self._result is None:
-            found = self.folder.checkpoints.latest(self.rounds - 1)
+            found = self.folder.checkpoints.latest(self.rounds - 1, self.federation.room)
         if found is None:
             return None
         if found.state.round > self.rounds:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -141,16 +141,25 @@ class Aggregator:
         """Whether task vectors of absent clients are looked at."""
         return self.stale_discount > 0
 
-    def init(self, reference: "Float[jax.Array, 'params']", clients: int) -> "ServerState":
+    def init(
+        self,
+        reference: "Float[jax.Array, 'params']",
+        clients: int,
+        into: "Float[np.ndarray, 'clients params'] | None" = None,
+    ) -> "ServerState":
         """State before the first round: every client's aggregate is θ₀.
 
         Args:
             reference: θ₀.
             clients: Number of clients.
+            into: Where aggregates are kept on disk; None: in memory.
         """
         own = self.receive.start(reference, clients)
         memory = {"receive": own} if own else {}
-        return states.ServerState(0, jnp.tile(reference, (clients, 1)), reference, memory)
+        if into is not None:
+            into[:] = reference
+        personal: Any = jnp.tile(reference, (clients, 1)) if into is None else into
+        return states.ServerState(0, personal, reference, memory)
 
     def offer(self, state: "ServerState") -> "Float[jax.Array, 'models params'] | None":
         """Models among which each client takes the one of least loss; None: it receives its own aggregate."""

@@ -26,6 +26,9 @@ class Combine(ABC):
     shifts_base: ClassVar[bool] = False
     """Whether a part of the result goes into the frozen weights, the same for all clients."""
 
+    by_block: ClassVar[bool] = False
+    """Whether a transformer block's result depends on that block alone; ``server.storage: disk`` needs it."""
+
     @abstractmethod
     def __call__(self, round: "Round") -> Steps:
         """Steps, zero in columns of no group, and what is added to the residual; None: nothing."""
@@ -42,6 +45,7 @@ class FactorWise(Combine):
             averaging of nearly orthogonal vectors would shorten.
     """
 
+    by_block: ClassVar[bool] = True
     mixes: Literal["updates", "models"] = "updates"
     match_norm: bool = False
 
@@ -62,6 +66,7 @@ class ProductSpace(Combine):
         balance: Singular values shared evenly between A and B; else all on B, as FlexLoRA does.
     """
 
+    by_block: ClassVar[bool] = True
     mixes: Literal["updates", "models"] = "updates"
     balance: bool = True
 
@@ -75,6 +80,7 @@ class Residual(Combine):
     to the frozen weights of all clients: exact (FedEx-LoRA, ACL 2025). Needs the same weights for all."""
 
     shifts_base: ClassVar[bool] = True
+    by_block: ClassVar[bool] = True
 
     def __call__(self, round: "Round") -> Steps:
         step = products.mix_models(round)
@@ -87,6 +93,7 @@ class Stacking(Combine):
     NeurIPS 2024, whose stacked factors have this product). Needs the same weights for all."""
 
     shifts_base: ClassVar[bool] = True
+    by_block: ClassVar[bool] = True
 
     def __call__(self, round: "Round") -> Steps:
         return products.fresh_factors(round, products.mix_models(round)), products.mean_product(round)

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from fedpl.records.layout import AdapterLayout
+from fedpl.records.layout import AdapterLayout, Entry
 from fedpl.server.evidence import shared_groups
 from fedpl.server.state import TaskVectors
 
@@ -26,6 +26,7 @@ class Plan(NamedTuple):
         everyone: Whether all clients are present.
         cut: Whether a task vector is longer than the rule lets it be.
         true_groups: See `TaskVectors`.
+        own_groups: Groups of tensors where the layout is a part of another; None: the rule's groups of it.
     """
 
     rule: "Aggregator"
@@ -33,10 +34,13 @@ class Plan(NamedTuple):
     everyone: bool
     cut: bool
     true_groups: tuple[str, ...] | None
+    own_groups: tuple[tuple[Entry, ...], ...] | None = None
 
     @property
-    def groups(self) -> tuple:
-        """Ranges of the columns that are compared and mixed together."""
+    def groups(self) -> tuple[tuple[Entry, ...], ...]:
+        """Tensors that are compared and mixed together."""
+        if self.own_groups is not None:
+            return self.own_groups
         return shared_groups(self.layout, self.rule.granularity, self.rule.shared(self.layout))
 
 

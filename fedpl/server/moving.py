@@ -7,10 +7,11 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from fedpl.server.combine import FactorWise
+from fedpl.server.deciding import Decided
 from fedpl.server.looking import Plan, Seen
 from fedpl.server.products import columns, mix_groups, moved
 from fedpl.server.round import Round
-from fedpl.server.state import ServerState, TaskVectors
+from fedpl.server.state import Aggregation, ServerState, TaskVectors
 from fedpl.server.weighting import Memory
 
 if TYPE_CHECKING:  # the rule whose step it is: its settings, read as a value
@@ -45,6 +46,17 @@ def move(
     personal, velocity, residual = _combine(rule, round, present, state, plan.everyone)
     received = rule.receive.after(personal, state.of("receive"), present)
     return Moved(personal, {"server": velocity, "receive": received}, residual)
+
+
+def closed(state: ServerState, seen: Seen, decided: Decided, new: Moved) -> tuple[ServerState, Aggregation]:
+    """The next state but its round, and how the round was aggregated."""
+    memory = {choice: {**state.of(choice), **own} for choice, own in (decided.memory | new.memory).items()}
+    kept = {choice: own for choice, own in memory.items() if own}
+    weights = jnp.where(seen.present[:, None], decided.applied, decided.weights)
+    return (
+        ServerState(state.round, new.personal, state.reference, kept, new.residual),
+        Aggregation(decided.similarity, weights, seen.kept),
+    )
 
 
 def _combine(

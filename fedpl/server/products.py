@@ -26,11 +26,10 @@ def mix_groups(
         donate: The sums take the place of v, whose other columns stay.
     """
     ranges = [(i, part) for i, group in enumerate(round.groups) for part in merge_ranges(group)]
-    p = (
-        round.weights
-        if len(ranges) == len(round.groups)
-        else round.weights[jnp.array([i for i, _ in ranges])]
-    )
+    if not ranges:
+        return round.vectors if donate else jnp.zeros_like(round.vectors) if base is None else base
+    groups = [i for i, _ in ranges]
+    p = round.weights if groups == list(range(len(round.groups))) else round.weights[jnp.array(groups)]
     boundaries = tuple(part for _, part in ranges)
     mixed: Any = mix_blocks(p, round.vectors, boundaries, round.mask, base=base, donate=donate)
     return mixed
@@ -71,7 +70,7 @@ def columns(round: Round) -> Bool[Array, "params"]:
 
 def scale_to_own(round: Round, step: Float[Array, "clients params"]) -> Float[Array, "clients params"]:
     """Steps as long as the clients' own task vectors, group by group; in the place of the given ones."""
-    return _scaled(step, round.vectors, tuple(merge_ranges(group) for group in round.groups))
+    return _scaled(step, round.vectors, tuple(merge_ranges(group) for group in round.groups if group))
 
 
 @partial(jax.jit, static_argnames="groups", donate_argnums=0)
@@ -178,7 +177,7 @@ def mean_product(round: Round) -> Float[Array, "residual"]:
     for a, b in round.layout.pairs:
         factors = _after(round, b), _after(round, a)
         parts.append(jnp.einsum("k,kor,kri->oi", row, *factors, precision="highest").reshape(-1))
-    return round.layout.scale * jnp.concatenate(parts)
+    return round.layout.scale * _joined(parts)
 
 
 def own_product(round: Round, step: Float[Array, "clients params"]) -> Float[Array, "residual"]:
@@ -188,7 +187,11 @@ def own_product(round: Round, step: Float[Array, "clients params"]) -> Float[Arr
     for a, b in round.layout.pairs:
         factors_a, factors_b = _factors(mean, a, b)
         parts.append(jnp.matmul(factors_b[0], factors_a[0], precision="highest").reshape(-1))
-    return round.layout.scale * jnp.concatenate(parts)
+    return round.layout.scale * _joined(parts)
+
+
+def _joined(parts: list[Array]) -> Float[Array, "residual"]:
+    return jnp.concatenate(parts) if parts else jnp.zeros(0)
 
 
 @jax.jit

@@ -109,6 +109,7 @@ class FedAwa(Weighting):
     lr: float = 1e-3
     steps: int = 1
     one_for_all: ClassVar[bool] = True
+    by_vectors: ClassVar[bool] = True
 
     def __call__(
         self,

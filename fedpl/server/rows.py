@@ -27,8 +27,14 @@ def once(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return found
 
 
-def spread(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def spread(
+    tensors: Mapping[str, np.ndarray], into: Mapping[str, np.ndarray] | None = None
+) -> dict[str, np.ndarray]:
     """The tensors that `once` was given.
+
+    Args:
+        tensors: What it gave.
+        into: Where some of them belong.
 
     Raises:
         ValueError: If an index does not fit its rows.
@@ -39,7 +45,16 @@ def spread(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             rows = found.get(name.removeprefix(_INDEX))
             if rows is None or rows.ndim != 2 or index.dtype != np.int32 or _outside(index, len(rows)):
                 raise ValueError(f"{name} does not fit its rows")
-            found[name.removeprefix(_INDEX)] = rows[index]
+            if name.removeprefix(_INDEX) not in (into or {}):
+                found[name.removeprefix(_INDEX)] = rows[index]
+    for name in found.keys() & (into or {}).keys():
+        rows, target = found[name], (into or {})[name]
+        index = tensors.get(_INDEX + name, np.arange(len(rows)))
+        if (len(index), *rows.shape[1:]) != target.shape:
+            raise ValueError(f"{name} has other clients or parameters than this run")
+        for place, row in enumerate(index):
+            target[place] = rows[row]
+        found[name] = target
     return found
 
 

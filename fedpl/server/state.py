@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +39,7 @@ class ServerState(NamedTuple):
 
     Attributes:
         round: Rounds finished.
-        personal: The aggregates θ̄ᵢ, one row per client.
+        personal: The aggregates θ̄ᵢ, one row per client; a writable NumPy array where they lie on disk.
         reference: θ₀, where all clients started.
         memory: What the aggregator's choices keep between rounds, each its own: subject, weighting, receive,
             and server for the momentum of its steps.
@@ -83,8 +83,13 @@ def state_tensors(state: ServerState) -> dict[str, np.ndarray]:
     }
 
 
-def state_of(tensors: Mapping[str, np.ndarray], round: int) -> ServerState:
+def state_of(tensors: Mapping[str, np.ndarray], round: int, on_disk: bool = False) -> ServerState:
     """The state with these arrays, in memory of its own; other names are not looked at.
+
+    Args:
+        tensors: By name.
+        round: Rounds finished.
+        on_disk: Whether the aggregates stay the array that they are.
 
     Raises:
         KeyError: If an array of every state is missing.
@@ -95,8 +100,8 @@ def state_of(tensors: Mapping[str, np.ndarray], round: int) -> ServerState:
             choice, _, name = key.removeprefix(_MEMORY).partition(".")
             memory.setdefault(choice, {})[name] = jnp.array(value)
     residual = jnp.array(tensors["residual"]) if "residual" in tensors else None
-    personal, reference = (jnp.array(tensors[name]) for name in ("personal", "reference"))
-    return ServerState(round, personal, reference, memory, residual)
+    personal: Any = tensors["personal"] if on_disk else jnp.array(tensors["personal"])
+    return ServerState(round, personal, jnp.array(tensors["reference"]), memory, residual)
 
 
 def save_state(state: ServerState, path: Path) -> None:

@@ -33,6 +33,8 @@ class Weighting(ABC):
 
     one_for_all: ClassVar[bool] = False
     """Whether all clients get the same row."""
+    by_vectors: ClassVar[bool] = False
+    """Whether it looks at task vectors or aggregates themselves, which ``server.storage: disk`` has not."""
 
     @property
     def on_host(self) -> bool:

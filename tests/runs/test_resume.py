@@ -40,7 +40,8 @@ class Killed(BaseException):
 
 def standing(federation: Federation, folder: Path, rounds: int = 4) -> Standing:
     folder.mkdir(exist_ok=True)
-    federation = dataclasses.replace(federation, folder=folder / "memory")
+    disk = None if federation.disk is None else folder
+    federation = dataclasses.replace(federation, folder=folder / "memory", disk=disk)
     away = federation.participation.fraction < 1 or federation.executor.faults.settings.lost > 0
     return Standing(federation, rounds, MethodFolder(folder), Clock(), keeps_vectors=away)
 
@@ -62,6 +63,16 @@ CONDITIONS = {
     },
     "faulty": {"faults": FaultsConfig(lost=0.2, late=0.2, hostile=0.3, attack="gaussian"), "seed": 1},
     "private": {"privacy": PrivacyConfig(clip=1.0)},
+    "disk": {"participation": HALF, "disk": Path()},
+    "stale on disk": {
+        "participation": HALF,
+        "aggregator": Aggregator(stale_discount=0.5, granularity="block"),
+        "disk": Path(),
+    },
+    "residual on disk": {
+        "aggregator": Aggregator(weighting=Uniform(), combine=Residual()),
+        "disk": Path(),
+    },
 }
 
 
