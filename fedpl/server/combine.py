@@ -29,6 +29,9 @@ class Combine(ABC):
     by_block: ClassVar[bool] = False
     """Whether a transformer block's result depends on that block alone; ``server.storage: disk`` needs it."""
 
+    by_pair: ClassVar[bool] = True
+    """Whether both LoRA factors of a module are needed together."""
+
     @abstractmethod
     def __call__(self, round: "Round") -> Steps:
         """Steps, zero in columns of no group, and what is added to the residual; None: nothing."""
@@ -46,6 +49,7 @@ class FactorWise(Combine):
     """
 
     by_block: ClassVar[bool] = True
+    by_pair: ClassVar[bool] = False
     mixes: Literal["updates", "models"] = "updates"
     match_norm: bool = False
 

@@ -1,19 +1,25 @@
 """A round's step where task vectors and aggregates lie on disk: panel by panel, in the aggregates' place.
 
-Products of vectors are sums over transformer blocks, and new aggregates are made block by block: memory holds
-some blocks of every client at a time.
+Products of vectors are sums over their columns, and new aggregates are made column by column (or module by
+module, or block by block, where a rule looks at these): memory holds some columns of every client at a time.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Bool
 
 from fedpl.records.layout import AdapterLayout, Entry
 from fedpl.server.deciding import Compared, compare, decide
+from fedpl.server.evidence import View
 from fedpl.server.looking import Plan, look
 from fedpl.server.moving import Moved, closed, move
 from fedpl.server.state import Aggregation, ServerState, TaskVectors
@@ -21,11 +27,11 @@ from fedpl.server.state import Aggregation, ServerState, TaskVectors
 if TYPE_CHECKING:  # the rule whose step it is: its settings, read as a value
     from fedpl.server.aggregator import Aggregator
 
-PANEL = 2**27  # bytes of one matrix at a time, or one block if that has more
+PANEL = 2**25  # bytes of one matrix at a time
 
 
 class Panel(NamedTuple):
-    """Some blocks.
+    """Some columns.
 
     Attributes:
         columns: Where they are.
@@ -64,8 +70,15 @@ def step_in_panels(
             reference = state.reference[panel.columns]
             yield panel, state._replace(personal=own, reference=reference), vectors._replace(matrix=came)
 
-    compared = _sum([compare(panel.plan, own, came, seen) for panel, own, came in parts()])
     nothing = jnp.zeros((len(personal), 0))  # weightings that look at vectors are refused on disk
+    # A group's products come from where it has tensors, or from everywhere if it has none.
+    everywhere = View(nothing, nothing, seen.present, layout, plan.groups, rule.subject).compared
+    products: Array = jnp.zeros((len(plan.groups), len(personal), len(personal)))
+    for panel, own, came in parts():
+        found = compare(panel.plan, own, came, seen)
+        counts = np.array(found.own) | ~np.array(everywhere)
+        products = _add(products, found.products, counts[:, None, None])
+    compared = Compared(products, everywhere, {})
     known = state._replace(personal=nothing), vectors._replace(matrix=nothing)
     decided = decide(plan, *known, seen, compared)
 
@@ -82,33 +95,47 @@ def step_in_panels(
 
 
 def _panels(plan: Plan, clients: int, size: int) -> Iterator[Panel]:
-    """Neighbouring blocks, as many as fit."""
+    """Neighbouring columns, as many as fit; what the rule needs together is not cut."""
+    width = max(size // (4 * clients), 1)
     entries: list[Entry] = []
-    for block in plan.layout.blocks:
-        own = [entry for entry in plan.layout.entries if entry.block == block]
-        if entries and 4 * clients * (own[-1].stop - entries[0].start) > size:
+    for unit in _units(plan, width):
+        if entries and unit[-1].stop - entries[0].start > width:
             yield _panel(plan, entries)
             entries = []
-        entries += own
+        entries += unit
     yield _panel(plan, entries)
 
 
+def _units(plan: Plan, width: int) -> Iterator[list[Entry]]:
+    """Blocks where their lengths count, modules where products of factors do, else columns."""
+    rule, entries = plan.rule, plan.layout.entries
+    if getattr(rule.combine, "match_norm", False):
+        yield from (list(block) for _, block in groupby(entries, attrgetter("block")))
+    elif rule.combine.by_pair or rule.similarity.by_pair or rule.subject.space == "product":
+        yield from (list(module) for _, module in groupby(entries, attrgetter("module")))
+    else:
+        for entry in entries:
+            for start in range(entry.start, entry.stop, width):
+                length = min(width, entry.stop - start)
+                yield [replace(entry, name=f"{entry.name}:{start}", shape=(length,), start=start)]
+
+
 def _panel(plan: Plan, entries: list[Entry]) -> Panel:
-    start = entries[0].start
-    moved = {entry.name: replace(entry, start=entry.start - start) for entry in entries}
-    groups = tuple(tuple(moved[e.name] for e in group if e.name in moved) for group in plan.groups)
-    layout = AdapterLayout(tuple(moved.values()), plan.layout.scale)
-    return Panel(slice(start, entries[-1].stop), plan._replace(layout=layout, own_groups=groups))
+    first, stop = entries[0].start, entries[-1].stop
+    own = tuple(replace(entry, start=entry.start - first) for entry in entries)
+    group = {entry.name: i for i, group in enumerate(plan.groups) for entry in group}
+    groups: list[list[Entry]] = [[] for _ in plan.groups]
+    for entry in own:
+        name = entry.name.rpartition(":")[0] or entry.name
+        if name in group:
+            groups[group[name]].append(entry)
+    layout = AdapterLayout(own, plan.layout.scale)
+    return Panel(slice(first, stop), plan._replace(layout=layout, own_groups=tuple(map(tuple, groups))))
 
 
-def _sum(parts: list[Compared]) -> Compared:
-    """Products of all panels; a group's come from where it has tensors, or from everywhere if it has none."""
-    own = tuple(np.any([compared.own for compared in parts], 0).tolist())
-    products: Array = jnp.zeros_like(parts[0].products)
-    for compared in parts:
-        counts = np.array(compared.own) | ~np.array(own)
-        products = products + jnp.where(counts[:, None, None], compared.products, 0.0)
-    return Compared(products, own, {})
+@partial(jax.jit, donate_argnums=0)
+def _add(total: Array, part: Array, counts: Bool[Array, "groups 1 1"]) -> Array:
+    return total + jnp.where(counts, part, 0.0)
 
 
 def _shifted(before: Array | None, parts: list[Array]) -> Array | None:

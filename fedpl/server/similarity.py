@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from jaxtyping import Bool, Float
 
@@ -27,8 +27,11 @@ class Similarity(ABC):
     be averaged over rounds, then similarities from these alone.
     """
 
+    by_pair: ClassVar[bool] = False
+    """Whether `products` needs both LoRA factors of a module together."""
+
     def products(self, view: "View") -> "Float[jax.Array, 'groups n n']":
-        """What is kept of every pair, [groups, n, n]."""
+        """What is kept of every pair, [groups, n, n]: a sum over tensors, which may come in parts."""
         return view.gram()
 
     @abstractmethod
@@ -173,6 +176,7 @@ class PrincipalAngles(Bounded):
     """
 
     threshold: float = 1e-3
+    by_pair: ClassVar[bool] = True
 
     def products(self, view: "View") -> "Float[jax.Array, 'groups n n']":
         parts = [

@@ -15,7 +15,7 @@ class ServerConfig:
     Attributes:
         storage: memory; or disk, for more task vectors than memory holds: they and the aggregates lie in two
             files without a name beside the run's state (8 bytes for each client and parameter), and a round
-            is worked on some transformer blocks at a time. The same results up to the rounding of sums.
+            is worked on some columns at a time. The same results up to the rounding of sums.
     """
 
     storage: Literal["memory", "disk"] = "memory"
