@@ -92,16 +92,15 @@ def _read(file: Path) -> tuple["transformers.PreTrainedModel", "transformers.Pre
     # Newer versions could leave the weights packed, which can neither be saved nor trained on.
     packed = getattr(transformers, "GgufConfig", None)
     plain = {} if packed is None else {"quantization_config": packed(dequantize=True)}
-    model: Any
-    told: Any
     try:
-        model, told = transformers.AutoModelForCausalLM.from_pretrained(
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
             file.parent, gguf_file=file.name, dtype=torch.float32, output_loading_info=True, **plain
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except (OSError, ValueError, KeyError, IndexError, RuntimeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"model.path: {file} cannot be read as a language model: {reason}") from error
+    model, told = loaded
     absent = sorted(told["missing_keys"])
     if absent:  # they would be random numbers
         raise UserError(
