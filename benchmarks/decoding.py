@@ -111,7 +111,7 @@ def main() -> None:
     torch.set_num_threads(1)
     found = measure(options.clients, options.prompts, options.tokens, options.repeats)
     sizes = {name: getattr(options, name) for name in ("clients", "prompts", "tokens", "repeats")}
-    write_json(options.out, {"machine": describe(), "model": MODEL, **sizes, "results": found})
+    write_json(options.out, {**describe(), "model": MODEL, **sizes, "results": found})
 
 
 if __name__ == "__main__":

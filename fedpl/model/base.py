@@ -22,6 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from fedpl.errors import UserError
 from fedpl.model.converted import digest_of
 from fedpl.model.heads import own_head
+from fedpl.model.quantised import quantisation, settle
 from fedpl.model.settings import LoraSettings, ModelConfig
 from fedpl.model.targets import check_targets, default_targets
 from fedpl.model.weights import located, resolve, type_of, unknown
@@ -118,12 +119,14 @@ def load_base(config: ModelConfig, classes: int, own_type: bool = False) -> Pool
                 f"of a text alone; choose an encoder (BERT, ...) or a decoder (GPT-2, Llama, ...)"
             )
         dtype = getattr(torch, type_of(config.path)) if own_type else torch.float32
-        encoder = AutoModel.from_pretrained(folder, dtype=dtype)
+        packed = quantisation(config.quantized)
+        encoder = AutoModel.from_pretrained(folder, dtype=dtype, **packed)
         if any(buffer.dtype in _NARROW for buffer in encoder.buffers()):
             # No file holds them: they were computed in this type, and would not be those of a float32 model.
-            encoder = AutoModel.from_pretrained(folder, dtype=torch.float32)
+            encoder = AutoModel.from_pretrained(folder, dtype=torch.float32, **packed)
     except (OSError, ValueError) as error:
         raise UserError(unknown(config.path)) from error
+    settle(encoder)
     room = _positions(encoder)
     if room is not None and config.max_length > room:
         raise UserError(
@@ -224,6 +227,8 @@ def halve_frozen(model: peft.PeftModel) -> None:
         model: The PEFT model; from here on it computes under bfloat16 autocast only.
     """
     for module in model.get_base_model().get_submodule("encoder").modules():
+        if hasattr(module, "compute_dtype"):
+            setattr(module, "compute_dtype", torch.bfloat16)  # noqa: B010 - of weights that stay in 4 bits
         linear = isinstance(module, nn.Linear | Conv1D) and not module.weight.requires_grad
         dtype = torch.bfloat16 if linear else torch.float32
         for name, tensor in list(module.named_parameters(recurse=False)):
