@@ -71,6 +71,19 @@ def test_what_is_trained_does_not_depend_on_what_was_evaluated(make: Callable[..
 
 
 @installed
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_large_activations_of_others_change_nothing(small_model: Path, bits: Any) -> None:
+    encoder = load_base(ModelConfig(path=str(small_model), quantized=bits), 2).encoder.eval()
+    with torch.no_grad():
+        for name, parameter in encoder.named_parameters():
+            if "LayerNorm.weight" in name:
+                parameter.mul_(8)  # beyond what 8-bit layers would treat apart, in different columns
+        ids = torch.tensor([[3, 9, 4, 11], [7, 12, 20, 5], [8, 8, 21, 6]])
+        together, alone = (encoder(input_ids=rows).last_hidden_state[:1] for rows in (ids, ids[:1]))
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+
+
+@installed
 def test_two_adapters_at_a_time(make: Callable[..., ClientTrainer]) -> None:
     trainer = make("4bit", objective=FedDPA(variant="F"))
     found, _ = together(trainer)
