@@ -76,7 +76,7 @@ class Ends:
             return False
         assert self.tokenizer is not None
         window = max(len(text.encode()) for text in self.stop) + _MARGIN
-        last = str(self.tokenizer.decode(list(answer[-window:])))
+        last = str(self.tokenizer.decode(list(answer[-window:]), clean_up_tokenization_spaces=False))
         return any(text in last for text in self.stop)
 
     def cut(self, answer: Sequence[int]) -> list[int]:
@@ -85,9 +85,10 @@ class Ends:
         return list(answer[:length])
 
     def text(self, answer: Sequence[int]) -> str:
-        """An answer as text, without what ended it."""
+        """An answer as text, without what ended it and without other special tokens."""
         assert self.tokenizer is not None
-        text = str(self.tokenizer.decode([token for token in answer if token not in self.tokens]))
+        words = [token for token in answer if token not in self.tokens]
+        text = str(self.tokenizer.decode(words, skip_special_tokens=True, clean_up_tokenization_spaces=False))
         return text[: min((at for stop in self.stop if (at := text.find(stop)) >= 0), default=len(text))]
 
 
