@@ -114,7 +114,7 @@ def letters() -> PreTrainedTokenizerFast:
     words = {chr(ord("A") + i): i for i in range(40)}
     tokenizer = Tokenizer(WordLevel(words, unk_token="C"))
     tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="B")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
 @pytest.mark.parametrize("rows", [32, 9, 1])
@@ -209,6 +209,8 @@ def test_an_end_that_is_also_the_padding_is_kept_once(letters: PreTrainedTokeniz
     assert Ends((1,), ("FG",), letters).cut([4, 5, 6, 1, 1]) == [4, 5, 6]
     assert Ends((1,), ("FG",), letters).text([4, 5, 6]) == "E"
     assert Ends((1,), (), letters).text([4, 5, 1]) == "EF"
+    special = PreTrainedTokenizerFast(tokenizer_object=letters.backend_tokenizer, pad_token="H")
+    assert Ends((1,), (), special).text([4, 7, 5, 1]) == "EF"
 
 
 def test_a_model_s_own_defaults_do_not_hold(llama: Case) -> None:
