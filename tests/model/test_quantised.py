@@ -84,6 +84,15 @@ def test_large_activations_of_others_change_nothing(small_model: Path, bits: Any
 
 
 @installed
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_packed_weights_are_not_shifted(make: Callable[..., ClientTrainer], bits: str) -> None:
+    trainer = make(bits)
+    trainer.shift(None)
+    with pytest.raises(ValueError, match=r"these are packed \(model\.quantized\)"):
+        trainer.shift(torch.zeros(4096))
+
+
+@installed
 def test_two_adapters_at_a_time(make: Callable[..., ClientTrainer]) -> None:
     trainer = make("4bit", objective=FedDPA(variant="F"))
     found, _ = together(trainer)
