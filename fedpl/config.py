@@ -179,6 +179,7 @@ def problems(config: Config) -> list[str]:
     found += _baseline_problems(config)
     found += _privacy_problems(config)
     found += _storage_problems(config)
+    found += _quantised_problems(config)
     sections = (config.model, config.lora, config.client, config.evaluation)
     section: Any
     for section in (*sections, config.participation, config.faults, config.privacy):
@@ -197,6 +198,21 @@ def _baseline_problems(config: Config) -> Sequence[str]:
     names = [one if isinstance(one, str) else one.name for one in config.baselines]
     found = [] if len(set(names)) == len(names) else ["baselines: name each once"]
     return [*found, *(f"baselines: {one.name}: {what}" for one in others for what in one.problems())]
+
+
+def _quantised_problems(config: Config) -> Sequence[str]:
+    if config.model.quantized is None:
+        return ()
+    try:
+        methods = config.methods
+    except UserError:  # a baseline that is not known is named elsewhere
+        methods = (config.method,)
+    return [
+        f"model.quantized: '{method.name}' changes the frozen weights, which are packed in "
+        f"{config.model.quantized}; take another method, or null"
+        for method in methods
+        if method.aggregator.combine.shifts_base
+    ]
 
 
 def _privacy_problems(config: Config) -> Sequence[str]:

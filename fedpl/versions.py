@@ -9,6 +9,7 @@ PACKAGES = (
     "lightning",
     "transformers",
     "peft",
+    "bitsandbytes",
     "jax",
     "jaxlib",
     "numpy",

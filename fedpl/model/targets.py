@@ -6,6 +6,7 @@ from typing import Any
 import peft
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from torch import nn
 from transformers import PreTrainedModel
 
 from fedpl.errors import UserError
@@ -61,10 +62,13 @@ def check_targets(encoder: PreTrainedModel, config: peft.LoraConfig, path: str) 
             f"{', '.join(sorted(targets))}; its {encoder.config.num_hidden_layers} blocks count from 0"
         )
     for name in matching(blocks):
-        weight = getattr(encoder.get_submodule(name), "weight", None)
-        if weight is not None and weight.dim() == 2 and config.r > min(weight.shape):
-            shape = " × ".join(map(str, weight.shape))
+        layer = encoder.get_submodule(name)
+        shape = tuple(getattr(getattr(layer, "weight", None), "shape", ()))
+        if isinstance(layer, nn.Linear):
+            shape = layer.out_features, layer.in_features  # packed weights have another shape
+        if len(shape) == 2 and config.r > min(shape):
+            told = " × ".join(map(str, shape))
             raise UserError(
-                f"lora.r: {config.r} is more than the smaller side of {name} ({shape}), above which a rank "
-                f"adds nothing; set --lora.r {min(weight.shape)} or less"
+                f"lora.r: {config.r} is more than the smaller side of {name} ({told}), above which a rank "
+                f"adds nothing; set --lora.r {min(shape)} or less"
             )

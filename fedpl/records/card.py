@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fedpl.records.plain import optional
 from fedpl.records.record import Kept
 from fedpl.records.results import Models
 
@@ -26,6 +27,8 @@ class Card(Kept):
         max_length: Longer texts are cut to this many tokens.
         id2label: The classes, by the number of the model's answer.
         scores: Of the client's models, on its test split.
+        quantized: What the frozen linear layers were packed in, 4bit or 8bit; null: they were not.
+        quantized: What the frozen linear layers were packed in, 4bit or 8bit; null: they were not.
     """
 
     FILE: ClassVar[str] = "fedpl.json"
@@ -41,6 +44,7 @@ class Card(Kept):
     max_length: int
     id2label: Mapping[str, str]
     scores: Models
+    quantized: str | None = optional()
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
@@ -17,6 +17,7 @@ from fedpl.data import Split
 from fedpl.errors import UserError
 from fedpl.files import quoted
 from fedpl.model.base import load_tokenizer
+from fedpl.model.quantised import quantisation, settle
 from fedpl.model.saved import CLASSIFIER, HEAD_FILE
 from fedpl.model.settings import ModelConfig
 from fedpl.model.weights import digest, resolve
@@ -73,7 +74,8 @@ class ClientModel:
 def model_settings(card: Card, base: str) -> ModelConfig:
     """The model's settings, of which the run's were a part."""
     pooling: Any = card.pooling
-    return ModelConfig(path=base, pooling=pooling, max_length=card.max_length)
+    quantized: Any = card.quantized
+    return ModelConfig(path=base, pooling=pooling, max_length=card.max_length, quantized=quantized)
 
 
 def load(run: Path, client: str, personal: bool = False, base: str | None = None) -> ClientModel:
@@ -130,8 +132,12 @@ def _loaded(card: Card, task: Task, folder: Path) -> ClientModel:
     settings = model_settings(card, card.base)
     if card.loads_as == CLASSIFIER:
         own = AutoModelForSequenceClassification.from_pretrained(
-            card.base, id2label=dict(enumerate(card.labels)), dtype=torch.float32
+            card.base,
+            id2label=dict(enumerate(card.labels)),
+            dtype=torch.float32,
+            **quantisation(card.quantized, PeftConfig.from_pretrained(str(folder)).modules_to_save),
         )
+        settle(own)
         own.config.pad_token_id = load_tokenizer(settings).pad_token_id
         return ClientModel(card, PeftModel.from_pretrained(own, str(folder)).eval(), task)
     whole = task.base(settings, card.labels).eval()

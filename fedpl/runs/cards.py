@@ -45,6 +45,7 @@ def describe(config: Config, census: Census, found: MethodResult, folder: Path) 
                 max_length=config.model.max_length,
                 id2label={str(i): label for i, label in enumerate(census.labels)},
                 scores=found.clients[client],
+                quantized=config.model.quantized,
             )
             card.write(where)
             write_atomically(where / "README.md", page(card, census.metrics, folder).encode())
@@ -79,6 +80,7 @@ def page(card: Card, metrics: Sequence[Metric], run: Path) -> str:
         f"LoRA adapter of one client of a federation, {what}, after round {card.round} of `{card.method}`.",
         "",
         f"- base model: `{card.base}`, weights with SHA-256 `{card.base_sha256}`",
+        *([f"- frozen linear layers packed in {card.quantized}"] if card.quantized else []),
         f"- classes: {', '.join(f'{i} {label}' for i, label in card.id2label.items())}",
         f"- pooling: {card.pooling}; texts are cut to {card.max_length} tokens",
         "",

@@ -91,7 +91,7 @@ def backend_of(config: Config, data: FederatedData, base: PooledClassifier | Non
             the data does not have.
     """
     hardware = choose_hardware(config.accelerator, config.precision)
-    partitions = partitions_of(config.task, config.client, config.model, config.seed, data)
+    partitions = partitions_of(config.task, config.client, config.model, config.seed, data, config.rounds)
     base = base or config.task.base(config.model, data.classes)
     init = derive_seed(config.seed, "init")
     shifts = _shifts(config)
@@ -122,7 +122,8 @@ def release(config: Config) -> str:
     Without what makes a run longer, shows it or says how it is computed: that gives the same task vectors.
     """
     default, client = Config(), ClientConfig()
-    free = ("rounds", "run_dir", "baselines", "evaluation", "tracking", "store_vectors", "accelerator")
+    free: tuple[str, ...] = ("run_dir", "baselines", "evaluation", "tracking", "store_vectors", "accelerator")
+    free += () if config.client.rates.needs_rounds else ("rounds",)
     own = replace(
         config,
         client=replace(config.client, **{name: getattr(client, name) for name in _HOW}),

@@ -30,8 +30,8 @@ def refuse_changes(
 ) -> None:
     """Compare the settings of a run with those asked for.
 
-    More rounds may be asked for, and ``tracking`` may be anything; every other setting has shaped what is
-    there.
+    More rounds may be asked for, unless learning rates depend on their number, and ``tracking`` may be
+    anything; every other setting has shaped what is there.
 
     Args:
         saved: The run's.
@@ -41,10 +41,11 @@ def refuse_changes(
     Raises:
         UserError: Naming every other setting that differs.
     """
+    fixed = saved.client.rates.needs_rounds
     changed = [
-        f"{key} {before} → {now}"
+        f"{key} {before} → {now}" + (" with client.schedule_over: run" if key == "rounds" and fixed else "")
         for key, (before, now) in different(saved, asked).items()
-        if not key.startswith(_FREE) and not (key == "rounds" and asked.rounds >= saved.rounds)
+        if not key.startswith(_FREE) and not (key == "rounds" and asked.rounds >= saved.rounds and not fixed)
     ]
     if changed:
         raise UserError(f"resume: {what} ({'; '.join(changed)}); leave them as they were, or start a new run")

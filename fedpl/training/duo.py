@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from peft import PeftModel
-from peft.tuners.lora import Linear as PeftLinear
+from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedpl.errors import UserError
-from fedpl.model.adapter import ADAPTER
+from fedpl.model.adapter import ADAPTER, is_linear
 from fedpl.randomness import derive_seed
 from fedpl.records.layout import AdapterLayout
 
@@ -87,7 +87,7 @@ def beside(
 
     with ExitStack() as stack:
         for name, module in model.get_base_model().named_modules():
-            if isinstance(module, PeftLinear):
+            if is_linear(module):
                 answer = _lora(
                     module, tensors.pop(f"{name}.lora_A.weight"), tensors.pop(f"{name}.lora_B.weight")
                 )
@@ -104,7 +104,7 @@ def beside(
         yield given
 
 
-def _lora(module: PeftLinear, a: Tensor, b: Tensor) -> Callable[[Tensor], Tensor]:
+def _lora(module: LoraLayer, a: Tensor, b: Tensor) -> Callable[[Tensor], Tensor]:
     frozen, scale = module.get_base_layer(), float(module.scaling[ADAPTER])
 
     def answer(x: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ class Learner(NamedTuple):
         stream: Seed of its dropout in this round.
         rate: Factor on its learning rates.
         classes: Its classes; None: all.
+        factors: Schedule of its learning rates: a factor for each step; empty: 1 at all of them.
     """
 
     examples: Examples
@@ -33,6 +34,7 @@ class Learner(NamedTuple):
     stream: int = 0
     rate: float = 1.0
     classes: tuple[int, ...] | None = None
+    factors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Partitions:
         seed: The run's seed.
         examples: By client and split.
         classes: The classes that each client can answer; None: all.
+        rounds: Of the run.
     """
 
     task: Task
@@ -52,6 +55,7 @@ class Partitions:
     seed: int
     examples: Mapping[tuple[str, str], Examples]
     classes: Mapping[str, tuple[int, ...] | None]
+    rounds: int = 1
 
     def order(
         self, client: str, round: int, phase: str = "", epochs: int | None = None, portion: float = 1.0
@@ -81,12 +85,14 @@ class Partitions:
         self, client: str, round: int, phase: str = "", epochs: int | None = None, portion: float = 1.0
     ) -> Learner:
         """A client's part in a phase; arguments as of `order`."""
+        order = self.order(client, round, phase, epochs, portion)
         return Learner(
             self.examples[client, "train"],
-            self.order(client, round, phase, epochs, portion),
+            order,
             derive_seed(self.seed, _stage("dropout", phase), round, client),
             self._own(client).rate,
             self.classes[client],
+            self.config.rates.factors(round, len(order), self.rounds),
         )
 
     def _own(self, client: str) -> PerClient:
@@ -94,9 +100,17 @@ class Partitions:
 
 
 def partitions_of(
-    task: Task, config: ClientConfig, model: ModelConfig, seed: int, data: FederatedData
+    task: Task, config: ClientConfig, model: ModelConfig, seed: int, data: FederatedData, rounds: int
 ) -> Partitions:
     """Encode every client's splits.
+
+    Args:
+        task: What is learnt.
+        config: How clients fine-tune.
+        model: How texts are encoded.
+        seed: The run's seed.
+        data: The clients.
+        rounds: Of the run.
 
     Raises:
         UserError: If client.per_client names a client that the data does not have.
@@ -115,7 +129,7 @@ def partitions_of(
     }
     masked = config.mask_absent_classes
     classes = {c.id: tuple(sorted(set(c.train.labels))) if masked else None for c in data.clients}
-    return Partitions(task, config, seed, examples, classes)
+    return Partitions(task, config, seed, examples, classes, rounds)
 
 
 def _stage(stream: str, phase: str) -> str:

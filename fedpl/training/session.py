@@ -118,7 +118,7 @@ class LocalSession:
         client = self._clients[place].client
         epochs = phase.epochs if isinstance(phase.epochs, int | None) else phase.epochs[place]
         learner = self.backend.partitions.learner(client, self.round, phase.name, epochs, phase.portion)
-        return learner if phase.plain_lr is None else learner._replace(rate=1.0)
+        return learner if phase.plain_lr is None else learner._replace(rate=1.0, factors=())
 
 
 def _configured(config: ClientConfig, phase: Phase) -> ClientConfig:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fedpl.objectives import Objective, Plain
+from fedpl.training.schedules import Schedule, Shape
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class ClientConfig:
         objective: What clients minimise, and from where: the client side of the method.
         lr: Learning rate of the LoRA factors.
         head_lr: Learning rate of the classification head.
+        schedule: How the learning rates change from step to step: constant, or falling towards 0 (linear,
+            cosine).
+        schedule_over: Whether they do so anew in every round (and phase), or once in all rounds of the run,
+            whose number is fixed then.
+        warmup: Steps in which the learning rates rise first; below 1: share of all steps.
         optimizer: adamw or sgd.
         momentum: Of sgd; 0 has none.
         weight_decay: Decoupled with adamw, added to the gradient with sgd.
@@ -61,6 +67,9 @@ class ClientConfig:
     objective: Objective = Plain()
     lr: float = 2e-3
     head_lr: float = 1e-2
+    schedule: Shape = "constant"
+    schedule_over: Literal["round", "run"] = "round"
+    warmup: float = 0.0
     optimizer: Literal["adamw", "sgd"] = "adamw"
     momentum: float = 0.9
     weight_decay: float = 0.01
@@ -77,6 +86,11 @@ class ClientConfig:
     gradient_checkpointing: bool = False
     compile: bool = False
 
+    @property
+    def rates(self) -> Schedule:
+        """The schedule of the learning rates."""
+        return Schedule(self.schedule, self.schedule_over, self.warmup)
+
     def problems(self) -> Sequence[str]:
         """What is wrong with the settings, one line each; the objective says its own."""
         size, limit, cache = self.cohort_size, self.tokens_per_pass, self.prefix_cache_mb
@@ -84,6 +98,7 @@ class ClientConfig:
         checks = (
             (self.lr > 0, f"lr: must be positive, got {self.lr}"),
             (self.head_lr > 0, f"head_lr: must be positive, got {self.head_lr}"),
+            (self.warmup >= 0, f"warmup: must not be negative, got {self.warmup}"),
             (self.weight_decay >= 0, f"weight_decay: must not be negative, got {self.weight_decay}"),
             (self.batch_size >= 1, f"batch_size: at least 1, got {self.batch_size}"),
             (self.epochs >= 1, f"epochs: at least 1, got {self.epochs}"),

@@ -81,6 +81,8 @@ def test_runs_that_differ_in_what_they_learn_draw_other_noise(private: Config) -
         "run_dir": "elsewhere",
     }
     assert release(with_changes(private, same)) == release(private)
+    falling = with_changes(private, {"client.schedule": "linear", "client.schedule_over": "run"})
+    assert release(with_changes(falling, {"rounds": 7})) != release(falling)
     others = [
         {"client.lr": 0.5},
         {"lora.r": 3},

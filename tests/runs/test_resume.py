@@ -191,6 +191,17 @@ def test_more_rounds_and_other_tracking_are_allowed() -> None:
     refuse_changes(SAVED, with_changes(SAVED, changes))
 
 
+def test_more_rounds_are_refused_where_learning_rates_depend_on_their_number() -> None:
+    over_run = {"client.schedule_over": "run"}
+    refuse_changes(with_changes(SAVED, over_run), with_changes(SAVED, {**over_run, "rounds": 6}))
+    falling = with_changes(SAVED, {**over_run, "client.schedule": "linear"})
+    with pytest.raises(UserError, match=r"rounds 5 → 6 with client\.schedule_over: run"):
+        refuse_changes(falling, with_changes(falling, {"rounds": 6}))
+    refuse_changes(falling, falling)
+    anew = with_changes(falling, {"client.schedule_over": "round"})
+    refuse_changes(anew, with_changes(anew, {"rounds": 6}))
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

@@ -53,7 +53,9 @@ class ClientTrainer(_Remembering):
         self, config: Config, data: FederatedData, hardware: Hardware, base: PooledClassifier | None = None
     ) -> None:
         self.config, self.hardware = config, hardware
-        self.partitions = partitions_of(config.task, config.client, config.model, config.seed, data)
+        self.partitions = partitions_of(
+            config.task, config.client, config.model, config.seed, data, config.rounds
+        )
         base = base or config.task.base(config.model, data.classes)
         init, shifts = derive_seed(config.seed, "init"), config.aggregator.combine.shifts_base
         self.foundation = Foundation(base, config.lora, config.model.path, init, hardware, shifts)

@@ -1,12 +1,14 @@
 """The LightningModule that fine-tunes one client's adapter."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import lightning
 import torch
 from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from fedpl.objectives.phases import Mixture, Phase
 from fedpl.records.layout import AdapterLayout, kind_of
@@ -88,7 +90,15 @@ class ClientModule(lightning.LightningModule):
         if isinstance(self.phase.view, Mixture):
             self.phase.view.share.requires_grad_(False)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> Any:
+        optimiser, factors = self._optimiser(), self.learner.factors
+        if not factors:
+            return optimiser
+        # Asked once more after the last step.
+        schedule = LambdaLR(optimiser, lambda step: factors[min(step, len(factors) - 1)])
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _optimiser(self) -> torch.optim.Optimizer:
         parameters = {name: p for name, p in self.adapter.items() if p.requires_grad}
         lora = [p for name, p in parameters.items() if kind_of(name) != "head"]
         head = [p for name, p in parameters.items() if kind_of(name) == "head"]

@@ -8,6 +8,7 @@ import lightning
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, IterableDataset
 
 from fedpl.model.hardware import Hardware
@@ -129,8 +130,23 @@ class CohortModule(lightning.LightningModule):
         columns = column_rates(self.config, self._engine[0].stack.layout, self.phase.train).to(device)
         self._learns = (columns > 0).to(self.theta)
         factors = torch.tensor([learner.rate for learner in self.learners], device=device)
-        self.optimiser = RowOptimiser(self.theta, self.gradient, columns, factors, self.config)
+        schedule = _table([learner.factors for learner in self.learners])
+        self.optimiser = RowOptimiser(
+            self.theta,
+            self.gradient,
+            columns,
+            factors,
+            self.config,
+            None if schedule is None else schedule.to(device),
+        )
         return self.optimiser
+
+
+def _table(factors: Sequence[Sequence[float]]) -> Float[Tensor, "steps clients"] | None:
+    """Clients' schedules side by side, 0 where one has ended; None: nobody has one."""
+    if not any(factors):
+        return None
+    return pad_sequence([torch.tensor(own) for own in factors])
 
 
 class _Once(IterableDataset):

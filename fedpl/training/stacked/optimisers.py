@@ -49,6 +49,7 @@ class RowOptimiser(torch.optim.Optimizer):
         columns: Learning rate of each column.
         factors: Factor on the learning rate of each row.
         config: Which optimiser, weight decay, momentum.
+        schedule: Further factors on each row's learning rate at each step; None: 1.
     """
 
     def __init__(
@@ -58,10 +59,12 @@ class RowOptimiser(torch.optim.Optimizer):
         columns: Float[Tensor, "params"],
         factors: Float[Tensor, "clients"],
         config: ClientConfig,
+        schedule: Float[Tensor, "steps clients"] | None = None,
     ) -> None:
         super().__init__([theta], {})
         self.theta, self.gradient, self.config = theta, gradient, config
         self.columns, self.factors = columns, factors[:, None]
+        self.schedule = schedule
         self.steps = 0
         self.first = torch.zeros_like(theta)
         self.second = torch.zeros_like(theta) if config.optimizer == "adamw" else None
@@ -82,13 +85,16 @@ class RowOptimiser(torch.optim.Optimizer):
             closure()
         self.steps += 1
         rows = len(self.theta) if active is None else active
+        factors = self.factors
+        if self.schedule is not None:
+            factors = factors * self.schedule[self.steps - 1][:, None]
         size = max(rows if self.theta.is_cuda else _CACHED // self.theta.shape[1], 1)
         for start in range(0, rows, size):
-            self._step(slice(start, min(start + size, rows)))
+            part = slice(start, min(start + size, rows))
+            self._step(part, self.columns * factors[part])
 
-    def _step(self, rows: slice) -> None:
+    def _step(self, rows: slice, rates: Float[Tensor, "rows params"]) -> None:
         theta, gradient, first = self.theta[rows], self.gradient[rows], self.first[rows]
-        rates = self.columns * self.factors[rows]
         decay = self.config.weight_decay
         if self.second is not None:
             theta.mul_(1 - rates * decay)

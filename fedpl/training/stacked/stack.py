@@ -7,13 +7,14 @@ from contextlib import contextmanager
 import torch
 from jaxtyping import Float, Int
 from peft import PeftModel
-from peft.tuners.lora import Linear as PeftLinear
+from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from fedpl.errors import UserError
-from fedpl.model.adapter import ADAPTER
+from fedpl.model.adapter import ADAPTER, is_linear
+from fedpl.model.quantised import is_quantised
 from fedpl.records.layout import AdapterLayout
 from fedpl.training.segments import select
 from fedpl.training.stacked.stackable import REMEDY, refuse_unstackable
@@ -66,7 +67,7 @@ class StackedLora(nn.Module):
         rows: Whose the rows are.
     """
 
-    def __init__(self, layer: PeftLinear, rows: Rows) -> None:
+    def __init__(self, layer: LoraLayer, rows: Rows) -> None:
         super().__init__()
         self.base_layer = layer.get_base_layer()
         self.lora_dropout = layer.lora_dropout[ADAPTER]
@@ -142,7 +143,10 @@ class Stack:
         refuse_unstackable(model)
         self.layout = layout
         self.rows = Rows()
+        shared: dict[int, Tensor | nn.Module]
         shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+        # With all they hold: a layer of 8 bits takes its numbers from the weight when it is first used.
+        shared |= {id(module): module for module in model.modules() if is_quantised(module)}
         self.model: nn.Module = copy.deepcopy(model.get_base_model(), shared)
         self._homes: dict[str, tuple[StackedLora | StackedLinear, str]] = dict(_place(self.model, self.rows))
         missing = {entry.name for entry in layout.entries} ^ set(self._homes)
@@ -214,7 +218,7 @@ def _place(model: nn.Module, rows: Rows) -> Iterator[tuple[str, tuple[StackedLor
     """Replace PEFT's layers; where the tensor of each name in the layout now lives."""
     stacked: StackedLora | StackedLinear
     for name, module in list(model.named_modules()):
-        if isinstance(module, PeftLinear):
+        if is_linear(module):
             stacked = StackedLora(module, rows)
             homes = {"lora_A.weight": "a", "lora_B.weight": "b"}
         elif isinstance(module, ModulesToSaveWrapper):

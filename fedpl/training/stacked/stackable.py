@@ -1,12 +1,11 @@
 """Which adapters can be stacked."""
 
 from peft import LoraConfig, PeftModel
-from peft.tuners.lora import Linear as PeftLinear
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
 
 from fedpl.errors import UserError
-from fedpl.model.adapter import ADAPTER, trainable
+from fedpl.model.adapter import ADAPTER, is_linear, trainable
 
 REMEDY = "set client.cohort_size to 1, which trains clients one by one through PEFT itself"
 
@@ -43,7 +42,7 @@ def refuse_unstackable(model: PeftModel) -> None:
             kept = module.modules_to_save[ADAPTER]
             if type(kept) is not nn.Linear:
                 options.append(f"modules_to_save ({name} is a {type(kept).__name__}, not an nn.Linear)")
-        elif hasattr(module, "lora_A") and not isinstance(module, PeftLinear):
+        elif hasattr(module, "lora_A") and not is_linear(module):
             options.append(f"target_modules ({name} is a {type(module).__name__})")
     if options:
         raise UserError(f"lora: cohorts cannot train {', '.join(options)}; {REMEDY}")

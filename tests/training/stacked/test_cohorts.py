@@ -14,6 +14,7 @@ import fedpl.training.stacked.backend as cohorts_module
 from fedpl.config import LoraSettings
 from fedpl.errors import UserError
 from fedpl.model.hardware import Hardware
+from fedpl.objectives import FedRep
 from fedpl.training.session import Assignment, Fit
 from fedpl.training.stacked.module import CohortModule
 from tests import bounds
@@ -78,8 +79,13 @@ def relative(found: Tensor, expected: Tensor) -> float:
         {"model_dropout": True, "gradient_checkpointing": True, "lora": LoraSettings(r=4, dropout=0.2)},
         {"tokens_per_pass": 20},
         {"lora": LoraSettings(r=4, layers_to_transform=(1,)), "tokens_per_pass": 60},
+        {"schedule": "cosine", "warmup": 2.0, "objective": FedRep()},
+        {"schedule": "linear", "schedule_over": "run", "warmup": 0.1, "optimizer": "sgd", "lr": 0.05},
     ],
-    ids=["adamw", "momentum", "sgd", "dropout", "lora-dropout", "checkpoint", "many-passes", "prefix"],
+    ids=[
+        *("adamw", "momentum", "sgd", "dropout", "lora-dropout", "checkpoint", "many-passes", "prefix"),
+        *("cosine-in-phases", "linear-over-the-run"),
+    ],
 )
 def test_cohort_equals_one_by_one(make_trainer: Maker, settings: dict[str, Any]) -> None:
     trainer = make_trainer(**settings)

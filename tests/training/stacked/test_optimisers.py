@@ -46,6 +46,18 @@ def test_rows_equal_torch(name: str, momentum: float, cached: int, monkeypatch: 
     torch.testing.assert_close(theta, torch.stack(alone), rtol=1e-5, atol=1e-6)
 
 
+def test_each_row_has_its_own_schedule() -> None:
+    config = ClientConfig(lr=0.01, head_lr=0.1, weight_decay=0.0, optimizer="sgd", momentum=0.0)
+    theta, gradient = torch.zeros(2, LAYOUT.size), torch.ones(2, LAYOUT.size)
+    columns, factors = column_rates(config, LAYOUT), torch.tensor([1.0, 3.0])
+    schedule = torch.tensor([[1.0, 0.5], [0.5, 0.25]])
+    optimiser = RowOptimiser(theta, gradient, columns, factors, config, schedule)
+    optimiser.step()
+    torch.testing.assert_close(theta, -columns * torch.tensor([[1.0], [1.5]]))
+    optimiser.step()
+    torch.testing.assert_close(theta, -columns * torch.tensor([[1.5], [2.25]]))
+
+
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_finished_rows_do_not_move(name: str) -> None:
     config = ClientConfig(optimizer=name)  # type: ignore[arg-type]
