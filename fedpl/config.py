@@ -181,6 +181,7 @@ def problems(config: Config) -> list[str]:
         found += section.problems()
     found += config.data.problems()
     found += config.task.problems()
+    found += _task_problems(config)
     found += _run_dir_problems(config.run_dir)
     return found
 
@@ -193,6 +194,25 @@ def _baseline_problems(config: Config) -> Sequence[str]:
     names = [one if isinstance(one, str) else one.name for one in config.baselines]
     found = [] if len(set(names)) == len(names) else ["baselines: name each once"]
     return [*found, *(f"baselines: {one.name}: {what}" for one in others for what in one.problems())]
+
+
+def _task_problems(config: Config) -> Sequence[str]:
+    """Settings that mean nothing where there are no classes and no head."""
+    if config.task.headed:
+        return ()
+    try:
+        methods = config.methods
+    except UserError:  # a baseline that is not known is named elsewhere
+        methods = (config.method,)
+    name, client = type(config.task).__name__, config.client
+    checks = (
+        (client.head_lr == ClientConfig.head_lr, "client.head_lr: there is no head"),
+        (not client.mask_absent_classes, "client.mask_absent_classes: there are no classes"),
+        (config.model.pooling == ModelConfig.pooling, "model.pooling: nothing is pooled"),
+        (config.faults.attack != "label_flip", "faults.attack: label_flip: there are no labels to flip"),
+    )
+    found = [f"{what} in {name}; leave it out" for holds, what in checks if not holds]
+    return [*found, *(line for method in methods for line in method.headless_problems())]
 
 
 def _privacy_problems(config: Config) -> Sequence[str]:

@@ -33,7 +33,26 @@ _NARROW = (torch.bfloat16, torch.float16)
 _TABLES = ("position_embeddings", "wpe", "embed_positions")  # of positions
 
 
-class PooledClassifier(nn.Module):
+class BaseModel(nn.Module):
+    """A frozen model: layers of its `encoder` are adapted, its `head` sees one vector for each row.
+
+    Args:
+        encoder: Any Hugging Face model.
+    """
+
+    head: nn.Module
+
+    def __init__(self, encoder: PreTrainedModel) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """The encoder's configuration, where PEFT looks for the model's type."""
+        return self.encoder.config
+
+
+class PooledClassifier(BaseModel):
     """A transformer encoder, one vector per text by pooling, and a linear head.
 
     The head has a bias, but for decoders pooled at the last token, whose classifiers have none.
@@ -45,18 +64,12 @@ class PooledClassifier(nn.Module):
     """
 
     def __init__(self, encoder: PreTrainedModel, classes: int, pooling: str) -> None:
-        super().__init__()
-        self.encoder = encoder
+        super().__init__(encoder)
         self.pooling = pooling
         # A head that the architecture's own classifier can take over has a bias only where that one has.
         own = own_head(encoder.config, pooling)
         bias = own is None or bool(own.dense)
         self.head = nn.Linear(encoder.config.hidden_size, classes, bias)
-
-    @property
-    def config(self) -> PretrainedConfig:
-        """The encoder's configuration, where PEFT looks for the model's type."""
-        return self.encoder.config
 
     def forward(
         self, input_ids: Int[Tensor, "batch length"], attention_mask: Int[Tensor, "batch length"], **_: Any
@@ -105,20 +118,47 @@ def load_base(config: ModelConfig, classes: int, own_type: bool = False) -> Pool
         UserError: If there is no such model, its weights are not the pinned ones, it cannot be pooled, or it
             has no room for texts of model.max_length.
     """
-    folder = resolve(config.path)
+    kind = kind_of(config.path)
+    if kind.is_encoder_decoder:
+        raise UserError(
+            f"model.path: {config.path} is an encoder-decoder ({kind.model_type}), which gives no states "
+            f"of a text alone; choose an encoder (BERT, ...) or a decoder (GPT-2, Llama, ...)"
+        )
+    return PooledClassifier(read_weights(config, AutoModel, own_type), classes, config.pooling)
+
+
+def kind_of(path: str) -> PretrainedConfig:
+    """A model's configuration.
+
+    Raises:
+        UserError: If there is no such model.
+    """
     try:
-        kind = AutoConfig.from_pretrained(folder)
-        if kind.is_encoder_decoder:
-            raise UserError(
-                f"model.path: {config.path} is an encoder-decoder ({kind.model_type}), which gives no states "
-                f"of a text alone; choose an encoder (BERT, ...) or a decoder (GPT-2, Llama, ...)"
-            )
-        check_weights(config.path, folder, config.sha256)
-        dtype = getattr(torch, type_of(config.path)) if own_type else torch.float32
-        encoder = AutoModel.from_pretrained(folder, dtype=dtype)
+        return AutoConfig.from_pretrained(resolve(path))
+    except (OSError, ValueError) as error:
+        raise UserError(unknown(path)) from error
+
+
+def read_weights(config: ModelConfig, auto: Any, own_type: bool) -> PreTrainedModel:
+    """A model from its files, with room for texts of model.max_length.
+
+    Args:
+        config: Which model.
+        auto: The class of transformers that makes it.
+        own_type: As of `load_base`.
+
+    Raises:
+        UserError: If there is no such model, its weights are not the pinned ones, or it has not enough
+            positions.
+    """
+    folder = resolve(config.path)
+    check_weights(config.path, folder, config.sha256)
+    dtype = getattr(torch, type_of(config.path)) if own_type else torch.float32
+    try:
+        encoder = auto.from_pretrained(folder, dtype=dtype)
         if any(buffer.dtype in _NARROW for buffer in encoder.buffers()):
             # No file holds them: they were computed in this type, and would not be those of a float32 model.
-            encoder = AutoModel.from_pretrained(folder, dtype=torch.float32)
+            encoder = auto.from_pretrained(folder, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise UserError(unknown(config.path)) from error
     room = _positions(encoder)
@@ -127,7 +167,7 @@ def load_base(config: ModelConfig, classes: int, own_type: bool = False) -> Pool
             f"model.max_length: {config.max_length} tokens, but {config.path} has {room} positions; set "
             f"--model.max_length {room} or less"
         )
-    return PooledClassifier(encoder, classes, config.pooling)
+    return encoder
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
@@ -145,8 +185,8 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def add_adapter(base: PooledClassifier, settings: LoraSettings, path: str, seed: int) -> peft.PeftModel:
-    """Freeze the model and place LoRA and a trainable head, initialised from the seed alone.
+def add_adapter(base: BaseModel, settings: LoraSettings, path: str, seed: int) -> peft.PeftModel:
+    """Freeze the model and place LoRA and, if the model has one, a trainable head, drawn from the seed alone.
 
     Args:
         base: The model; it is changed in place.
@@ -165,13 +205,14 @@ def add_adapter(base: PooledClassifier, settings: LoraSettings, path: str, seed:
         layers_to_transform=None
         if settings.layers_to_transform is None
         else list(settings.layers_to_transform),
-        modules_to_save=[HEAD],
+        modules_to_save=[HEAD] if isinstance(base.head, nn.Linear) else None,
     )
     # Before PEFT makes them: a rank far too high would fill the memory first.
     check_targets(base.encoder, config, path)
     with torch.random.fork_rng(), _drawn_in_float32(base):
         torch.manual_seed(seed)
-        base.head.reset_parameters()
+        if isinstance(base.head, nn.Linear):
+            base.head.reset_parameters()
         try:
             model = peft.get_peft_model(base, config)
         except ValueError as error:
@@ -212,13 +253,17 @@ def halve_frozen(model: peft.PeftModel) -> None:
     """Keep the frozen linear layers in bfloat16: what autocast makes of them in every pass, made once.
 
     Layers that come in another type get weights of their own, so a model that shares the old ones keeps them;
-    those that come in bfloat16 are left as they are. Everything else is float32: embeddings and norms, which
-    autocast leaves alone, and what is trained.
+    those that come in bfloat16 are left as they are. Embeddings that come in bfloat16 stay too, and give
+    their vectors as float32. Everything else is float32: norms, which autocast leaves alone, and what is
+    trained.
 
     Args:
         model: The PEFT model; from here on it computes under bfloat16 autocast only.
     """
     for module in model.get_base_model().get_submodule("encoder").modules():
+        if type(module) is nn.Embedding and module.weight.dtype == torch.bfloat16:
+            module.register_forward_hook(_in_float32)
+            continue
         linear = isinstance(module, nn.Linear | Conv1D) and not module.weight.requires_grad
         dtype = torch.bfloat16 if linear else torch.float32
         for name, tensor in list(module.named_parameters(recurse=False)):
@@ -226,3 +271,7 @@ def halve_frozen(model: peft.PeftModel) -> None:
                 setattr(
                     module, name, nn.Parameter(tensor.detach().to(dtype), requires_grad=tensor.requires_grad)
                 )
+
+
+def _in_float32(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    return output.float()

@@ -54,6 +54,8 @@ def opening(
     size = f"{len(census.members)} clients, {census.layout.size:,} trainable parameters each"
     yield f"fedpl: {config.name} on {census.place}: {size}"
     yield from (f"fedpl: {note}" for note in notes)
+    if config.method.heads_alone and not config.task.headed:
+        yield f"fedpl: {config.name}: the task has no head: whole adapters are compared in its place"
     other = differences(config.method)
     if other:
         yield f"fedpl: other than the method '{config.name}' that ships: {', '.join(other)}"

@@ -53,10 +53,10 @@ class Classification(Task):
     def base(self, model: ModelConfig, classes: Sequence[str]) -> "models.PooledClassifier":
         return models.load_base(model, len(classes), True)
 
-    def encoder(self, model: ModelConfig) -> "Callable[[Split], examples.Examples]":
+    def encoder(self, model: ModelConfig) -> "Callable[..., examples.Examples]":
         tokenizer = models.load_tokenizer(model)
 
-        def encode(split: Split) -> "examples.Examples":
+        def encode(split: Split, scored: bool = False) -> "examples.Examples":
             texts = list(split.texts)
             encoded = (
                 tokenizer(texts, truncation=True, max_length=model.max_length)["input_ids"] if texts else []
@@ -78,5 +78,5 @@ class Classification(Task):
     def score(self, targets: Sequence[int], answers: Sequence[int]) -> Scores:
         return classification_scores(targets, answers)
 
-    def floor(self, client: ClientData) -> Scores:
+    def floor(self, client: ClientData, train: "examples.Examples", test: "examples.Examples") -> Scores:
         return self.score(client.test.labels, [client.majority()] * len(client.test))
