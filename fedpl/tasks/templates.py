@@ -95,7 +95,7 @@ def turns_of(tokenizer: Any, template: str, path: str) -> Callable[[Sequence[Mes
     def turns(said: Sequence[Message]) -> list[Turn]:
         system = [one.content for one in said if one.role == "system"]
         spoken = [one.content for one in said if one.role != "system"]
-        found = []
+        found: list[Turn] = []
         for prompt, answer in zip(spoken[::2], spoken[1::2], strict=True):
             text = words.replace(PLACE, "\n\n".join([*system, prompt]) if not found else prompt)
             first = begin if not found else []
@@ -116,7 +116,8 @@ def _chat(
         options = {"add_generation_prompt": asks, "enable_thinking": False}
         return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
 
-    found, done = [], ""
+    found: list[Turn] = []
+    done = ""
     for i, one in enumerate(said):
         if one.role != "assistant":
             continue
@@ -162,7 +163,9 @@ def sequenced(turns: Sequence[Turn], most: int, keep: Sequence[int], at: str) ->
     ids = [token for turn in turns for part in turn for token in part]
     learned = [flag for turn in turns for flag, part in zip((False, True), turn, strict=True) for _ in part]
     if learned[0]:
-        raise UserError(f"{at}: the prompt has no tokens, so that nothing stands before the answer; fill it in")
+        raise UserError(
+            f"{at}: the prompt has no tokens, so that nothing stands before the answer; fill it in"
+        )
     if len(ids) <= most:
         return Sequenced(ids, learned, False)
     start = place = len(ids) - room

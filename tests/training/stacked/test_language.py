@@ -13,7 +13,6 @@ from fedpl.config import ClientConfig, Config, LoraSettings, ModelConfig
 from fedpl.data import ClientData, Dialogues, FederatedData
 from fedpl.data.dialogues import Example, dialogues, exchange
 from fedpl.model.hardware import Hardware
-from fedpl.objectives import FedDPA
 from fedpl.tasks import Choice, Generation, Task
 from fedpl.training.session import Assignment
 from tests import bounds
