@@ -1,19 +1,27 @@
 """Runs of language models from the command line's settings to adapters that plain PEFT loads."""
 
 import json
+import math
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from peft import PeftModel
 from rich.console import Console
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import fedpl
-from fedpl.config import Config, check
+from fedpl.config import Config, check, with_changes
 from fedpl.data import TextFiles
 from fedpl.data.columns import Columns
+from fedpl.errors import UserError
+from fedpl.presets import names
 from fedpl.records.results import RunSummary
+from fedpl.replay.__main__ import main as replay
 from fedpl.runs.experiment import run
-from tests.tiny_language import language_model
+from tests.tiny_language import VOCABULARY, language_model
 
 COLUMNS = Columns(prompt="prompt", answer="answer", split="split")
 
@@ -25,7 +33,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def rows(client: str, answers: tuple[str, str], tested: bool = True) -> list[dict[str, str]]:
     stream = random.Random(client)
-    splits = ("train",) * 8 + ("validation", "test") * (2 if tested else 0)
+    splits = ("train",) * 8 + (("validation",) * 2 + ("test",) * 2 if tested else ())
     found = []
     for i, split in enumerate(splits):
         prompt = "".join(stream.choices("abcdefgh ", k=12)) + "?"
@@ -44,10 +52,8 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(llama: Path, table: Path) -> Config:
-    tree = {"data.class_path": "fedpl.data.TextFiles"}
-    del tree
     source = TextFiles((str(table),), COLUMNS, small_clients="train_only")
-    return fedpl.config.with_changes(
+    return with_changes(
         Config(data=source),
         {
             "task": "Generation",
@@ -58,7 +64,7 @@ def config(llama: Path, table: Path) -> Config:
             "client.batch_size": 4,
             "rounds": 2,
             "accelerator": "cpu",
-            "baselines": ["local"],
+            "baselines": [],
             "store_vectors": True,
             "tracking.plots": False,
             "tracking.wandb.mode": "disabled",
@@ -68,18 +74,128 @@ def config(llama: Path, table: Path) -> Config:
 
 @pytest.fixture(scope="module")
 def done(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run") / "run"
-    config = fedpl.config.with_changes(config, {"run_dir": str(folder)})
+    return ended(config, tmp_path_factory.mktemp("run") / "run")
+
+
+def ended(config: Config, folder: Path, **changes: Any) -> Path:
+    config = with_changes(config, {"run_dir": str(folder), **changes})
     check(config)
     return run(config, Console(quiet=True))
 
 
-def test_a_run_ends_with_losses_and_adapters(done: Path) -> None:
+def results(folder: Path) -> Any:
+    found = json.loads((folder / "summary.json").read_text())
+    return {key: value for key, value in found.items() if key != "seconds"}
+
+
+def test_a_run_ends_with_losses_beside_their_floor(done: Path) -> None:
     summary = RunSummary.read(done)
     assert [metric.name for metric in summary.metrics] == ["loss", "perplexity"]
     found = summary.clients["one"].scores
     assert found.aggregated is not None
+    assert found.tuned is not None
     assert found.majority is not None
-    assert found.aggregated["loss"] < found.majority["loss"]
-    assert summary.clients["three"].scores.aggregated is None
+    assert found.aggregated["loss"] < math.log(VOCABULARY), "better than it began"
+    assert found.majority["loss"] < math.log(VOCABULARY) / 2, "answers repeat: their letters are known"
+    assert found.majority["perplexity"] == pytest.approx(math.exp(found.majority["loss"]))
+    assert summary.clients["three"].scores.aggregated is None, "it has no test data"
     assert summary.classes == ()
+    assert summary.floor_name == "without learning"
+
+
+def test_plain_peft_answers_as_the_run_says(done: Path, config: Config, llama: Path) -> None:
+    """The adapter on transformers' own model: the loss of the summary from logits at all positions."""
+    folder = done / "adapters" / "one"
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(llama), str(folder)).eval()
+    tokenizer = AutoTokenizer.from_pretrained(llama)
+    total, number = 0.0, 0
+    for row in map(json.loads, Path(config.data.paths[0]).read_text().splitlines()):  # type: ignore[attr-defined]
+        if (row["client"], row["split"]) != ("one", "test"):
+            continue
+        before = tokenizer(f"### Instruction:\n{row['prompt']}\n\n### Response:\n")["input_ids"]
+        answer = [*tokenizer(row["answer"])["input_ids"], tokenizer.eos_token_id]
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([before + answer])).logits[0, len(before) - 1 : -1]
+        total += torch.nn.functional.cross_entropy(logits, torch.tensor(answer), reduction="sum").item()
+        number += len(answer)
+    scores = RunSummary.read(done).clients["one"].scores.aggregated
+    assert scores is not None
+    assert total / number == pytest.approx(scores["loss"], rel=1e-5)
+    assert not (folder / "head.safetensors").exists()
+    assert json.loads((folder / "adapter_config.json").read_text())["task_type"] == "CAUSAL_LM"
+
+
+def test_a_clients_model_answers(done: Path) -> None:
+    model = fedpl.load(done, "one")
+    assert model.card.loads_as == "AutoModelForCausalLM"
+    answers = model.predict(["a question?", "b?"], max_new_tokens=3)
+    assert [len(answer) <= 3 for answer in answers] == [True, True]
+    with pytest.raises(UserError, match="answers in words"):
+        model.logits(["a"])
+
+
+def test_cut_off_and_gone_on_with_it_ends_the_same(done: Path, config: Config, tmp_path: Path) -> None:
+    class Killer:
+        def round(self, *_: Any) -> None:
+            raise KeyboardInterrupt
+
+        def finish(self, *_: Any) -> None:
+            pytest.fail("it was cut off")
+
+    cut = with_changes(config, {"run_dir": str(tmp_path / "cut")})
+    with pytest.raises(KeyboardInterrupt):
+        run(cut, Console(quiet=True), [Killer()])
+    fedpl.go_on(tmp_path / "cut")
+    assert results(tmp_path / "cut") == results(done)
+
+
+def test_replay_scores_and_does_not_train(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedpl.training.worker.Worker.fit", lambda *_: pytest.fail("trained"))
+    assert replay([str(done), "--methods", "fedbip_l"]) == 0
+    (written,) = (done / "replays").glob("*.json")
+    found = json.loads(written.read_text())["readings"]
+    readings = {(one["rule"], one["reading"]): one for one in found}
+    assert ("fedbip_l", "chain") in readings
+    assert "loss" in json.dumps(readings["fedbip_l", "chain"])
+
+
+def test_one_client(config: Config, tmp_path: Path) -> None:
+    path = tmp_path / "one.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows("one", ("yes", "no"))))
+    folder = ended(config, tmp_path / "run", **{"data.paths": [str(path)], "task": "Choice", "rounds": 1})
+    scores = RunSummary.read(folder).clients["one"].scores
+    assert scores.aggregated is not None
+    assert scores.majority == {"accuracy": 0.5}
+    assert 0 <= scores.aggregated["accuracy"] <= 1
+    assert fedpl.load(folder, "one").predict(["a?"], max_new_tokens=2)
+
+
+HEADS = {"fedper", "fedrep"}
+
+
+@pytest.mark.parametrize("method", names("method"))
+def test_methods_that_need_a_head_are_refused_by_name(method: str, config: Config) -> None:
+    chosen = with_changes(config, {"method": method})
+    if method in HEADS:
+        with pytest.raises(UserError, match=f"{method}: the task has no head"):
+            check(chosen)
+        with pytest.raises(UserError, match=f"{method}: the task has no head"):
+            check(with_changes(config, {"baselines": [method]}))
+    else:
+        check(chosen)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"client.head_lr": 0.5},
+        {"client.mask_absent_classes": True},
+        {"model.pooling": "last"},
+        {"faults.attack": "label_flip", "faults.hostile": 0.4},
+        {"task": {"class_path": "Generation", "init_args": {"template": "no place"}}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_settings_that_would_do_nothing_are_refused(changes: dict[str, Any], config: Config) -> None:
+    with pytest.raises(UserError, match=next(iter(changes))):
+        check(with_changes(config, changes))
