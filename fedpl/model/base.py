@@ -41,6 +41,7 @@ class BaseModel(nn.Module):
     """
 
     head: nn.Module
+    base_model_prefix = "encoder"  # PEFT asks for it where names of weights have changed between versions
 
     def __init__(self, encoder: PreTrainedModel) -> None:
         super().__init__()
