@@ -157,8 +157,8 @@ def sequenced(turns: Sequence[Turn], most: int, keep: Sequence[int], at: str) ->
     room = most - len(keep)
     if len(last.answer) >= room:
         raise UserError(
-            f"{at}: the answer has {len(last.answer)} tokens with its end, and with one token before it "
-            f"more than model.max_length {most}; raise it, or leave the row out"
+            f"{at}: the answer has {len(last.answer)} tokens with its end, which leaves nothing of "
+            f"model.max_length {most} for the prompt; raise it, or leave the row out"
         )
     ids = [token for turn in turns for part in turn for token in part]
     learned = [flag for turn in turns for flag, part in zip((False, True), turn, strict=True) for _ in part]
