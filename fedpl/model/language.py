@@ -80,4 +80,9 @@ def load_language_model(config: ModelConfig, own_type: bool = False) -> Language
             f"model.path: {config.path} is no causal language model ({kind.model_type}), which tasks with "
             f"answers in words need; choose one (SmolLM2, Llama, Qwen, GPT-2, ...)"
         )
-    return LanguageModel(read_weights(config, AutoModelForCausalLM, own_type))
+    encoder = read_weights(config, AutoModelForCausalLM, own_type)
+    if encoder.get_output_embeddings() is None:
+        raise UserError(
+            f"model.path: {config.path} ({kind.model_type}) does not say which is its output layer"
+        )
+    return LanguageModel(encoder)

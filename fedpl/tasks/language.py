@@ -12,6 +12,7 @@ from fedpl.errors import UserError
 from fedpl.model.settings import ModelConfig
 from fedpl.records.scores import Metric, Scores
 from fedpl.tasks import templates
+from fedpl.tasks.classification import check_known
 from fedpl.tasks.metrics import GENERATION, best_constant, generation_scores
 from fedpl.tasks.task import Task
 from fedpl.tasks.templates import Questions
@@ -69,10 +70,11 @@ class _Answering(Task):
             rows, targets = [], []
             for said, at, own in self._rows(split, scored):
                 found = turns(said)
-                keep = found[0].before[:1] if found[0].before[:1] == [tokenizer.bos_token_id] else []
+                keep = templates.beginning(tokenizer, found[0].before)
                 row = templates.sequenced(found, model.max_length, keep, at)
                 rows.append(row)
                 targets.append([sum(row.learned), *own])
+            check_known(tokenizer, [row.ids for row in rows], model.path)
             return examples.Examples(
                 [torch.tensor(row.ids) for row in rows],
                 torch.tensor(targets, dtype=torch.long).view(len(rows), self._columns),
@@ -97,11 +99,9 @@ class _Answering(Task):
         def ask(split: Split) -> Questions:
             assert isinstance(split, Dialogues)
             found = [turns(said) for said in split.messages]
-            ids = [[t for turn in own[:-1] for part in turn for t in part] + own[-1].before for own in found]
-            room = model.max_length - 1
             ends = {own[-1].answer[-1] for own in found} | {tokenizer.eos_token_id}
-            kept = [[*own[:1], *own[1 - room :]] if len(own) > room else own for own in ids]
-            return Questions(kept, split.answers, tuple(sorted(ends)))
+            ids = [templates.asked(own, model.max_length, tokenizer) for own in found]
+            return Questions(ids, split.answers, tuple(sorted(ends)))
 
         return ask
 

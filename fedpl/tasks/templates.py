@@ -139,6 +139,25 @@ def _chat(
     return found
 
 
+def beginning(tokenizer: Any, ids: Sequence[int]) -> list[int]:
+    """What stays at the beginning of a row that is cut: the token with which all texts begin, if any."""
+    return list(ids[:1]) if list(ids[:1]) == [tokenizer.bos_token_id] else []
+
+
+def asked(turns: Sequence[Turn], most: int, tokenizer: Any) -> list[int]:
+    """All before the last answer, cut from the left so that one more token fits.
+
+    Args:
+        turns: From `turns_of`.
+        most: Tokens of a row.
+        tokenizer: The model's.
+    """
+    *earlier, last = turns
+    ids = [token for turn in earlier for part in turn for token in part] + last.before
+    keep = beginning(tokenizer, ids)
+    return ids if len(ids) < most else [*keep, *ids[len(ids) - (most - 1 - len(keep)) :]]
+
+
 def sequenced(turns: Sequence[Turn], most: int, keep: Sequence[int], at: str) -> Sequenced:
     """Turns as one row of at most so many tokens: cut from the left, never in the last answer.
 

@@ -129,6 +129,12 @@ def test_what_sees_all_words_is_refused(config: Any, tmp_path: Path) -> None:
         load_language_model(ModelConfig(path=str(tmp_path)))
 
 
+def test_the_output_layer_is_not_adapted(tmp_path: Path) -> None:
+    base = load_language_model(ModelConfig(path=str(language_model(tmp_path))))
+    with pytest.raises(UserError, match="output layer"):
+        Foundation(base, LoraSettings(r=2, target_modules=("q_proj", "lm_head")), "m", 0, CPU)
+
+
 def test_the_head_is_shown_the_state_before_the_last_answer(tmp_path: Path) -> None:
     base = LanguageModel(load_language_model(ModelConfig(path=str(language_model(tmp_path)))).encoder)
     seen: list[torch.Tensor] = []

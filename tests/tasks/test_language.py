@@ -110,6 +110,8 @@ def test_questions_are_the_prompts_that_were_trained(model: ModelConfig, folder:
     assert [tokenizer.decode(ids) for ids in found.ids] == ["<s>Q: a A: ", "<s>Q: b A: "]
     assert found.references == ("no", "yes")
     assert found.ends == (1,)
+    cut = Generation("Q: {prompt} A: ").questions(replace(model, max_length=9))(split(("0123", "no")))
+    assert [tokenizer.decode(ids) for ids in cut.ids] == ["<s>123 A: "]
 
 
 def test_a_template_that_changes_what_was_said_is_refused(model: ModelConfig, tmp_path: Path) -> None:
