@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -201,17 +200,3 @@ def test_the_gate_of_two_adapters_looks_at_the_state_before_the_answer(
     scores = together.score(ids, stack_models(duos), "test")
     for client, duo, score in zip(ids, duos, scores, strict=True):
         assert alone.score(client, duo, "test") == pytest.approx(score, rel=1e-4)
-
-
-def test_a_compiled_cohort(
-    make: Callable[..., ClientTrainer],
-    talkers: FederatedData,
-    captured: Callable[[], AbstractContextManager[list[Any]]],
-) -> None:
-    few = FederatedData(talkers.clients[:2], ())
-    expected = trained(CohortTrainer(make(max_steps=1)), few)
-    with captured() as compiled:
-        found = trained(CohortTrainer(make(max_steps=1, compile=True)), few)
-    assert compiled
-    for client, row in found.items():
-        torch.testing.assert_close(row, expected[client], rtol=1e-4, atol=1e-6)
