@@ -112,7 +112,7 @@ def page(card: Card, metrics: Sequence[Metric], run: Path, template: str = "") -
         f"fedpl.load({str(run.absolute())!r}, {card.client!r}{personal}).predict(['a text'])",
         "```",
         "",
-        *{CLASSIFIER: _CLASSIFIER, ENCODER: _ENCODER, CAUSAL: _CAUSAL}[card.loads_as],
+        *(_causal(template) if card.loads_as == CAUSAL else _OTHERS[card.loads_as]),
         "",
     ]
     return "\n".join(lines)
@@ -152,18 +152,33 @@ card = json.load(open("fedpl.json"))
 encoder = PeftModel.from_pretrained(AutoModel.from_pretrained(card["base"], dtype="float32"), ".").eval()
 ```""".splitlines()
 
-_CAUSAL = """With PEFT alone (in this folder), the words around the prompt as said above:
+_OTHERS = {CLASSIFIER: _CLASSIFIER, ENCODER: _ENCODER}
+_CHAT = (
+    'said = [{"role": "user", "content": "a prompt"}]',
+    "prompt = tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False)",
+)
 
-```python
-import json
 
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-card = json.load(open("fedpl.json"))
-tokenizer = AutoTokenizer.from_pretrained(card["base"])
-base = AutoModelForCausalLM.from_pretrained(card["base"], dtype="float32")
-model = PeftModel.from_pretrained(base, ".").eval()
-tokens = tokenizer("### Instruction:\\na prompt\\n\\n### Response:\\n", return_tensors="pt")
-tokenizer.decode(model.generate(**tokens, max_new_tokens=80)[0])
-```""".splitlines()
+def _causal(template: str) -> list[str]:
+    """How PEFT alone answers in words."""
+    words = templates.TEMPLATES.get(template, template).replace(templates.PLACE, "a prompt")
+    asked = [*_CHAT] if template == templates.CHAT else [f"prompt = {words!r}"]
+    return [
+        "With PEFT alone (in this folder):",
+        "",
+        "```python",
+        "import json",
+        "",
+        "from peft import PeftModel",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        'card = json.load(open("fedpl.json"))',
+        'tokenizer = AutoTokenizer.from_pretrained(card["base"])',
+        'base = AutoModelForCausalLM.from_pretrained(card["base"], dtype="float32")',
+        'model = PeftModel.from_pretrained(base, ".").eval()',
+        *asked,
+        f'tokens = tokenizer(prompt, return_tensors="pt", add_special_tokens={template != templates.CHAT})',
+        "found = model.generate(**tokens, max_new_tokens=80, do_sample=False)[0]",
+        'answer = tokenizer.decode(found[tokens["input_ids"].shape[1] :], skip_special_tokens=True)',
+        "```",
+    ]

@@ -61,8 +61,9 @@ def opening(
             f"fedpl: without learning (each client's better one of the frozen model and of answers that look "
             f"at no prompt): {metric.title} {mean}"
         )
-    if config.method.heads_alone and not config.task.headed:
-        yield f"fedpl: {config.name}: the task has no head: whole adapters are compared in its place"
+    for method in config.methods:
+        if method.heads_alone and not config.task.headed:
+            yield f"fedpl: {method.name}: the task has no head: whole adapters are compared in its place"
     other = differences(config.method)
     if other:
         yield f"fedpl: other than the method '{config.name}' that ships: {', '.join(other)}"

@@ -3,6 +3,8 @@
 import json
 import math
 import random
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,14 @@ from fedpl.data import TextFiles
 from fedpl.data.columns import Columns
 from fedpl.errors import UserError
 from fedpl.presets import names
+from fedpl.records.card import Card
 from fedpl.records.results import RunSummary
 from fedpl.replay.__main__ import main as replay
+from fedpl.runs.cards import page
 from fedpl.runs.experiment import run
+from fedpl.runs.hearing import opening
+from fedpl.runs.prepared import prepare
+from fedpl.tasks import Generation
 from tests.tiny_language import VOCABULARY, language_model
 
 COLUMNS = Columns(prompt="prompt", answer="answer", split="split")
@@ -132,6 +139,31 @@ def test_a_clients_model_answers(done: Path) -> None:
     assert [len(answer) <= 3 for answer in answers] == [True, True]
     with pytest.raises(UserError, match="answers in words"):
         model.logits(["a"])
+
+
+@pytest.mark.parametrize("template", ["chat", "Q: {prompt} A: "])
+def test_the_model_card_answers_like_fedpl(
+    template: str, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code that it shows, run as it stands."""
+    shutil.copytree(done, tmp_path / "run")
+    settings = tmp_path / "run" / "config.yaml"
+    settings.write_text(settings.read_text().replace("template: alpaca_short", f"template: '{template}'"))
+    folder = tmp_path / "run" / "adapters" / "one"
+    card = page(Card.read(folder), Generation.metrics, done, template)
+    code = card.split("With PEFT alone")[1].split("```python\n")[1].split("```")[0].replace("=80", "=5")
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert fedpl.load(tmp_path / "run", "one").predict(["a prompt"], max_new_tokens=5) == [names["answer"]]
+
+
+def test_what_is_said_at_first(config: Config) -> None:
+    config = with_changes(config, {"baselines": ["fedbip_g"]})
+    lines = list(opening(config, prepare(config).executor.join(), Path("x"), None))
+    assert "fedpl: fedbip_g: the task has no head: whole adapters are compared in its place" in lines
+    (floor,) = (line for line in lines if "without learning" in line)
+    assert re.search(r"loss 1\.\d+$", floor)
 
 
 def test_cut_off_and_gone_on_with_it_ends_the_same(done: Path, config: Config, tmp_path: Path) -> None:
