@@ -1,6 +1,7 @@
 """Tables of prompts with answers, and of conversations."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +94,16 @@ def test_lists_in_csv_are_json(tmp_path: Path) -> None:
 
 def test_a_cap_is_drawn_and_not_the_first_rows(tmp_path: Path) -> None:
     """Files sorted by answer would else teach constants."""
-    data = read(tmp_path, rows(50), max_train=10)
+    lines = [row | {"split": "train"} for row in rows(50)]
+    lines += [row | {"split": split} for row in rows(5) for split in ("validation", "test")]
+    columns = replace(PAIRS, split="split")
+    data = read(tmp_path, lines, columns, max_train=10)
     for client in data.clients:
         assert isinstance(client.train, Dialogues)
         assert len(client.train) == 10
         assert len(set(client.train.answers)) >= 3
     assert data.clients[0].train.texts != data.clients[1].train.texts
-    assert data == read(tmp_path, rows(50), max_train=10)
+    assert data == read(tmp_path, lines, columns, max_train=10)
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,9 @@ def test_every_assistants_turn_is_learned(template: str, model: ModelConfig, fol
     examples = Generation(template).encoder(model)(row)
     assert learned(examples, 0, tokenizer) == "yes</s>I am</s>"
     text = tokenizer.decode(examples.ids[0])
+    if template == "chat":  # as the model's template writes it, to the last end
+        messages = [one._asdict() for one in row.messages[0]]
+        assert text == tokenizer.apply_chat_template(messages, tokenize=False).rstrip()
     assert text.index("be kind") < text.index("yes or no?") < text.index("sure?")
 
 
