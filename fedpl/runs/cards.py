@@ -161,7 +161,7 @@ _CHAT = (
 
 def _causal(template: str) -> list[str]:
     """How PEFT alone answers in words."""
-    words = templates.TEMPLATES.get(template, template).replace(templates.PLACE, "a prompt")
+    words = templates.words_of(template).replace(templates.PLACE, "a prompt")
     asked = [*_CHAT] if template == templates.CHAT else [f"prompt = {words!r}"]
     return [
         "With PEFT alone (in this folder):",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedpl.data import ClientData, Dialogues, FederatedData, Message, Split
+from fedpl.data.wording import readable
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.model.settings import ModelConfig
@@ -39,7 +40,7 @@ class _Answering(Task):
 
     Attributes:
         template: The words around a prompt: alpaca, alpaca_short (### Instruction: / ### Response:), chat
-            (the model's own), or a text with ``{prompt}``.
+            (the model's own), or a text with ``{prompt}``, in which ``\\n`` is a line break.
     """
 
     template: str = "alpaca_short"
@@ -69,7 +70,7 @@ class _Answering(Task):
             assert isinstance(split, Dialogues)
             rows, targets = [], []
             for said, at, own in self._rows(split, scored):
-                found = turns(said)
+                found = turns(said) if self._every or not scored else templates.last_alone(turns(said))
                 keep = templates.beginning(tokenizer, found[0].before)
                 row = templates.sequenced(found, model.max_length, keep, at)
                 rows.append(row)
@@ -106,6 +107,7 @@ class _Answering(Task):
         return ask
 
     _columns: ClassVar[int] = 1
+    _every: ClassVar[bool] = True  # whether every answer of a conversation is scored, or the last one alone
 
     def _rows(
         self, split: Dialogues, scored: bool
@@ -161,6 +163,7 @@ class Choice(_Answering):
 
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("accuracy", "%"),)
     _columns: ClassVar[int] = 4
+    _every: ClassVar[bool] = False
 
     def take(self, data: FederatedData) -> FederatedData:
         data = super().take(data)
@@ -171,8 +174,8 @@ class Choice(_Answering):
         one = [client.id for client in clients if len(client.train.options[0]) < 2]  # type: ignore[attr-defined]
         if one:
             raise UserError(
-                f"task: Choice: client '{one[0]}' has one answer alone in training, nothing to choose from; "
-                f"name data.columns.options, or leave it out"
+                f"task: Choice: client '{readable(one[0])}' has one answer alone in training, nothing to "
+                f"choose from; name data.columns.options, or leave it out"
             )
         lost = sum(label < 0 for c in clients for own in (c.validation, c.test) for label in own.labels)
         notes = ["options: the answers in each client's training data (data.columns.options names none)"]

@@ -65,6 +65,11 @@ def problems(template: str) -> list[str]:
     return [f"task.template: expected {known}, or text of your own that holds {PLACE}, got {template!r}"]
 
 
+def words_of(template: str) -> str:
+    """The text of a template; a line break may have come from a command line as two characters."""
+    return TEMPLATES.get(template, template.replace(r"\n", "\n"))
+
+
 def turns_of(tokenizer: Any, template: str, path: str) -> Callable[[Sequence[Message]], list[Turn]]:
     """How a conversation becomes turns; prompt and answer are tokenised apart, and every answer has its end.
 
@@ -88,7 +93,7 @@ def turns_of(tokenizer: Any, template: str, path: str) -> Callable[[Sequence[Mes
         if not tokenizer.chat_template:
             raise UserError(f"task.template: the tokenizer of {path} has no chat template; take alpaca_short")
         return lambda said: _chat(tokenizer, tokens, said, path)
-    words = TEMPLATES.get(template, template)
+    words = words_of(template)
     begin = tokenizer("")["input_ids"][:1]
     begin = list(begin) if begin == [tokenizer.bos_token_id] else []
 
@@ -139,6 +144,12 @@ def _chat(
     return found
 
 
+def last_alone(turns: Sequence[Turn]) -> list[Turn]:
+    """The same tokens, of which the last answer alone is learned."""
+    *earlier, last = turns
+    return [Turn([token for turn in earlier for part in turn for token in part] + last.before, last.answer)]
+
+
 def beginning(tokenizer: Any, ids: Sequence[int]) -> list[int]:
     """What stays at the beginning of a row that is cut: the token with which all texts begin, if any."""
     return list(ids[:1]) if list(ids[:1]) == [tokenizer.bos_token_id] else []
@@ -152,8 +163,7 @@ def asked(turns: Sequence[Turn], most: int, tokenizer: Any) -> list[int]:
         most: Tokens of a row.
         tokenizer: The model's.
     """
-    *earlier, last = turns
-    ids = [token for turn in earlier for part in turn for token in part] + last.before
+    ids = last_alone(turns)[0].before
     keep = beginning(tokenizer, ids)
     return ids if len(ids) < most else [*keep, *ids[len(ids) - (most - 1 - len(keep)) :]]
 

@@ -115,6 +115,8 @@ def test_questions_are_the_prompts_that_were_trained(model: ModelConfig, folder:
     assert found.ends == (1,)
     cut = Generation("Q: {prompt} A: ").questions(replace(model, max_length=9))(split(("0123", "no")))
     assert [tokenizer.decode(ids) for ids in cut.ids] == ["<s>123 A: "]
+    broken = Generation(r"Q: {prompt}\nA: ").questions(model)(split(("a", "no")))
+    assert tokenizer.decode(broken.ids[0]) == "<s>Q: a\nA: "
 
 
 def test_a_template_that_changes_what_was_said_is_refused(model: ModelConfig, tmp_path: Path) -> None:
@@ -142,6 +144,15 @@ def test_options_are_scored_each_and_the_right_one_is_trained(model: ModelConfig
     assert [learned(trained, i, tokenizer) for i in range(2)] == ["maybe</s>", "yes</s>"]
     assert [learned(scored, i, tokenizer) for i in range(6)] == [f"{option}</s>" for option in OPTIONS * 2]
     assert scored.targets[:, 1:].tolist() == [[i // 3, i % 3, 2 - i // 3 * 2] for i in range(6)]
+
+
+def test_of_a_conversation_the_last_answer_is_chosen(model: ModelConfig, folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    row = replace(told("user: a", "assistant: yes", "user: b", "assistant: no"), options=(("no", "yes"),))
+    trained, scored = (Choice("{prompt}").encoder(model)(row, wanted) for wanted in (False, True))
+    assert learned(trained, 0, tokenizer) == "yes</s>no</s>"
+    assert [learned(scored, i, tokenizer) for i in range(2)] == ["no</s>", "yes</s>"]
+    assert trained.ids[0].equal(scored.ids[0])
 
 
 def accuracy(task: Choice, rows: Sequence[tuple[list[int], float]]) -> float:
