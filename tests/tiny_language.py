@@ -1,5 +1,6 @@
 """Causal language models and tokenizers small enough to be made in a test."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +51,14 @@ def language_model(folder: Path, config: PretrainedConfig | None = None, begins:
         AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer(folder, begins)
     return folder
+
+
+def rows(client: str, answers: tuple[str, str], tested: bool = True) -> list[dict[str, str]]:
+    """A client's prompts with two answers by turns, and their declared splits."""
+    stream = random.Random(client)
+    splits = ("train",) * 8 + (("validation",) * 2 + ("test",) * 2 if tested else ())
+    found = []
+    for i, split in enumerate(splits):
+        prompt = "".join(stream.choices("abcdefgh ", k=12)) + "?"
+        found.append({"prompt": prompt, "answer": answers[i % 2], "client": client, "split": split})
+    return found

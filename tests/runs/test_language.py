@@ -2,7 +2,6 @@
 
 import json
 import math
-import random
 import re
 import shutil
 from pathlib import Path
@@ -28,7 +27,7 @@ from fedpl.runs.experiment import run
 from fedpl.runs.hearing import opening
 from fedpl.runs.prepared import prepare
 from fedpl.tasks import Generation
-from tests.tiny_language import VOCABULARY, language_model
+from tests.tiny_language import VOCABULARY, language_model, rows
 
 COLUMNS = Columns(prompt="prompt", answer="answer", split="split")
 
@@ -36,16 +35,6 @@ COLUMNS = Columns(prompt="prompt", answer="answer", split="split")
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return language_model(tmp_path_factory.mktemp("llama"))
-
-
-def rows(client: str, answers: tuple[str, str], tested: bool = True) -> list[dict[str, str]]:
-    stream = random.Random(client)
-    splits = ("train",) * 8 + (("validation",) * 2 + ("test",) * 2 if tested else ())
-    found = []
-    for i, split in enumerate(splits):
-        prompt = "".join(stream.choices("abcdefgh ", k=12)) + "?"
-        found.append({"prompt": prompt, "answer": answers[i % 2], "client": client, "split": split})
-    return found
 
 
 @pytest.fixture(scope="module")
