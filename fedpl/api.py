@@ -6,9 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedpl.config import Config, check, with_changes
+from fedpl.config import Config, with_changes
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
+from fedpl.problems import check
 from fedpl.records.plain import Matrix, flat
 from fedpl.records.results import RunSummary
 from fedpl.records.rounds import RoundRecord, read_rounds

@@ -14,11 +14,12 @@ from typing import Any, NoReturn, get_args, get_type_hints
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from fedpl.config import Config, check, labelled
+from fedpl.config import Config, labelled
 from fedpl.data import Source
 from fedpl.errors import UserError
 from fedpl.objectives import Objective
 from fedpl.presets import file, preset, read_yaml
+from fedpl.problems import check
 from fedpl.server import Combine, Receive, Similarity, Weighting
 from fedpl.settings import Tree, class_path, plain, subclasses
 from fedpl.tasks import Task

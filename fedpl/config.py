@@ -1,6 +1,6 @@
 """The schema of a run: what `configs/*.yaml` and the command line may set. Imports neither torch nor JAX."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -9,12 +9,11 @@ import yaml
 
 from fedpl.conditions import FaultsConfig, ParticipationConfig, PrivacyConfig
 from fedpl.data import Source, Tweets
-from fedpl.errors import UserError
 from fedpl.method import Method
 from fedpl.model.settings import LoraSettings, ModelConfig
 from fedpl.presets import baseline, file, preset, read_yaml
 from fedpl.server import Aggregator
-from fedpl.server.storage import ServerConfig, problems_on_disk
+from fedpl.server.storage import ServerConfig
 from fedpl.settings import Tree, build, changed, merged, plain
 from fedpl.tasks import Classification, Task
 from fedpl.tracking.settings import TrackingConfig, WandbConfig
@@ -29,9 +28,7 @@ __all__ = [
     "PerClient",
     "TrackingConfig",
     "WandbConfig",
-    "check",
     "labelled",
-    "problems",
     "with_changes",
 ]
 
@@ -151,117 +148,3 @@ def labelled(tree: Tree) -> Tree:
     """The keys of a file; older run directories have the method's label under ``method``, not ``name``."""
     old = "run_dir" in tree and "name" not in tree and "method" in tree
     return {("name" if old and key == "method" else key): value for key, value in tree.items()}
-
-
-def check(config: Config) -> None:
-    """Refuse a configuration that can be seen to be wrong.
-
-    Raises:
-        UserError: With all that is wrong with it.
-    """
-    wrong = problems(config)
-    if wrong:
-        several = "the settings do not fit:\n  " + "\n  ".join(wrong)
-        raise UserError(wrong[0] if len(wrong) == 1 else several)
-
-
-def problems(config: Config) -> list[str]:
-    """Everything that can be seen to be wrong with a configuration before any work, one line each."""
-    found: list[str] = []
-
-    def need(holds: bool, what: str) -> None:
-        if not holds:
-            found.append(what)
-
-    need(config.seed >= 0, f"seed: must not be negative, got {config.seed}")
-    need(config.rounds >= 1, f"rounds: at least 1, got {config.rounds}")
-    found += config.method.problems()
-    found += _baseline_problems(config)
-    found += _privacy_problems(config)
-    found += _storage_problems(config)
-    found += _quantised_problems(config)
-    sections = (config.model, config.lora, config.client, config.evaluation)
-    section: Any
-    for section in (*sections, config.participation, config.faults, config.privacy):
-        found += section.problems()
-    found += config.data.problems()
-    found += config.task.problems()
-    found += _run_dir_problems(config.run_dir)
-    return found
-
-
-def _baseline_problems(config: Config) -> Sequence[str]:
-    try:
-        others = config.methods[1:]
-    except UserError as error:
-        return [str(error)]
-    names = [one if isinstance(one, str) else one.name for one in config.baselines]
-    found = [] if len(set(names)) == len(names) else ["baselines: name each once"]
-    return [*found, *(f"baselines: {one.name}: {what}" for one in others for what in one.problems())]
-
-
-def _quantised_problems(config: Config) -> Sequence[str]:
-    if config.model.quantized is None:
-        return ()
-    try:
-        methods = config.methods
-    except UserError:  # a baseline that is not known is named elsewhere
-        methods = (config.method,)
-    return [
-        f"model.quantized: '{method.name}' changes the frozen weights, which are packed in "
-        f"{config.model.quantized}; take another method, or null"
-        for method in methods
-        if method.aggregator.combine.shifts_base
-    ]
-
-
-def _privacy_problems(config: Config) -> Sequence[str]:
-    if config.privacy.clip is None:
-        return ()
-    try:
-        methods = config.methods
-    except UserError:  # a baseline that is not known is named elsewhere
-        methods = (config.method,)
-    return [
-        f"privacy.clip: clients of '{method.name}' say in every round which of several models fits their "
-        f"data best, without noise and outside of ε; take another method, or no privacy"
-        for method in methods
-        if method.aggregator.receive.several
-    ]
-
-
-def _storage_problems(config: Config) -> Sequence[str]:
-    if config.server.storage == "memory":
-        return ()
-    try:
-        methods = config.methods
-    except UserError:
-        methods = (config.method,)
-    return [f"{method.name}: {line}" for method in methods for line in problems_on_disk(method.aggregator)]
-
-
-# What an empty folder may hold: a file system's own folder, and what a kill left before there was a run.
-_NOTHING = {"lost+found", ".config.yaml.part", "state"}
-
-
-def occupied(folder: Path) -> bool:
-    """Whether a folder, which is there, holds anything."""
-    state = folder / "state"
-    begun = state.is_dir() and any(not path.name.startswith((".", "origin.json")) for path in state.iterdir())
-    return begun or any(path.name not in _NOTHING for path in folder.iterdir())
-
-
-def _run_dir_problems(run_dir: str | None) -> Sequence[str]:
-    if run_dir is None:
-        return ()
-    path = Path(run_dir)
-    try:
-        if path.is_file():
-            return [f"run_dir: {run_dir} is a file; name a new or empty folder"]
-        if path.is_dir() and occupied(path):
-            return [
-                f"run_dir: {run_dir} already holds another run or other files; name a new or empty folder"
-            ]
-    except OSError as error:
-        return [f"run_dir: cannot look into {run_dir}: {error.strerror}"]
-    return ()

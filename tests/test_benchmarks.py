@@ -15,17 +15,31 @@ import benchmarks
 from benchmarks.aggregation.jobs import by_torch
 from benchmarks.cohort import contestants
 from benchmarks.cohort.default_job import rounds
+from benchmarks.flan8 import floors
 from benchmarks.last_round import last_round
 from benchmarks.main_job import line, scores
 from benchmarks.same_results import jobs
 from benchmarks.tuned import CHOICES
 from fedpl.cli import make_parser, read
-from fedpl.config import Config, check, with_changes
+from fedpl.config import Config, with_changes
+from fedpl.problems import check
 from fedpl.runs.prepared import prepare
 from tests import bounds
 from tests.server.conftest import LORA, reference, task_vectors, vectors
 
 PROGRAMS = sorted(module.name for module in pkgutil.walk_packages(benchmarks.__path__, "benchmarks."))
+
+
+def test_answers_without_learning() -> None:
+    rows = [
+        {"instruction": f"a {word}?\nOPTIONS:\n- yes\n- no", "output": word} for word in ("yes", "yes", "no")
+    ]
+    found = floors(rows)
+    assert found == pytest.approx(
+        {"constant": 200 / 3, "first option": 200 / 3, "random option": 50, "copy": found["copy"]}
+    )
+    assert 0 < found["copy"] < 50
+    assert floors([{"instruction": "say it", "output": "say it"}])["copy"] == 100
 
 
 def test_there_are_programs() -> None:

@@ -24,6 +24,7 @@ FLOORS = (
     ("tracking.settings",),
     ("rounds",),
     ("config",),
+    ("problems",),
     ("pictures",),
     ("tracking",),
     ("runs",),

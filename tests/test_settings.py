@@ -6,10 +6,11 @@ import pytest
 import yaml
 
 from fedpl.cli import make_parser, read
-from fedpl.config import Config, check, with_changes
+from fedpl.config import Config, with_changes
 from fedpl.errors import UserError
 from fedpl.method import Method
 from fedpl.presets import baseline, names, preset, read_yaml
+from fedpl.problems import check
 from fedpl.server import Aggregator, FedBip, Softmax, Wiener
 from fedpl.settings import build, changed, merged, plain
 

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModel, LlamaConfig
 
 from fedpl.config import Config, ModelConfig
-from fedpl.model.base import load_tokenizer
+from fedpl.model.pretrained import load_tokenizer
 
 NAME = "llama-135m"
 _SHAPE = LlamaConfig(

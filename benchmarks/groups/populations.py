@@ -19,12 +19,21 @@ _DOMAINS = ("tweets", "products", "movies", "news")
 _TASKS = ("MR", "SUBJ", "CR", "MPQA", "TREC", "SST2")
 
 
-def _rows(name: str) -> list[dict]:
+def shared_file(name: str) -> Path:
+    """A file of the benchmarks' data.
+
+    Raises:
+        UserError: If it is not there.
+    """
     folder = Path(os.environ.get("FEDPL_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    path = folder / f"{name}.jsonl.gz"
+    path = folder / name
     if not path.is_file():
         raise UserError(f"{path} is absent: set FEDPL_DATA to the folder of the benchmarks' data")
-    with gzip.open(path, "rt", encoding="utf-8") as file:
+    return path
+
+
+def _rows(name: str) -> list[dict]:
+    with gzip.open(shared_file(f"{name}.jsonl.gz"), "rt", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 

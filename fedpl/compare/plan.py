@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fedpl.cli import make_parser, read
-from fedpl.config import Config, check, with_changes
+from fedpl.config import Config, with_changes
 from fedpl.errors import UserError
+from fedpl.problems import check
 from fedpl.records.results import RunSummary
 from fedpl.runs.resume import different, saved_configuration
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from fedpl.data.records import ClientData, FederatedData
+from fedpl.data.records import ClientData, Dialogues, FederatedData, Split
 from fedpl.data.wording import counted, listed, readable, some
 
 _CLASSES = 12  # that are named with their sizes
@@ -16,11 +16,18 @@ def describe(data: FederatedData) -> Iterator[str]:
     """One line a matter; those that begin with "warning" are about what may not be meant."""
     clients = data.clients
     sizes = {split: sum(len(getattr(client, split)) for client in clients) for split in _SPLITS}
+    parts = ", ".join(f"{split} {size:,}" for split, size in sizes.items())
+    if any(isinstance(client.train, Dialogues) for client in clients):
+        yield f"data: {counted(sum(sizes.values()), 'example')} ({parts}); {_answers(clients)}"
+        yield from data.notes
+        yield from _unscored(clients)
+        yield from _repeated(clients)
+        yield from (f"warning: {line}" for line in (*_constant(clients), *_alike("client ids", data.ids)))
+        return
     times = Counter(
         label for client in clients for split in _SPLITS for label in getattr(client, split).labels
     )
     known = Counter(label for client in clients for label in client.train.labels)
-    parts = ", ".join(f"{split} {size:,}" for split, size in sizes.items())
     found = listed((f"{readable(name, 30)} {times[i]:,}" for i, name in enumerate(data.classes)), _CLASSES)
     number = "1 class" if len(data.classes) == 1 else f"{len(data.classes):,} classes"
     yield f"data: {counted(times.total(), 'example')} ({parts}); {number}: {found}"
@@ -30,6 +37,38 @@ def describe(data: FederatedData) -> Iterator[str]:
     yield from _lacking(clients, data.classes)
     yield from (f"warning: {line}" for line in _doubtful(data.classes, times, known))
     yield from (f"warning: {line}" for line in _alike("client ids", data.ids))
+
+
+def _right(split: Split) -> Sequence[int] | Sequence[str]:
+    """What is right for each example."""
+    return split.answers if isinstance(split, Dialogues) else split.labels
+
+
+def _answers(clients: Sequence[ClientData]) -> str:
+    """How many different answers there are, how long, and among how many options."""
+    splits = [getattr(client, split) for client in clients for split in _SPLITS]
+    rows = [own for own in splits if isinstance(own, Dialogues)]
+    answers = [answer for own in rows for answer in own.answers]
+    words = sorted(len(answer.split()) for answer in answers)
+    line = (
+        f"{counted(len(set(answers)), 'different answer')} of {words[0]} to {words[-1]} words "
+        f"(median {words[len(words) // 2]})"
+    )
+    options = [len(one) for own in rows for one in own.options]
+    turns = [sum(one.role == "assistant" for one in said) for own in rows for said in own.messages]
+    line += f"; {min(options)} to {max(options)} options" if options else ""
+    return line + (f"; up to {max(turns)} answers in a conversation" if max(turns) > 1 else "")
+
+
+def _constant(clients: Sequence[ClientData]) -> Iterator[str]:
+    """Clients that are taught one answer alone."""
+    alone = [
+        client.id
+        for client in clients
+        if isinstance(client.train, Dialogues) and len(set(client.train.answers)) == 1 < len(client.train)
+    ]
+    if alone:
+        yield f"{counted(len(alone), 'client')} with one answer alone in training: {some(alone, _NAMED)}"
 
 
 def _unscored(clients: Sequence[ClientData]) -> Iterator[str]:
@@ -57,10 +96,11 @@ def _repeated(clients: Sequence[ClientData]) -> Iterator[str]:
         (client.id, text, label)
         for client in clients
         for split in _SPLITS
-        for text, label in zip(getattr(client, split).texts, getattr(client, split).labels, strict=True)
+        for text, label in zip(getattr(client, split).texts, _right(getattr(client, split)), strict=True)
     }
     both = len(labelled) - len(times)
-    labels = f", {counted(both, 'time')} with another label" if both else ""
+    what = "answer" if isinstance(clients[0].train, Dialogues) else "label"
+    labels = f", {counted(both, 'time')} with another {what}" if both else ""
     yield f"{counted(repeated, 'example')} with a text that the same client has before{labels}"
     leaked = sum(
         text in train

@@ -129,8 +129,13 @@ def check_columns(table: Table, wanted: Sequence[str], separator: str | None = N
     )
 
 
-def check_cells(table: Table, wanted: Sequence[str]) -> None:
+def check_cells(table: Table, wanted: Sequence[str], lists: Collection[str] = ()) -> None:
     """Refuse cells without a value, and values that are several.
+
+    Args:
+        table: The table.
+        wanted: Columns in use.
+        lists: Those whose values may be lists.
 
     Raises:
         UserError: Naming line and column of the first, and how many there are.
@@ -142,6 +147,8 @@ def check_cells(table: Table, wanted: Sequence[str]) -> None:
         raise UserError(f"{table.at(first)} has an empty {name!r}{more}; fill it in, or leave the row out")
     for i, row in enumerate(table.rows):
         for name in wanted:
+            if name in lists:
+                continue
             if isinstance(row[name], list | tuple | dict | set | bytes):
                 kind = type(row[name]).__name__  # never what is in it: it may be somebody's words
                 raise UserError(f"{table.at(i)}: {name!r} holds a {kind}, expected text or a number")

@@ -1,9 +1,10 @@
-"""What a data source hands over: named clients, each with three splits of labelled texts."""
+"""What a data source hands over: named clients, each with three splits of labelled texts or of dialogues."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fedpl.data.wording import counted, some
 from fedpl.errors import UserError
@@ -22,6 +23,46 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+
+class Message(NamedTuple):
+    """What somebody says.
+
+    Attributes:
+        role: system, user or assistant.
+        content: The words.
+    """
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Dialogues(Split):
+    """Conversations whose last message is the answer; a prompt with its answer is one of two messages.
+
+    Attributes:
+        texts: What each says before its answer.
+        labels: Place of the answer among its options; 0 where there are none, -1 where it is not among them.
+        messages: Each from its beginning to its answer.
+        options: Possible answers to each; empty: there are none.
+        places: What each is called in messages to people.
+    """
+
+    messages: tuple[tuple[Message, ...], ...] = ()
+    options: tuple[tuple[str, ...], ...] = ()
+    places: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sizes = {len(self.texts), len(self.messages), len(self.places), len(self.options or self.texts)}
+        if len(sizes) > 1:
+            raise ValueError(f"expected columns of one length, got lengths {sorted(sizes)}")
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The last message of each."""
+        return tuple(own[-1].content for own in self.messages)
 
 
 @dataclass(frozen=True)
@@ -51,7 +92,7 @@ class FederatedData:
 
     Attributes:
         clients: The clients.
-        classes: Names of the classes.
+        classes: Names of the classes; empty where answers are none.
         notes: What the source has to say about reading them, for the first lines of a run.
     """
 

@@ -1,4 +1,4 @@
-"""Clients from a table with a text, a label and a client column: local files or a dataset of the hub."""
+"""Clients from a table with columns for client and text and label, or prompt and answer: files or the hub."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedpl.data.columns import Columns
+from fedpl.data.dialogues import Example, check_rows, dialogues, example
 from fedpl.data.files import files_of, kind_of, path_problems, refuse_one_name, refuse_twice, stem_of
 from fedpl.data.labels import check_declared, check_labels
 from fedpl.data.reading import Format, Table, check_cells, check_columns, read_table, word
@@ -29,41 +31,6 @@ if TYPE_CHECKING:
     import datasets
 else:
     datasets = deferred("datasets")
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Names of the table's columns.
-
-    Attributes:
-        text: The text to classify.
-        label: The class, as a word or a number.
-        client: Who the row belongs to; ``@file``: each file is a client, called by the file's name without
-            its ending.
-        split: Holds ``train``, ``validation`` or ``test``; leave empty to split by the fractions below. A
-            table with a column ``split`` of such words is refused until that is named, or ``none`` is written
-            here.
-    """
-
-    text: str = "text"
-    label: str = "label"
-    client: str = "client"
-    split: str = ""
-
-    def names(self) -> list[str]:
-        """The columns in use, each once."""
-        client = "" if self.by_file else self.client
-        return list(dict.fromkeys(n for n in (self.text, self.label, client, self.declared) if n))
-
-    @property
-    def by_file(self) -> bool:
-        """Whether each file is a client."""
-        return self.client == "@file"
-
-    @property
-    def declared(self) -> str:
-        """The column that says which row belongs to which split; empty: there is none."""
-        return "" if self.split == "none" else self.split
 
 
 @dataclass(frozen=True)
@@ -95,6 +62,7 @@ class TextFiles(Source):
 
     def problems(self) -> Sequence[str]:
         found = [*self.splitting.problems(), *self._format.problems(), *_size_problems(self.min_examples)]
+        found += self.columns.problems()
         if not self.paths:
             found.append("data.paths: name at least one file")
         return found + [line for path in self.paths for line in path_problems(path)]
@@ -146,7 +114,7 @@ class HubText(Source):
     small_clients: SmallClients = "error"
 
     def problems(self) -> Sequence[str]:
-        found = [*self.splitting.problems(), *_size_problems(self.min_examples)]
+        found = [*self.splitting.problems(), *_size_problems(self.min_examples), *self.columns.problems()]
         if self.columns.by_file:
             found.append("data.columns.client: @file is for fedpl.data.TextFiles; name a column")
         return found + ([] if self.path else ["data.path: name a dataset"])
@@ -160,7 +128,7 @@ class HubText(Source):
         table = Table(self.path, found.column_names, (), range(1, len(found) + 1))
         check_columns(table, self.columns.names())
         rows = found.select_columns(self.columns.names()).to_list()
-        feature = found.features[self.columns.label]
+        feature = None if self.columns.dialogues else found.features[self.columns.label]
         if isinstance(feature, datasets.ClassLabel):
             for row in rows:
                 label = row[self.columns.label]
@@ -183,23 +151,23 @@ def federate(
         UserError: If cells are empty, labels cannot be meant, or clients are too small.
     """
     for table in tables:
-        check_cells(table, columns.names())
-    check_labels(tables, columns.label)
+        check_cells(table, columns.names(), columns.lists)
+    if columns.dialogues:
+        check_rows(tables)
+    else:
+        check_labels(tables, columns.label)
     if columns.by_file:
         refuse_one_name([table.path for table in tables])
-    by_client: dict[str, list[dict[str, str]]] = {}
+    by_client: dict[str, list[Example]] = {}
     for table in tables:
-        for row in table.rows:
-            own = {name: word(row[name]) for name in columns.names()}
-            client = stem_of(table.path) if columns.by_file else own[columns.client]
-            by_client.setdefault(client, []).append(own)
+        for i, row in enumerate(table.rows):
+            client = stem_of(table.path) if columns.by_file else word(row[columns.client])
+            by_client.setdefault(client, []).append(example(row, table.at(i), columns))
     dealt = {
-        client: declared([row[columns.declared] for row in by_client[client]], client)
+        client: declared([row.split for row in by_client[client]], client)
         if columns.declared
         else drawn(
-            [row[columns.text] for row in by_client[client]],
-            splitting,
-            derive_seed(seed, "split", client=client),
+            [row.text for row in by_client[client]], splitting, derive_seed(seed, "split", client=client)
         )
         for client in sorted(by_client)
     }
@@ -208,25 +176,27 @@ def federate(
     if empty := [table.path for table in tables if not table.rows]:
         notes.append(f"{counted(len(empty), 'file')} without rows: {some(empty)}")
     used = [
-        (split, by_client[client][place][columns.label])
+        (split, by_client[client][place].label)
         for client, own in dealt.items()
         for split, places in own.places.items()
         for place in places
     ]
-    if columns.declared:
+    if columns.declared and not columns.dialogues:
         check_declared(used)
-    classes = tuple(sorted({label for _, label in used}))
+    classes = () if columns.dialogues else tuple(sorted({label for _, label in used}))
     index = {name: i for i, name in enumerate(classes)}
     clients = []
     for client, (_, places, _) in dealt.items():
         rows = by_client[client]
         # -1: in no split, and of no class any more
-        labels = [index.get(row[columns.label], -1) for row in rows]
+        labels = [index.get(row.label, -1) for row in rows]
         if 0 < splitting.max_train < len(places["train"]):
             stream = np.random.default_rng(derive_seed(seed, "cap", client=client))
             places = {**places, "train": stratified(places["train"], labels, splitting.max_train, stream)}
         splits: dict[str, Any] = {
-            name: Split(tuple(rows[i][columns.text] for i in chosen), tuple(labels[i] for i in chosen))
+            name: dialogues(rows, chosen, client)
+            if columns.dialogues
+            else Split(tuple(rows[i].text for i in chosen), tuple(labels[i] for i in chosen))
             for name, chosen in places.items()
         }
         clients.append(ClientData(id=client, **splits))

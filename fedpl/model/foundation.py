@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from fedpl.model.adapter import flatten, layout_of
-from fedpl.model.base import PooledClassifier, add_adapter, halve_frozen
+from fedpl.model.base import BaseModel, add_adapter, halve_frozen
 from fedpl.model.hardware import Hardware
 from fedpl.model.settings import LoraSettings
 from fedpl.model.shift import BaseWeights
@@ -33,7 +33,7 @@ class Foundation:
 
     def __init__(
         self,
-        base: PooledClassifier,
+        base: BaseModel,
         lora: LoraSettings,
         path: str,
         seed: int,

@@ -2,7 +2,8 @@
 
 Where `fedpl.model.heads` can write the head in the architecture's own terms, the folder is an adapter of
 AutoModelForSequenceClassification, head included. Else it is one of AutoModel, exact too, and the head lies
-beside it in ``head.safetensors``, which `fedpl.load` puts on the pooled states.
+beside it in ``head.safetensors``, which `fedpl.load` puts on the pooled states. Language models have no head:
+their adapters are those of AutoModelForCausalLM.
 """
 
 import copy
@@ -19,11 +20,13 @@ from fedpl.files import write_atomically
 from fedpl.model.adapter import ADAPTER
 from fedpl.model.base import HEAD, PooledClassifier
 from fedpl.model.heads import classifier, expressed, own_head
+from fedpl.model.language import LanguageModel
 from fedpl.model.merged import merged
 from fedpl.records.layout import AdapterLayout
 
 HEAD_FILE = "head.safetensors"
 CLASSIFIER, ENCODER = "AutoModelForSequenceClassification", "AutoModel"
+CAUSAL = "AutoModelForCausalLM"
 _ENCODER, _A = "encoder.", ".lora_A.weight"
 
 
@@ -53,7 +56,9 @@ def save_adapter(
     base: Any = model.get_base_model()
     own = _in_own_terms(base, outer)
     config.task_type, config.modules_to_save = "FEATURE_EXTRACTION", None
-    if own is not None:
+    if isinstance(base, LanguageModel):
+        config.task_type = "CAUSAL_LM"
+    elif own is not None:
         outer, saved = own
         prefix = f"{classifier(base.config).base_model_prefix}."  # type: ignore[attr-defined]
         # The encoder's own pooler has no part in the states that are pooled here.

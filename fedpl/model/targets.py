@@ -55,6 +55,11 @@ def check_targets(encoder: PreTrainedModel, config: peft.LoraConfig, path: str) 
             f"lora.target_modules: no layer of {path} matches {', '.join(sorted(targets))}; its layers end "
             f"in {', '.join(sorted(there))}"
         )
+    output = encoder.get_output_embeddings()
+    if output is not None and any(encoder.get_submodule(name) is output for name in matching(blocks)):
+        raise UserError(
+            f"lora.target_modules: the output layer of {path} is among them, which stays frozen; leave it out"
+        )
     absent = [block for block in blocks or () if not matching([block])]
     if absent:
         raise UserError(

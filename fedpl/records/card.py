@@ -21,11 +21,11 @@ class Card(Kept):
         base: The frozen model: an absolute folder, or a hub id.
         base_sha256: Of its weights; of several files: of the lines that ``sha256sum`` prints of them.
         loads_as: The class of transformers on which plain PEFT loads the adapter:
-            AutoModelForSequenceClassification (head included) or AutoModel (the head is in
-            ``head.safetensors``).
-        pooling: How token states become one vector for the head.
+            AutoModelForSequenceClassification (head included), AutoModel (the head is in
+            ``head.safetensors``) or AutoModelForCausalLM (there is no head).
+        pooling: How token states become one vector for the head, where there is one.
         max_length: Longer texts are cut to this many tokens.
-        id2label: The classes, by the number of the model's answer.
+        id2label: The classes, by the number of the model's answer; empty where it answers in words.
         scores: Of the client's models, on its test split.
         quantized: What the frozen linear layers were packed in, 4bit or 8bit; null: they were not.
         quantized: What the frozen linear layers were packed in, 4bit or 8bit; null: they were not.

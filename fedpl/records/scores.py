@@ -57,6 +57,11 @@ class Metric(NamedTuple):
 Scores: TypeAlias = Mapping[str, float]
 
 
+def best(scores: Sequence[Scores], metric: Metric) -> Scores:
+    """The scores that are best by a metric; of equal ones the first."""
+    return max(scores, key=lambda own: metric.sign * own[metric.name])
+
+
 class Summary(NamedTuple):
     """Statistics over clients, each metric by itself.
 

@@ -1,6 +1,6 @@
 """A client's adapter, ready to answer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,16 @@ from jaxtyping import Float
 from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
 from fedpl.data import Split
+from fedpl.data.dialogues import Example, dialogues, exchange
 from fedpl.errors import UserError
 from fedpl.files import quoted
-from fedpl.model.base import load_tokenizer
+from fedpl.model.pretrained import load_tokenizer
 from fedpl.model.quantised import quantisation, settle
-from fedpl.model.saved import CLASSIFIER, HEAD_FILE
+from fedpl.model.saved import CAUSAL, CLASSIFIER, HEAD_FILE
 from fedpl.model.settings import ModelConfig
 from fedpl.model.weights import digest, resolve
 from fedpl.presets import read_yaml
@@ -27,6 +28,7 @@ from fedpl.settings import build, importing_nothing
 from fedpl.tasks import Task
 
 _TOGETHER = 32  # texts in one pass
+_MOST_NEW = 80  # tokens of an answer in words
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,38 @@ class ClientModel:
         return self.card.labels
 
     def logits(self, texts: Sequence[str]) -> Float[Tensor, "texts classes"]:
-        """What the model gives for each text, before softmax."""
+        """What the model gives for each text, before softmax.
+
+        Raises:
+            UserError: If it answers in words.
+        """
+        if not self.task.headed:
+            raise UserError("logits: the model answers in words; call predict, or use its .model")
         return torch.cat([torch.empty(0, len(self.labels)), *self._outputs(texts)])
 
-    def predict(self, texts: Sequence[str]) -> list[str]:
-        """The class of each text."""
+    def predict(self, texts: Sequence[str], **options: Any) -> list[str]:
+        """The class of each text, or the answer to each prompt, decoded greedily.
+
+        Args:
+            texts: Texts, or prompts.
+            options: Of transformers' ``generate``, where answers are words.
+        """
+        if not self.task.headed:
+            return [self._answer(text, options) for text in texts]
         return [self.labels[one] for out in self._outputs(texts) for one in self.task.answers(out)]
+
+    @torch.no_grad()
+    def _answer(self, prompt: str, options: Mapping[str, Any]) -> str:
+        settings = model_settings(self.card, self.card.base)
+        ask = self.task.questions(settings)
+        assert ask is not None
+        row = Example(prompt, messages=exchange(prompt, "?"))
+        asked = ask(dialogues([row], [0], self.card.client))
+        tokenizer, ids = load_tokenizer(settings), torch.tensor(asked.ids)
+        how: dict[str, Any] = {"max_new_tokens": _MOST_NEW, "do_sample": False, **options}
+        ends = {"eos_token_id": list(asked.ends), "pad_token_id": tokenizer.pad_token_id}
+        found: Any = self.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **ends, **how)
+        return str(tokenizer.decode(found[0, ids.shape[1] :], skip_special_tokens=True))
 
     @torch.no_grad()
     def _outputs(self, texts: Sequence[str]) -> list[Tensor]:
@@ -140,6 +168,12 @@ def _loaded(card: Card, task: Task, folder: Path) -> ClientModel:
         settle(own)
         own.config.pad_token_id = load_tokenizer(settings).pad_token_id
         return ClientModel(card, PeftModel.from_pretrained(own, str(folder)).eval(), task)
+    if card.loads_as == CAUSAL:
+        causal = AutoModelForCausalLM.from_pretrained(
+            card.base, dtype=torch.float32, **quantisation(card.quantized)
+        )
+        settle(causal)
+        return ClientModel(card, PeftModel.from_pretrained(causal, str(folder)).eval(), task)
     whole = task.base(settings, card.labels).eval()
     whole.load_state_dict(load_file(folder / HEAD_FILE), strict=False)
     model = PeftModel.from_pretrained(whole.encoder, str(folder)).eval()

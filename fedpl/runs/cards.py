@@ -7,12 +7,13 @@ import yaml
 
 from fedpl.config import Config
 from fedpl.files import quoted, write_atomically
-from fedpl.model.saved import CLASSIFIER, ENCODER, HEAD_FILE
+from fedpl.model.saved import CAUSAL, CLASSIFIER, ENCODER, HEAD_FILE
 from fedpl.model.weights import digest, resolve
 from fedpl.records.card import Card
 from fedpl.records.messages import Census
 from fedpl.records.results import MethodResult
 from fedpl.records.scores import Metric
+from fedpl.tasks import templates
 
 
 def describe(config: Config, census: Census, found: MethodResult, folder: Path) -> None:
@@ -40,7 +41,7 @@ def describe(config: Config, census: Census, found: MethodResult, folder: Path) 
                 round=found.rounds,
                 base=base,
                 base_sha256=sha256,
-                loads_as=ENCODER if (where / HEAD_FILE).exists() else CLASSIFIER,
+                loads_as=_loads_as(config, where),
                 pooling=config.model.pooling,
                 max_length=config.model.max_length,
                 id2label={str(i): label for i, label in enumerate(census.labels)},
@@ -48,20 +49,36 @@ def describe(config: Config, census: Census, found: MethodResult, folder: Path) 
                 quantized=config.model.quantized,
             )
             card.write(where)
-            write_atomically(where / "README.md", page(card, census.metrics, folder).encode())
+            words = getattr(config.task, "template", "")
+            write_atomically(where / "README.md", page(card, census.metrics, folder, words).encode())
 
 
-def page(card: Card, metrics: Sequence[Metric], run: Path) -> str:
+def _loads_as(config: Config, folder: Path) -> str:
+    if not config.task.headed:
+        return CAUSAL
+    return ENCODER if (folder / HEAD_FILE).exists() else CLASSIFIER
+
+
+def page(card: Card, metrics: Sequence[Metric], run: Path, template: str = "") -> str:
     """The model card.
 
     Args:
         card: What is in ``fedpl.json``.
         metrics: What a score consists of.
         run: The run directory.
+        template: The words around a prompt, where answers are words.
     """
     head = {"library_name": "peft", "base_model": card.base, "tags": ["lora", "fedpl"]}
-    if card.loads_as == CLASSIFIER:
-        head["pipeline_tag"] = "text-classification"
+    if card.loads_as != ENCODER:
+        head["pipeline_tag"] = "text-generation" if card.loads_as == CAUSAL else "text-classification"
+    about = [
+        f"- classes: {', '.join(f'{i} {label}' for i, label in card.id2label.items())}",
+        f"- pooling: {card.pooling}; texts are cut to {card.max_length} tokens",
+    ]
+    if card.loads_as == CAUSAL:
+        about = [
+            f"- prompts as `{templates.TEMPLATES.get(template, template)!r}`, to {card.max_length} tokens"
+        ]
     what = "its aggregate" if card.kind == "adapters" else "what it keeps beside its aggregate"
     rows = [
         f"| {name} | {' | '.join(metric.shown(own[metric.name]) for metric in metrics)} |"
@@ -81,8 +98,7 @@ def page(card: Card, metrics: Sequence[Metric], run: Path) -> str:
         "",
         f"- base model: `{card.base}`, weights with SHA-256 `{card.base_sha256}`",
         *([f"- frozen linear layers packed in {card.quantized}"] if card.quantized else []),
-        f"- classes: {', '.join(f'{i} {label}' for i, label in card.id2label.items())}",
-        f"- pooling: {card.pooling}; texts are cut to {card.max_length} tokens",
+        *about,
         "",
         f"Test scores of this client's models ({', '.join(names)}):",
         "",
@@ -98,7 +114,7 @@ def page(card: Card, metrics: Sequence[Metric], run: Path) -> str:
         f"fedpl.load({str(run.absolute())!r}, {card.client!r}{personal}).predict(['a text'])",
         "```",
         "",
-        *(_CLASSIFIER if card.loads_as == CLASSIFIER else _ENCODER),
+        *(_causal(template) if card.loads_as == CAUSAL else _OTHERS[card.loads_as]),
         "",
     ]
     return "\n".join(lines)
@@ -137,3 +153,34 @@ from transformers import AutoModel
 card = json.load(open("fedpl.json"))
 encoder = PeftModel.from_pretrained(AutoModel.from_pretrained(card["base"], dtype="float32"), ".").eval()
 ```""".splitlines()
+
+_OTHERS = {CLASSIFIER: _CLASSIFIER, ENCODER: _ENCODER}
+_CHAT = (
+    'said = [{"role": "user", "content": "a prompt"}]',
+    "prompt = tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False)",
+)
+
+
+def _causal(template: str) -> list[str]:
+    """How PEFT alone answers in words."""
+    words = templates.words_of(template).replace(templates.PLACE, "a prompt")
+    asked = [*_CHAT] if template == templates.CHAT else [f"prompt = {words!r}"]
+    return [
+        "With PEFT alone (in this folder):",
+        "",
+        "```python",
+        "import json",
+        "",
+        "from peft import PeftModel",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        'card = json.load(open("fedpl.json"))',
+        'tokenizer = AutoTokenizer.from_pretrained(card["base"])',
+        'base = AutoModelForCausalLM.from_pretrained(card["base"], dtype="float32")',
+        'model = PeftModel.from_pretrained(base, ".").eval()',
+        *asked,
+        f'tokens = tokenizer(prompt, return_tensors="pt", add_special_tokens={template != templates.CHAT})',
+        "found = model.generate(**tokens, max_new_tokens=80, do_sample=False)[0]",
+        'answer = tokenizer.decode(found[tokens["input_ids"].shape[1] :], skip_special_tokens=True)',
+        "```",
+    ]

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fedpl.config import Config, occupied
+from fedpl.config import Config
 from fedpl.errors import UserError
 from fedpl.files import held, make_folder, move, quoted, write_atomically, writing
+from fedpl.problems import occupied
 from fedpl.records.results import MethodResult
 from fedpl.records.rounds import RoundRecord, read_rounds
 from fedpl.rounds.checkpoints import Checkpoints

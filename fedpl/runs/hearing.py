@@ -54,6 +54,16 @@ def opening(
     size = f"{len(census.members)} clients, {census.layout.size:,} trainable parameters each"
     yield f"fedpl: {config.name} on {census.place}: {size}"
     yield from (f"fedpl: {note}" for note in notes)
+    if config.task.zero_shot and (floors := [m.floor for m in census.members if m.floor is not None]):
+        metric = census.metrics[0]
+        mean = metric.shown(sum(floor[metric.name] for floor in floors) / len(floors))
+        yield (
+            f"fedpl: without learning (each client's better one of the frozen model and of answers that look "
+            f"at no prompt): {metric.title} {mean}"
+        )
+    for method in config.methods:
+        if method.heads_alone and not config.task.headed:
+            yield f"fedpl: {method.name}: the task has no head: whole adapters are compared in its place"
     other = differences(config.method)
     if other:
         yield f"fedpl: other than the method '{config.name}' that ships: {', '.join(other)}"

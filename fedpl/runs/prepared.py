@@ -13,7 +13,7 @@ from fedpl.executors.here import Here
 from fedpl.executors.memo import FirstRoundMemo
 from fedpl.executors.protocol import Executor
 from fedpl.interop import server_device
-from fedpl.model.base import HEAD, PooledClassifier
+from fedpl.model.base import HEAD, BaseModel
 from fedpl.model.foundation import Foundation
 from fedpl.model.hardware import choose_hardware
 from fedpl.model.settings import ModelConfig
@@ -46,9 +46,7 @@ class Prepared(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def prepare(
-    config: Config, data: FederatedData | None = None, base: PooledClassifier | None = None
-) -> Prepared:
+def prepare(config: Config, data: FederatedData | None = None, base: BaseModel | None = None) -> Prepared:
     """Read the data, load the model, let the clients move in at a site in this process.
 
     Args:
@@ -65,7 +63,8 @@ def prepare(
     site = Site(data, worker, config.privacy, faults, config.seed, release(config))
     training = worker.backend.foundation.hardware.device
     server = server_device(training)
-    return Prepared(Here(site, server), faults.hostile, (*_apart(training, server), *describe(data)))
+    notes = (*_apart(training, server), *describe(data), *_cut(worker, config.model))
+    return Prepared(Here(site, server), faults.hostile, notes)
 
 
 def _apart(training: torch.device, server: torch.device) -> tuple[str, ...]:
@@ -78,12 +77,21 @@ def _apart(training: torch.device, server: torch.device) -> tuple[str, ...]:
     )
 
 
+def _cut(worker: Worker, model: ModelConfig) -> tuple[str, ...]:
+    """That prompts were cut, where the task counts them."""
+    examples = worker.partitions.examples.values()
+    cut, all = sum(own.cut for own in examples), sum(map(len, examples))
+    what = f"prompts are cut from the left to model.max_length {model.max_length}"
+    return (f"warning: {cut:,} of {all:,} {what}",) if cut else ()
+
+
 def clients_of(config: Config) -> FederatedData:
     """The data of a run, as the clients see them."""
-    return with_false_labels(config.data.load(config.seed), config.faults, config.seed)
+    data = config.task.take(config.data.load(config.seed))
+    return with_false_labels(data, config.faults, config.seed)
 
 
-def backend_of(config: Config, data: FederatedData, base: PooledClassifier | None = None) -> Backend:
+def backend_of(config: Config, data: FederatedData, base: BaseModel | None = None) -> Backend:
     """What trains the clients of a run in this process.
 
     Raises:
@@ -163,7 +171,7 @@ class Workshop:
     def __init__(self) -> None:
         self._prepared: tuple[tuple[Config, bool], Prepared] | None = None
         self._data: tuple[tuple[object, ...], FederatedData] | None = None
-        self._base: tuple[tuple[Task, ModelConfig, int], PooledClassifier] | None = None
+        self._base: tuple[tuple[Task, ModelConfig, int], BaseModel] | None = None
 
     def prepare(self, config: Config) -> Prepared:
         """What `prepare` gives, without doing again what the run before has done.
@@ -185,12 +193,12 @@ class Workshop:
         return self._prepared[1]
 
     def _clients(self, config: Config) -> FederatedData:
-        wanted = (config.data, config.seed, config.faults)
+        wanted = (config.data, config.seed, config.faults, config.task)
         if self._data is None or self._data[0] != wanted:
             self._data = wanted, clients_of(config)
         return self._data[1]
 
-    def _model(self, task: Task, config: ModelConfig, classes: tuple[str, ...]) -> PooledClassifier:
+    def _model(self, task: Task, config: ModelConfig, classes: tuple[str, ...]) -> BaseModel:
         wanted = (task, config, len(classes))
         if self._base is None or self._base[0] != wanted:
             self._base = None
@@ -198,7 +206,7 @@ class Workshop:
         return self._base[1]
 
 
-def _twin(base: PooledClassifier) -> PooledClassifier:
+def _twin(base: BaseModel) -> BaseModel:
     """A copy with layers and a head of its own on the same frozen weights."""
     tensors = (*base.named_parameters(), *base.named_buffers())
     shared = {id(tensor): tensor for name, tensor in tensors if not name.startswith(f"{HEAD}.")}

@@ -16,7 +16,8 @@ class Subject:
             took part: none; products: the inner products; similarity: the similarities.
         decay: Weight of the past in all averages, per round: 1 is the plain mean, less forgets.
         space: factors: LoRA's A and B as they are; lora_A or lora_B: one of them; product: the change of
-            ΔW = s·BA itself, exact, the same for any factors with the same product; head: none of them.
+            ΔW = s·BA itself, exact, the same for any factors with the same product; head: none of them, but
+            the factors after all where a task has no head.
         head: Whether the classification head is compared too.
         precision: Arithmetic of inner products: highest (float32), tf32 or bf16 (float32 accumulation).
     """

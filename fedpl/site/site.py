@@ -28,7 +28,7 @@ from fedpl.records.messages import (
     Seconds,
     Work,
 )
-from fedpl.records.scores import Scores
+from fedpl.records.scores import Scores, best
 from fedpl.site.delivery import deliver
 from fedpl.site.faults import Faults
 from fedpl.site.memory import Memory
@@ -219,16 +219,25 @@ def digest_of(client: ClientData, classes: Sequence[str]) -> str:
 def census(data: FederatedData, worker: Worker) -> Census:
     """What a site tells when it joins."""
     foundation, task = worker.backend.foundation, worker.partitions.task
+    scored = [client.id for client in data.clients if len(client.test)]
+    start = foundation.initial()
+    zero = {}
+    if task.zero_shot and scored:  # θ₀ answers as the frozen model does
+        models = start.expand(len(scored), -1)
+        zero = dict(zip(scored, worker.score(scored, models, "test"), strict=True))
     members = []
     for client in data.clients:
-        floor = task.floor(client) if len(client.test) else None
+        floor = None
+        if len(client.test):
+            known = (worker.partitions.examples[client.id, split] for split in ("train", "test"))
+            floor = best((task.floor(client, *known), *filter(None, (zero.get(client.id),))), task.metrics[0])
         origin = digest_of(client, data.classes)
         members.append(Member(client.id, len(client.train), floor, origin, client.group))
     hardware = foundation.hardware
     return Census(
         tuple(members),
         foundation.layout,
-        foundation.initial(),
+        start,
         task.metrics,
         data.classes,
         f"{hardware.device}, {hardware.precision}",

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fedpl.cli import make_parser, read
-from fedpl.config import Config, check, with_changes
+from fedpl.config import Config, with_changes
 from fedpl.errors import UserError
 from fedpl.presets import yaml_value
+from fedpl.problems import check
 from fedpl.sweep.plan import Sweep, size_of_grid
 
 # A trial needs neither baselines nor pictures; the file's command and the command line may ask for them.

@@ -1,6 +1,7 @@
 """What clients learn. Imports no torch up front."""
 
 from fedpl.tasks.classification import Classification
+from fedpl.tasks.language import Choice, Generation
 from fedpl.tasks.task import Task
 
-__all__ = ["Classification", "Task"]
+__all__ = ["Choice", "Classification", "Generation", "Task"]

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fedpl.model import base as models
+    from fedpl.model import pretrained
     from fedpl.tasks import examples
 else:
-    torch, models, examples = map(deferred, ("torch", "fedpl.model.base", "fedpl.tasks.examples"))
+    torch, models, pretrained, examples = map(
+        deferred, ("torch", "fedpl.model.base", "fedpl.model.pretrained", "fedpl.tasks.examples")
+    )
 
 
 _ENOUGH = 20  # tokens, from which on the share of unknown ones says something
@@ -53,10 +56,10 @@ class Classification(Task):
     def base(self, model: ModelConfig, classes: Sequence[str]) -> "models.PooledClassifier":
         return models.load_base(model, len(classes), True)
 
-    def encoder(self, model: ModelConfig) -> "Callable[[Split], examples.Examples]":
-        tokenizer = models.load_tokenizer(model)
+    def encoder(self, model: ModelConfig) -> "Callable[..., examples.Examples]":
+        tokenizer = pretrained.load_tokenizer(model)
 
-        def encode(split: Split) -> "examples.Examples":
+        def encode(split: Split, scored: bool = False) -> "examples.Examples":
             texts = list(split.texts)
             encoded = (
                 tokenizer(texts, truncation=True, max_length=model.max_length)["input_ids"] if texts else []
@@ -78,5 +81,5 @@ class Classification(Task):
     def score(self, targets: Sequence[int], answers: Sequence[int]) -> Scores:
         return classification_scores(targets, answers)
 
-    def floor(self, client: ClientData) -> Scores:
+    def floor(self, client: ClientData, train: "examples.Examples", test: "examples.Examples") -> Scores:
         return self.score(client.test.labels, [client.majority()] * len(client.test))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
@@ -37,10 +37,13 @@ class Examples(Dataset):
         targets: What is right for each; the first axis is the examples.
         pad: What fills rows up; masked by position, never by value.
         mass: Targets of each example: its share of a step's loss follows from it. None: one each.
+        learned: Which of each example's tokens are learned, by position; None: the model is not told.
+        cut: How many of the examples were cut to fit.
 
     Attributes:
         tokens: All examples' token ids, one after another; `ids` are views of it.
         lengths: Tokens of each example.
+        marks: Like `tokens`, whether each is learned; None: the model is not told.
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class Examples(Dataset):
         targets: Tensor,
         pad: int,
         mass: Sequence[float] | None = None,
+        learned: Sequence[Bool[Tensor, "_"]] | None = None,
+        cut: int = 0,
     ) -> None:
         self.targets = targets
         self.pad = pad
@@ -56,6 +61,8 @@ class Examples(Dataset):
         self.lengths = tuple(map(len, ids))
         self.tokens = torch.cat([torch.empty(0, dtype=torch.long), *ids])
         self.ids = self.tokens.split(self.lengths)
+        self.marks = None if learned is None else torch.cat([torch.empty(0, dtype=torch.bool), *learned])
+        self.cut = cut
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -70,7 +77,13 @@ class Examples(Dataset):
 
     def collate(self, chosen: Sequence[int]) -> Batch:
         """The examples at these places, padded to the longest among them."""
-        return Batch(pad_rows([self.ids[i] for i in chosen], self.pad), self.targets[list(chosen)])
+        inputs = pad_rows([self.ids[i] for i in chosen], self.pad)
+        if self.marks is not None:
+            marks = self.marks.split(self.lengths)
+            inputs["learned"] = pad_sequence(
+                [marks[i] for i in chosen], batch_first=True, padding_value=False
+            )
+        return Batch(inputs, self.targets[list(chosen)])
 
 
 def pad_rows(ids: Sequence[Int[Tensor, "_"]], pad: int, multiple: int = 1) -> dict[str, Tensor]:

@@ -1,16 +1,54 @@
 """What answers are worth."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from fedpl.deferred import deferred
 from fedpl.records.scores import Metric, Scores
 
-measures = deferred("sklearn.metrics")
+measures, rouge = map(deferred, ("sklearn.metrics", "rouge_score.rouge_scorer"))
 
 CLASSIFICATION = (Metric("accuracy", "%"), Metric("macro_f1", "%"))
+GENERATION = tuple(Metric(name, "%") for name in ("rouge1", "rouge2", "rougeL", "exact_match"))
+_ROUGE = tuple(metric.name for metric in GENERATION[:3])
+_CANDIDATES = 20  # constant answers that are tried, of each kind
 
 
 def classification_scores(labels: Sequence[int], answers: Sequence[int]) -> Scores:
     """Share of right answers, and F1 averaged over the classes that occur among labels or answers."""
     f1 = measures.f1_score(labels, answers, average="macro", zero_division=0.0)
     return {"accuracy": float(measures.accuracy_score(labels, answers)), "macro_f1": float(f1)}
+
+
+def generation_scores(references: Sequence[str], answers: Sequence[str]) -> Scores:
+    """Means of ROUGE-1, -2 and -L (F-measure, without stemming) and the share that says exactly the same.
+
+    Args:
+        references: What is right, at least one.
+        answers: What was decoded. Spaces at the ends and how many stand between words make no difference.
+    """
+    scorer = rouge.RougeScorer(_ROUGE)
+    found = [scorer.score(right, own) for right, own in zip(references, answers, strict=True)]
+    same = sum(right.split() == own.split() for right, own in zip(references, answers, strict=True))
+    means = {name: sum(one[name].fmeasure for one in found) / len(found) for name in _ROUGE}
+    return {**means, "exact_match": same / len(found)}
+
+
+def best_constant(answers: Sequence[str]) -> str:
+    """Of a few frequent answers, and of the most frequent words, what has the best mean ROUGE-1 with all.
+
+    Args:
+        answers: Of training data, at least one.
+    """
+    words = Counter(word for answer in answers for word in answer.lower().split())
+    frequent = [word for word, _ in words.most_common(_CANDIDATES)]
+    times = Counter(answers)
+    candidates = [answer for answer, _ in times.most_common(_CANDIDATES)]
+    candidates += [" ".join(frequent[: i + 1]) for i in range(len(frequent))]
+    scorer = rouge.RougeScorer(["rouge1"])
+
+    def value(constant: str) -> float:
+        scores = ((scorer.score(answer, constant), number) for answer, number in times.items())
+        return sum(found["rouge1"].fmeasure * number for found, number in scores)
+
+    return max(candidates, key=value)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedpl.data import ClientData, Split
+from fedpl.data import ClientData, Dialogues, FederatedData, Split
+from fedpl.errors import UserError
 from fedpl.model.settings import ModelConfig
 from fedpl.records.scores import Metric, Scores
 
@@ -13,8 +14,9 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from fedpl.model.base import PooledClassifier
+    from fedpl.model.base import BaseModel
     from fedpl.tasks.examples import Examples
+    from fedpl.tasks.templates import Questions
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,31 @@ class Task(ABC):
     Attributes:
         metrics: What a score consists of; the first is the primary one: tables, pictures, harm and searches
             follow its unit and direction.
+        decoded: What a score of answers in words consists of; empty: the task has none to be decoded.
+        headed: Whether there is a head to train beside the adapter; without classes there is none.
+        zero_shot: Whether the frozen model answers without any training, so that it counts for the floor.
     """
 
     metrics: ClassVar[tuple[Metric, ...]]
+    decoded: ClassVar[tuple[Metric, ...]] = ()
+    headed: ClassVar[bool] = True
+    zero_shot: ClassVar[bool] = False
+
+    def take(self, data: FederatedData) -> FederatedData:
+        """The data as the task needs them, with what there is to be said about it.
+
+        Raises:
+            UserError: If they are of another kind.
+        """
+        if any(isinstance(client.train, Dialogues) for client in data.clients):
+            raise UserError(
+                f"task: {type(self).__name__} learns labels, and the data have prompts with answers; set "
+                f"--task fedpl.tasks.Generation or fedpl.tasks.Choice, or name data.columns.text and label"
+            )
+        return data
 
     @abstractmethod
-    def base(self, model: ModelConfig, classes: Sequence[str]) -> "PooledClassifier":
+    def base(self, model: ModelConfig, classes: Sequence[str]) -> "BaseModel":
         """The frozen model with whatever head the task needs.
 
         Args:
@@ -41,8 +62,10 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def encoder(self, model: ModelConfig) -> "Callable[[Split], Examples]":
-        """How a split becomes tensors for this model; it may be without examples.
+    def encoder(self, model: ModelConfig) -> "Callable[..., Examples]":
+        """How a split becomes tensors for this model: a function of it, and of whether it is to be scored.
+
+        The split may be without examples.
 
         Raises:
             UserError: If there is no such model.
@@ -66,8 +89,35 @@ class Task(ABC):
         """Quality of answers, by metric."""
 
     @abstractmethod
-    def floor(self, client: ClientData) -> Scores:
-        """Scores on a client's test split, which has examples, of the best answer that looks at no input."""
+    def floor(self, client: ClientData, train: "Examples", test: "Examples") -> Scores:
+        """Scores on a client's test split, which has examples, of the best answer that looks at no input.
+
+        Args:
+            client: The client.
+            train: Its training split, encoded.
+            test: Its test split, encoded to be scored.
+        """
+
+    def questions(self, model: ModelConfig) -> "Callable[[Split], Questions] | None":
+        """What is to be answered in words; None: the task has nothing to decode.
+
+        Raises:
+            UserError: If there is no such model.
+        """
+        return None
+
+    def score_decoded(self, references: Sequence[str], answers: Sequence[str]) -> Scores:
+        """Quality of answers in words, by the metrics of `decoded`.
+
+        Args:
+            references: What is right, from `questions`.
+            answers: What was decoded.
+        """
+        raise NotImplementedError(f"{type(self).__name__} decodes nothing")
+
+    def floor_decoded(self, client: ClientData) -> Scores:
+        """`floor` for answers in words."""
+        raise NotImplementedError(f"{type(self).__name__} decodes nothing")
 
     def problems(self) -> Sequence[str]:
         """What is wrong with the settings, one line each."""

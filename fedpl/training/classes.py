@@ -8,8 +8,8 @@ from torch import Tensor
 
 
 def known_classes(
-    logits: Float[Tensor, "rows classes"], classes: Sequence[int] | None
-) -> Float[Tensor, "rows classes"]:
+    logits: Float[Tensor, "rows ..."], classes: Sequence[int] | None
+) -> Float[Tensor, "rows ..."]:
     """Logits with −∞ for the classes that a client does not have; None: it has all."""
     if classes is None:
         return logits

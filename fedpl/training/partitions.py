@@ -123,7 +123,7 @@ def partitions_of(
         )
     encode = task.encoder(model)
     examples = {
-        (client.id, split): encode(getattr(client, split))
+        (client.id, split): encode(getattr(client, split), split != "train")
         for client in data.clients
         for split in ("train", "validation", "test")
     }

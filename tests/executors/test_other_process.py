@@ -76,7 +76,7 @@ def test_sites_in_another_process_give_the_same_run(
         assert isinstance(executor, Executor)
         patch.setattr(TextFiles, "load", forbidden)
         patch.setattr("fedpl.model.base.load_base", forbidden)
-        patch.setattr("fedpl.model.base.load_tokenizer", forbidden)
+        patch.setattr("fedpl.model.pretrained.load_tokenizer", forbidden)
         there = run(
             replace(config, run_dir=str(tmp_path / "there")),
             Console(quiet=True),

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from fedpl.errors import UserError
 from fedpl.model import converted, weights
-from fedpl.model.base import load_base, load_tokenizer
+from fedpl.model.base import load_base
+from fedpl.model.pretrained import load_tokenizer
 from fedpl.model.settings import ModelConfig
 
 gguf = pytest.importorskip("gguf")
@@ -113,7 +114,7 @@ def test_other_weights_are_refused_before_they_are_converted(
     (file.parent / "__init__.py").touch()
     write(file)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("fedpl.model.base._PINNED", {"llm_tiny": "1" * 64})
+    monkeypatch.setattr("fedpl.model.pretrained._PINNED", {"llm_tiny": "1" * 64})
     found = hashlib.sha256(file.read_bytes()).hexdigest()
     for load in (load_tokenizer, lambda config: load_base(config, 2)):
         with pytest.raises(UserError, match=rf"package:llm_tiny have SHA-256 {found}, expected 111"):
@@ -121,7 +122,7 @@ def test_other_weights_are_refused_before_they_are_converted(
     with pytest.raises(UserError, match="expected 222"):
         load_base(ModelConfig(path=str(file), sha256="2" * 64, max_length=8), 2)
     assert not cache.exists()
-    monkeypatch.setattr("fedpl.model.base._PINNED", {"llm_tiny": found})
+    monkeypatch.setattr("fedpl.model.pretrained._PINNED", {"llm_tiny": found})
     assert load_base(ModelConfig(path="package:llm_tiny", max_length=8), 2).config.hidden_size == 32
     (file.parent / "second.gguf").touch()
     with pytest.raises(UserError, match="nor one GGUF file"):

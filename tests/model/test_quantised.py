@@ -13,12 +13,13 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaModel
 
 import fedpl
-from fedpl.config import Config, LoraSettings, ModelConfig, problems, with_changes
+from fedpl.config import Config, LoraSettings, ModelConfig, with_changes
 from fedpl.data import FederatedData
 from fedpl.errors import UserError
 from fedpl.model import quantised
 from fedpl.model.base import add_adapter, load_base
 from fedpl.objectives import FedDPA
+from fedpl.problems import problems
 from tests.training.conftest import CPU
 from tests.training.facade import ClientTrainer
 from tests.training.stacked.test_cohorts import one_by_one, relative, together

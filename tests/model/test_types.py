@@ -45,8 +45,10 @@ def test_the_same_model_as_by_way_of_float32(
     names, others = dict(found.model.named_parameters()), dict(expected.model.named_parameters())
     assert names.keys() == others.keys()
     for name, tensor in names.items():
-        assert tensor.dtype == others[name].dtype
-        assert tensor.equal(others[name])
+        # Tables of bfloat16 stay as they are, and give the same vectors in float32.
+        narrow = "embeddings.weight" in name and tensor.dtype == torch.bfloat16
+        assert tensor.dtype == others[name].dtype or narrow
+        assert tensor.float().equal(others[name].float())
         assert tensor.requires_grad == others[name].requires_grad
 
 

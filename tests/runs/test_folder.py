@@ -7,9 +7,10 @@ import pytest
 from rich.console import Console
 
 from fedpl.cli import make_parser, read
-from fedpl.config import Config, problems
+from fedpl.config import Config
 from fedpl.errors import UserError
 from fedpl.files import held
+from fedpl.problems import problems
 from fedpl.rounds.loop import RoundResult
 from fedpl.runs.experiment import run
 from fedpl.runs.folder import RunFolder

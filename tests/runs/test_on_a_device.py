@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.tiny_language import language_model, rows
+
 ROOT = Path(__file__).parents[2]
 LEAN = ["--baselines=[]", "--tracking.plots=false", "--tracking.progress=false"]
 BY_METHOD = {
@@ -33,12 +35,33 @@ ONE_BY_ONE = ("apfl", "feddpa", "flora")
 CASES |= {f"{name}, one by one": ["--client.cohort_size=1", *BY_METHOD[name]] for name in ONE_BY_ONE}
 
 
+LANGUAGE = {
+    "language, cohorts": ["--task=Generation", "--client.cohort_size=2"],
+    "language, one by one": [
+        "--task=Choice",
+        "--client.cohort_size=1",
+        "--config=configs/method/feddpa.yaml",
+    ],
+}
+
+
 @pytest.fixture(scope="module")
-def runs(small_run: list[str]) -> dict[str, Any]:
+def talking(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Settings of a run of a language model."""
+    folder = tmp_path_factory.mktemp("talking")
+    lines = [row for client in ("one", "two", "three") for row in rows(client, ("yes", "no"))]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    model = language_model(folder / "model")
+    columns = ["--data.columns.prompt=prompt", "--data.columns.answer=answer"]
+    return [f"--data.paths=[{folder}/rows.jsonl]", *columns, f"--model.path={model}"]
+
+
+@pytest.fixture(scope="module")
+def runs(small_run: list[str], talking: list[str]) -> dict[str, Any]:
     # A method's file comes first: dotted options before it would be overwritten.
     jobs = {
         name: sorted([*small_run, *LEAN, *case], key=lambda word: not word.startswith("--config"))
-        for name, case in CASES.items()
+        for name, case in (CASES | {name: [*talking, *case] for name, case in LANGUAGE.items()}).items()
     }
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "tests.runs.device_program"],
@@ -63,7 +86,7 @@ def numbers(record: Any, path: str = "") -> dict[str, float]:
     return {key: value for part in found for key, value in part.items()}
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
+@pytest.mark.parametrize("name", sorted(CASES | LANGUAGE))
 def test_a_run_is_that_of_the_cpu(runs: dict[str, Any], name: str) -> None:
     device, cpu = runs[name]["device"], runs[name]["cpu"]
     assert (device["on"], cpu["on"]) == ("emulated:0", "cpu")

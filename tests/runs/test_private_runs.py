@@ -10,7 +10,8 @@ from rich.console import Console
 from fedpl.api import Run
 from fedpl.cli import make_parser, read
 from fedpl.conditions import PrivacyConfig
-from fedpl.config import ClientConfig, Config, problems, with_changes
+from fedpl.config import ClientConfig, Config, with_changes
+from fedpl.problems import problems
 from fedpl.runs.experiment import run
 from fedpl.runs.prepared import Workshop, release
 from fedpl.site.privacy import epsilon

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedpl.config import Config, check, with_changes
+from fedpl.config import Config, with_changes
 from fedpl.errors import UserError
 from fedpl.files import read_tensors, scratch
+from fedpl.problems import check
 from fedpl.server import Aggregator, FactorWise, PrincipalAngles, Residual, Subject
 from fedpl.server.panels import step_in_panels
 from fedpl.server.rows import spread

@@ -55,6 +55,18 @@ def test_spaces_are_columns(subject: Subject, kinds: tuple[str, ...]) -> None:
     bounds.within(found, cosines(tau[:, columns(*kinds)]), COSINE)
 
 
+def test_without_heads_whole_adapters_are_compared() -> None:
+    layout = AdapterLayout.of({e.name: e.shape for e in LORA.entries if e.kind != "head"}, LORA.scale)
+    tau = vectors(task_vectors(0)[:, : layout.size])
+    found = []
+    for space in ("head", "factors"):
+        rule = Aggregator(subject=Subject(space=space))
+        _, aggregation = rule.update(rule.init(jnp.asarray(reference()[: layout.size]), 6), tau, layout)
+        found.append(np.asarray(aggregation.similarity))
+    assert np.abs(found[0][0] - np.eye(6)).max() > 0.1
+    np.testing.assert_array_equal(*found)
+
+
 def test_what_is_not_shared_is_not_compared() -> None:
     tau = task_vectors(0)
     found = similarity(Aggregator(share=("lora_A", "head")), [tau])[0]

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from fedpl.conditions import FaultsConfig, ParticipationConfig, PrivacyConfig
-from fedpl.config import Config, problems
+from fedpl.config import Config
 from fedpl.data import ClientData, FederatedData, Split
 from fedpl.fit import main
+from fedpl.problems import problems
 from fedpl.rounds.federation import Federation
 from fedpl.rounds.loop import run_rounds
 from fedpl.site.faults import Faults, with_false_labels

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedpl.config import ClientConfig, Config, PerClient, problems
+from fedpl.config import ClientConfig, Config, PerClient
 from fedpl.errors import UserError
 from fedpl.objectives import APFL, Ditto, FedALA, FedDPA, FedProx, FedRep, Objective, PFedGraph, Plain
 from fedpl.objectives.models import Duo
 from fedpl.objectives.phases import Align, Blend, Mixture, Phase, Pull
+from fedpl.problems import problems
 from fedpl.training.session import Assignment, Fit, LocalSession
 from tests import bounds
 from tests.training.facade import ClientTrainer, CohortTrainer

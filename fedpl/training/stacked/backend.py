@@ -12,6 +12,7 @@ from fedpl.model.base import HEAD
 from fedpl.model.foundation import Foundation
 from fedpl.objectives.models import Duo, Models
 from fedpl.objectives.phases import Phase
+from fedpl.tasks.examples import Examples
 from fedpl.training.backend import Answered, Effort
 from fedpl.training.duo import centre, compared_examples, head_inputs, shares
 from fedpl.training.partitions import Learner, Partitions
@@ -149,9 +150,16 @@ class Stacked:
             ]
 
     def _bytes_per_token(self) -> int:
-        """Activations that a token leaves for the backward pass, counted on a row of the longest text."""
-        examples = max(self.partitions.examples.values(), key=lambda own: max(own.lengths, default=0))
-        longest = max(range(len(examples)), key=lambda i: examples.lengths[i])
+        """Activations that a token leaves for the backward pass, counted on the row that leaves most."""
+        own = [examples for examples in self.partitions.examples.values() if len(examples)]
+        found = [self._bytes_per_token_of(max(own, key=lambda one: max(one.lengths)), "lengths")]
+        if own[0].marks is not None:  # what is kept for each of the vocabulary counts too
+            found.append(self._bytes_per_token_of(max(own, key=lambda one: max(one.mass)), "mass"))
+        return max(found)
+
+    def _bytes_per_token_of(self, examples: Examples, most: str) -> int:
+        """The same, counted on the row with most tokens or targets."""
+        longest = max(range(len(examples)), key=getattr(examples, most).__getitem__)
         (part,) = pack([Row(0, examples, longest)], Limits(1))
         seen: dict[int, int] = {}
 

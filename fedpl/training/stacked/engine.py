@@ -65,8 +65,8 @@ class Engine:
             if own is not None:
                 row.fill_(True)[list(own)] = False
 
-    def __call__(self, part: Pass, cache: bool) -> Float[Tensor, "rows classes"]:
-        """Logits of a pass; classes that a row's client does not have get −∞.
+    def __call__(self, part: Pass, cache: bool) -> Float[Tensor, "rows ..."]:
+        """What the model gives for a pass; classes that a row's client does not have get −∞.
 
         Args:
             part: Rows, on the model's device.

@@ -45,6 +45,7 @@ class Texts:
         mass: Targets of each example.
         targets: What is right for each example.
         pad: What fills rows up.
+        marks: Like tokens, whether each is learned; None: the model is not told.
     """
 
     def __init__(self, splits: Iterable[Examples]) -> None:
@@ -58,6 +59,8 @@ class Texts:
         self.mass = np.concatenate([np.array(split.mass, np.float64) for split in self.splits])
         self.targets: Tensor = torch.cat([split.targets for split in self.splits])
         self.pad = self.splits[0].pad
+        marks = [split.marks for split in self.splits if split.marks is not None]
+        self.marks = np.concatenate([own.numpy() for own in marks]) if marks else None
 
     def places(self, splits: Iterable[Examples]) -> Int[np.ndarray, "splits"]:
         """Where these splits are among `splits`."""

@@ -1,0 +1,83 @@
+"""Which columns of a table say what."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the table's columns.
+
+    Attributes:
+        text: The text to classify.
+        label: The class, as a word or a number.
+        prompt: What is asked, for tasks whose answers are texts, in place of text and label.
+        answer: The answer to learn, beside prompt.
+        messages: A conversation in place of prompt and answer: a list of {role, content}, the last one an
+            assistant's.
+        options: A list of possible answers, for choices.
+        client: Who the row belongs to; ``@file``: each file is a client, called by the file's name without
+            its ending.
+        split: Holds ``train``, ``validation`` or ``test``; leave empty to split by the fractions below. A
+            table with a column ``split`` of such words is refused until that is named, or ``none`` is written
+            here.
+    """
+
+    text: str = "text"
+    label: str = "label"
+    client: str = "client"
+    split: str = ""
+    prompt: str = ""
+    answer: str = ""
+    messages: str = ""
+    options: str = ""
+
+    @property
+    def dialogues(self) -> bool:
+        """Whether rows are prompts with answers, or conversations."""
+        return bool(self.prompt or self.answer or self.messages)
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The columns in which a row says its example."""
+        if not self.dialogues:
+            return self.text, self.label
+        return (self.messages,) if self.messages else (self.prompt, self.answer)
+
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """The columns whose cells are lists."""
+        return self.messages, self.options
+
+    def names(self) -> list[str]:
+        """The columns in use, each once."""
+        client = "" if self.by_file else self.client
+        return list(dict.fromkeys(n for n in (*self.own, self.options, client, self.declared) if n))
+
+    def problems(self) -> list[str]:
+        """What is wrong with the settings, one line each."""
+        checks = (
+            (
+                not self.messages or not (self.prompt or self.answer),
+                "messages: takes the place of prompt and answer; name one or the other",
+            ),
+            (
+                bool(self.messages) or bool(self.prompt) == bool(self.answer),
+                "prompt: goes with answer; name both columns",
+            ),
+            (self.dialogues or not self.options, "options: goes with prompt and answer, or with messages"),
+            (
+                not self.dialogues or (self.text, self.label) == ("text", "label"),
+                "text: text and label are not read where prompt or messages are named; leave them out",
+            ),
+        )
+        return [f"data.columns.{what}" for holds, what in checks if not holds]
+
+    @property
+    def by_file(self) -> bool:
+        """Whether each file is a client."""
+        return self.client == "@file"
+
+    @property
+    def declared(self) -> str:
+        """The column that says which row belongs to which split; empty: there is none."""
+        return "" if self.split == "none" else self.split
