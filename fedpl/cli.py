@@ -162,7 +162,8 @@ def _empty(kind: type, settings: Any, prefix: str = "") -> Iterator[str]:
             chosen = getattr(import_module(module), plugin)
             yield from _empty(chosen, value.get("init_args") or {}, f"{prefix}{name}.")
         elif isinstance(value, Namespace):
-            yield from _empty(hint, value, f"{prefix}{name}.")
+            (own,) = [one for one in (hint, *get_args(hint)) if isinstance(one, type) and is_dataclass(one)]
+            yield from _empty(own, value, f"{prefix}{name}.")
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str], base: Config | None = None) -> Config:

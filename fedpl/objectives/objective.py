@@ -23,6 +23,8 @@ class Objective(ABC):
     """
 
     copies: ClassVar[int] = 0
+    in_pairs: ClassVar[bool] = False
+    """Whether a client uses two adapters at once."""
 
     @abstractmethod
     def __call__(self, session: "Session") -> "Outcome": ...

@@ -158,6 +158,7 @@ class FedDPA(Objective):
     max_share: float = 0.5
     examples: int = 5
     copies: ClassVar[int] = 5
+    in_pairs: ClassVar[bool] = True
 
     def __call__(self, session: "sessions.Session") -> "sessions.Outcome":
         received = session.received

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from fedpl.data import ClientData, Split
 from fedpl.deferred import deferred
@@ -51,7 +51,9 @@ def check_known(tokenizer: Any, encoded: Sequence[Sequence[int]], path: str) -> 
 class Classification(Task):
     """One of several classes for each text."""
 
-    metrics: ClassVar[tuple[Metric, ...]] = CLASSIFICATION
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return CLASSIFICATION
 
     def base(self, model: ModelConfig, classes: Sequence[str]) -> "models.PooledClassifier":
         return models.load_base(model, len(classes), True)

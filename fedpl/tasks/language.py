@@ -14,6 +14,7 @@ from fedpl.model.settings import ModelConfig
 from fedpl.records.scores import Metric, Scores
 from fedpl.tasks import templates
 from fedpl.tasks.classification import check_known
+from fedpl.tasks.decoding import DecodingConfig
 from fedpl.tasks.metrics import GENERATION, best_constant, generation_scores
 from fedpl.tasks.task import Task
 from fedpl.tasks.templates import Questions
@@ -30,6 +31,7 @@ else:
         deferred, ("torch", "fedpl.model.pretrained", "fedpl.model.language", "fedpl.tasks.examples")
     )
 
+_TOKENS = (Metric("loss", "", False), Metric("perplexity", "", False))
 _LARGEST = 700.0  # loss whose exponential is still a number
 
 
@@ -120,11 +122,30 @@ class _Answering(Task):
 class Generation(_Answering):
     """Answers in words, learned token by token; every assistant's turn of a conversation is learned.
 
-    Scores are of the right answer's tokens, each after the right ones before it.
+    Scores are of the right answer's tokens, each after the right ones before it; with `decoding` also of
+    answers that the model writes.
+
+    Attributes:
+        decoding: How answers are written whenever models are scored, which then counts first (ROUGE and exact
+            match); null writes none. It takes far longer than the loss: ``evaluation.every: 0`` scores at
+            the end alone.
     """
 
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric("loss", "", False), Metric("perplexity", "", False))
+    decoding: DecodingConfig | None = None
+
     decoded: ClassVar[tuple[Metric, ...]] = GENERATION
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return self.decoded * (self.decoding is not None) + _TOKENS
+
+    @property
+    def writes(self) -> DecodingConfig | None:
+        return self.decoding
+
+    def problems(self) -> Sequence[str]:
+        own = () if self.decoding is None else self.decoding.problems("task.decoding")
+        return [*super().problems(), *own]
 
     def score(self, targets: Sequence[Sequence[int]], answers: Sequence[float]) -> Scores:
         return _per_token(-sum(answers) / sum(number for (number,) in targets))
@@ -160,7 +181,10 @@ class Choice(_Answering):
 
     normalise: bool = False
 
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric("accuracy", "%"),)
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return (Metric("accuracy", "%"),)
+
     _columns: ClassVar[int] = 4
     _every: ClassVar[bool] = False
 

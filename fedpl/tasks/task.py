@@ -9,6 +9,7 @@ from fedpl.data import ClientData, Dialogues, FederatedData, Split
 from fedpl.errors import UserError
 from fedpl.model.settings import ModelConfig
 from fedpl.records.scores import Metric, Scores
+from fedpl.tasks.decoding import DecodingConfig
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -24,17 +25,25 @@ class Task(ABC):
     """A kind of task, as functions without state. Implementations are named by ``class_path``.
 
     Attributes:
-        metrics: What a score consists of; the first is the primary one: tables, pictures, harm and searches
-            follow its unit and direction.
         decoded: What a score of answers in words consists of; empty: the task has none to be decoded.
         headed: Whether there is a head to train beside the adapter; without classes there is none.
         zero_shot: Whether the frozen model answers without any training, so that it counts for the floor.
     """
 
-    metrics: ClassVar[tuple[Metric, ...]]
     decoded: ClassVar[tuple[Metric, ...]] = ()
     headed: ClassVar[bool] = True
     zero_shot: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[Metric, ...]:
+        """What a score consists of; the first is the primary one: tables, pictures, harm and searches follow
+        its unit and direction."""
+
+    @property
+    def writes(self) -> DecodingConfig | None:
+        """How answers in words are written whenever models are scored; None: none are."""
+        return None
 
     def take(self, data: FederatedData) -> FederatedData:
         """The data as the task needs them, with what there is to be said about it.

@@ -73,6 +73,21 @@ class Backend(Protocol):
         """
         ...
 
+    def write(
+        self,
+        models: Float[Tensor, "clients params"],
+        prompts: Sequence[Sequence[list[int]]],
+        streams: Sequence[Sequence[int]],
+    ) -> list[list[list[int]]]:
+        """New tokens of answers.
+
+        Args:
+            models: An adapter per client.
+            prompts: Tokens of each client's prompts.
+            streams: Seed of what is drawn for each.
+        """
+        ...
+
     @property
     def size(self) -> int:
         """Most clients at once."""

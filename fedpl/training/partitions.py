@@ -14,6 +14,7 @@ from fedpl.randomness import derive_seed
 from fedpl.tasks import Task
 from fedpl.tasks.examples import Examples
 from fedpl.training.batches import batch_order
+from fedpl.training.prompts import Prompts, prompts_of
 from fedpl.training.settings import ClientConfig, PerClient
 
 
@@ -48,6 +49,7 @@ class Partitions:
         examples: By client and split.
         classes: The classes that each client can answer; None: all.
         rounds: Of the run.
+        prompts: What is asked in words; None: nothing.
     """
 
     task: Task
@@ -56,6 +58,7 @@ class Partitions:
     examples: Mapping[tuple[str, str], Examples]
     classes: Mapping[str, tuple[int, ...] | None]
     rounds: int = 1
+    prompts: Prompts | None = None
 
     def order(
         self, client: str, round: int, phase: str = "", epochs: int | None = None, portion: float = 1.0
@@ -129,7 +132,7 @@ def partitions_of(
     }
     masked = config.mask_absent_classes
     classes = {c.id: tuple(sorted(set(c.train.labels))) if masked else None for c in data.clients}
-    return Partitions(task, config, seed, examples, classes, rounds)
+    return Partitions(task, config, seed, examples, classes, rounds, prompts_of(task, model, data))
 
 
 def _stage(stream: str, phase: str) -> str:

@@ -12,6 +12,7 @@ from fedpl.objectives import Objective
 from fedpl.objectives.models import Models, rows_of
 from fedpl.records.scores import Scores
 from fedpl.training.backend import Backend, Effort
+from fedpl.training.prompts import SPLITS, Prompts
 from fedpl.training.segments import add_by_client
 from fedpl.training.session import Assignment, Fit, LocalSession
 
@@ -86,6 +87,23 @@ class Worker:
             scores += found or []
         return scores
 
+    def written(self, clients: Sequence[str], models: Models, split: str) -> list[list[str]]:
+        """What one model per client answers in words to the prompts of a split; empty where nothing is asked.
+
+        Args:
+            clients: Whose prompts.
+            models: Their adapters.
+            split: validation or test.
+        """
+        answers: list[list[str]] = []
+        asked = self.partitions.prompts
+        if asked is None:
+            return answers
+        for part in self._parts(len(clients), answers):
+            work = partial(self._written, asked, clients[part], rows_of(models, part), split)
+            answers += self._unless_out_of_memory(work, len(clients[part])) or []
+        return answers
+
     def losses(
         self, clients: Sequence[str], vectors: Float[Tensor, "models params"]
     ) -> Float[Tensor, "clients models"]:
@@ -127,7 +145,28 @@ class Worker:
             for client, target, answer in rows:
                 targets[client].append(target)
                 answers[client].append(answer)
-        return [task.score(*pair) for pair in zip(targets, answers, strict=True)]
+        scores = [task.score(*pair) for pair in zip(targets, answers, strict=True)]
+        asked = self.partitions.prompts
+        if asked is None or split not in SPLITS:
+            return scores
+        written = self._written(asked, clients, models, split)
+        right = (asked.questions[client, split].references for client in clients)
+        return [
+            {**task.score_decoded(*pair), **own}
+            for pair, own in zip(zip(right, written, strict=True), scores, strict=True)
+        ]
+
+    def _written(self, asked: Prompts, clients: Sequence[str], models: Models, split: str) -> list[list[str]]:
+        assert isinstance(models, torch.Tensor), "answers of pairs of adapters are refused in the settings"
+        known = [asked.known(client, split, model) for client, model in zip(clients, models, strict=True)]
+        new = [place for place, answers in enumerate(known) if answers is None]
+        if new:
+            ids = [asked.questions[clients[place], split].ids for place in new]
+            streams = [asked.streams(self.partitions.seed, clients[place], split) for place in new]
+            for place, answers in zip(new, self.backend.write(models[new], ids, streams), strict=True):
+                known[place] = [asked.ends.text(answer) for answer in answers]
+                asked.keep(clients[place], split, models[place], known[place] or [])
+        return [answers or [] for answers in known]
 
     def _losses(
         self, clients: Sequence[str], vectors: Float[Tensor, "models params"]

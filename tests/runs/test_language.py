@@ -140,7 +140,7 @@ def test_the_model_card_answers_like_fedpl(
     settings = tmp_path / "run" / "config.yaml"
     settings.write_text(settings.read_text().replace("template: alpaca_short", f"template: '{template}'"))
     folder = tmp_path / "run" / "adapters" / "one"
-    card = page(Card.read(folder), Generation.metrics, done, template)
+    card = page(Card.read(folder), Generation().metrics, done, template)
     code = card.split("With PEFT alone")[1].split("```python\n")[1].split("```")[0].replace("=80", "=5")
     monkeypatch.chdir(folder)
     names: dict[str, Any] = {}

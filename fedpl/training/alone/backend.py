@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,6 +17,7 @@ from fedpl.model.foundation import Foundation
 from fedpl.objectives.models import Duo, Models, rows_of
 from fedpl.objectives.phases import Phase
 from fedpl.tasks.examples import Batch
+from fedpl.training.alone.decoding import decode
 from fedpl.training.alone.module import ClientModule
 from fedpl.training.backend import Answered, Effort
 from fedpl.training.batches import evaluation_order, training_batches
@@ -83,6 +85,22 @@ class Alone:
                     known_classes(output, self.partitions.classes[client]),
                     torch.tensor([weights[i] for i in part], device=output.device),
                 )
+
+    def write(
+        self,
+        models: Float[Tensor, "clients params"],
+        prompts: Sequence[Sequence[list[int]]],
+        streams: Sequence[Sequence[int]],
+    ) -> list[list[list[int]]]:
+        asked, peft = self.partitions.prompts, self.foundation.model
+        assert asked is not None
+        model: Any = peft.get_base_model().encoder
+        found = []
+        for own, ids, drawn in zip(models, prompts, streams, strict=True):
+            unflatten(own, peft, self.foundation.layout)
+            with torch.no_grad(), self.foundation.hardware.autocast():
+                found.append(decode(model, ids, asked.settings, asked.ends, drawn))
+        return found
 
     def groups(self, efforts: Sequence[Effort]) -> list[list[int]]:
         return [[place] for place in range(len(efforts))]

@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,6 +19,7 @@ from fedpl.training.backend import Answered, Effort
 from fedpl.training.duo import centre, compared_examples, head_inputs, shares
 from fedpl.training.partitions import Learner, Partitions
 from fedpl.training.settings import ClientConfig
+from fedpl.training.stacked.decoding import Decoder
 from fedpl.training.stacked.engine import Engine
 from fedpl.training.stacked.module import fit_cohort
 from fedpl.training.stacked.packing import Limits, Pass, Row, Rows, Texts, pack
@@ -43,6 +46,7 @@ class Stacked:
         self.foundation = foundation
         self.partitions = partitions
         self.device = foundation.hardware.device
+        self._halved = 1  # answers at once are so many times fewer than asked for
         config = partitions.config
         tokens = sum(len(examples.tokens) for examples in partitions.examples.values())
         self.engine = Engine(foundation.model, foundation.layout, config, tokens)
@@ -91,6 +95,26 @@ class Stacked:
             for part, own.share in zip(parts, gates, strict=True):
                 yield from self._run([part])
 
+    def write(
+        self,
+        models: Float[Tensor, "clients params"],
+        prompts: Sequence[Sequence[list[int]]],
+        streams: Sequence[Sequence[int]],
+    ) -> list[list[list[int]]]:
+        asked, stack = self.partitions.prompts, self.engine.stack
+        assert asked is not None
+        stack.bind(models.to(self.device))
+        settings = replace(
+            asked.settings, rows=max(asked.settings.rows // self._halved, asked.settings.beams)
+        )
+        model: Any = stack.model.encoder
+        decoder = Decoder(model, stack.rows, settings, asked.ends, self.limits)
+        clients = [place for place, own in enumerate(prompts) for _ in own]
+        flat = [ids for own in prompts for ids in own]
+        with self.foundation.hardware.autocast():
+            answers = iter(decoder(flat, clients, [stream for own in streams for stream in own]))
+        return [[next(answers) for _ in own] for own in prompts]
+
     def groups(self, efforts: Sequence[Effort]) -> list[list[int]]:
         return group(efforts, self._size)
 
@@ -112,6 +136,7 @@ class Stacked:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self._size = max(clients // 2, 1)
+        self._halved *= 2
         self.limits = self.limits._replace(tokens=max(self.limits.tokens // 2, 1))
         _log.warning(
             "out of memory with %d clients at once: going on with %d, %d tokens a pass",
