@@ -8,6 +8,7 @@ Each size and method runs in a process of its own, on one thread of torch. Resul
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -27,6 +28,7 @@ class Case(NamedTuple):
     params: int
     method: str
     plots: bool = True
+    storage: str = "memory"
 
 
 SPEED = (Case(500, 20_000, "fedbip"), Case(2000, 20_000, "fedbip"), Case(2000, 20_000, "fedavg"))
@@ -35,17 +37,31 @@ MEMORY = tuple(
     Case(200, 500_000, method, plots=False)
     for method in ("fedbip", "fedbip_g", "clusters", "pfedgraph", "ifca", "fedsa")
 )
+# Twice 4 GB, of which no process may hold more than 1.5 GiB in memory of its own.
+DISK = (Case(1000, 1_000_000, "fedbip", plots=False, storage="disk"),)
+BOUND = 1536 * 2**20
 LARGE = (Case(10_000, 75_000, "fedbip"),)
+
+
+PARTS = {"speed": SPEED, "memory": MEMORY, "disk": DISK}
 
 
 def measured(case: Case, seconds: float) -> dict[str, Any]:
     """What the program found, or why it found nothing."""
     command = [sys.executable, "-m", "benchmarks.growth.program", str(case.clients), str(case.params)]
     command += [f"--method={case.method}", f"--tracking.plots={str(case.plots).lower()}"]
+    command += [f"--server.storage={case.storage}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     asked = {"clients": case.clients, "params": case.params, "method": case.method}
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=seconds)
+        ended = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=seconds,
+            preexec_fn=_bounded if case.storage == "disk" else None,
+        )
     except subprocess.TimeoutExpired:
         return {**asked, "failed": f"not done after {seconds:g} s"}
     if ended.returncode:
@@ -55,6 +71,12 @@ def measured(case: Case, seconds: float) -> dict[str, Any]:
         }
     found: dict[str, Any] = json.loads(ended.stdout.strip().splitlines()[-1])
     return found
+
+
+def _bounded() -> None:
+    """What is not read from files, stacks of threads included, which are as large as they may become."""
+    resource.setrlimit(resource.RLIMIT_STACK, (2**20, 2**20))
+    resource.setrlimit(resource.RLIMIT_DATA, (BOUND, BOUND))
 
 
 def line(found: dict[str, Any]) -> str:
@@ -84,7 +106,7 @@ def run(cases: Iterable[Case], seconds: float) -> list[dict[str, Any]]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the cases, write the JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
-    parser.add_argument("--parts", nargs="*", choices=["speed", "memory"], default=["speed", "memory"])
+    parser.add_argument("--parts", nargs="*", choices=list(PARTS), default=["speed", "memory"])
     parser.add_argument(
         "--large", action="store_true", help="also 10,000 clients × 75,000: 24 GiB, 15 GB of disk"
     )
@@ -92,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=float, default=600.0, help="seconds after which a run is given up")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
-    cases = [*(SPEED if "speed" in arguments.parts else ()), *(MEMORY if "memory" in arguments.parts else ())]
+    cases = [case for part in arguments.parts for case in PARTS[part]]
     cases += LARGE if arguments.large else ()
     kept = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
     own = kept.get(arguments.label, {})
