@@ -1,9 +1,9 @@
 """``python -m benchmarks.flan8_small``: federated Flan on SmolLM2-135M, small enough for two cores.
 
-Eight tasks, a client each (FedDPA, NeurIPS 2024); some training and test records a task, drawn once, the same
-for all methods and seeds. Settings were fixed before the first run, nothing was tuned: it shows the order of
-methods, not what each could reach. By ``fedpl.compare``, whose options it takes; finished runs under ``--out``
-are not repeated.
+Eight tasks, a client each (FedDPA, NeurIPS 2024); some training and test records a task, drawn once, the
+same for all methods and seeds. Settings were fixed before the first run and nothing was tuned: this shows
+the order of methods, not what each could reach. By ``fedpl.compare``, whose options it takes; finished runs
+under ``--out`` are not repeated.
 """
 
 import argparse
