@@ -23,6 +23,7 @@ from fedpl.server.evidence import View
 from fedpl.server.looking import Plan, look
 from fedpl.server.moving import Moved, closed, move
 from fedpl.server.state import Aggregation, ServerState, TaskVectors
+from fedpl.server.storage import problems_on_disk
 
 if TYPE_CHECKING:  # the rule whose step it is: its settings, read as a value
     from fedpl.server.aggregator import Aggregator
@@ -48,12 +49,17 @@ def step_in_panels(
     """See `Aggregator.update`; the state's aggregates are a writable NumPy array and are overwritten.
 
     Args:
-        rule: One that `on_disk` takes.
+        rule: One that needs no whole vectors.
         state: State after the previous round.
         vectors: This round's task vectors.
         layout: Says which columns form a group.
         size: Bytes of a matrix that are worked on at once.
+
+    Raises:
+        ValueError: If the rule needs whole vectors.
     """
+    if wrong := problems_on_disk(rule):
+        raise ValueError(wrong[0])
     personal: Any = state.personal
     matrix = np.asarray(vectors.matrix)
     if not isinstance(personal, np.ndarray):

@@ -85,7 +85,7 @@ def test_choices_meet_the_disk(rule: Aggregator, tmp_path: Path) -> None:
     assert here.kept.min() == there.kept.min()
 
 
-def test_what_needs_whole_vectors_is_refused_by_name() -> None:
+def test_what_needs_whole_vectors_is_refused_by_name(tmp_path: Path) -> None:
     refused = {name for name, rule in RULES.items() if problems_on_disk(rule)}
     assert refused == {"fedawa", "ifca"}
     config = with_changes(Config(), {"server.storage": "disk", "aggregator.server_momentum": 0.5})
@@ -93,6 +93,10 @@ def test_what_needs_whole_vectors_is_refused_by_name() -> None:
         check(config)
     with pytest.raises(UserError, match=r"fedawa: aggregator.weighting: FedAwa looks at whole vectors"):
         check(with_changes(Config(), {"server.storage": "disk", "baselines": ["fedawa"]}))
+    for name in refused:
+        state = RULES[name].init(jnp.asarray(reference()), N, scratch(tmp_path, (N, LORA.size)))
+        with pytest.raises(ValueError, match=r"set server\.storage to memory"):
+            RULES[name].update(state, vectors(ROUNDS[0]), LORA)
     whole = Aggregator(combine=FactorWise(match_norm=True))
     assert "granularity to block" in problems_on_disk(whole)[0]
     assert not problems_on_disk(replace(whole, granularity="block"))
