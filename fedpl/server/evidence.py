@@ -62,15 +62,9 @@ class View(NamedTuple):
         values = self.before[:, part] + vectors if after else self.before[:, part]
         return jnp.broadcast_to(values, vectors.shape).reshape(-1, *entry.shape)
 
-    @property
-    def _headed(self) -> bool:
-        return any(entry.kind == "head" for entry in self.layout.entries)
-
     def _compared(self, group: tuple[Entry, ...]) -> tuple[Entry, ...]:
         space = self.subject.space
-        # Heads are compared where there are some, else whole adapters.
-        whole = space in ("factors", "product") or (space == "head" and not self._headed)
-        kinds = {"lora_A", "lora_B"} if whole else {space}
+        kinds = {"lora_A", "lora_B"} if space in ("factors", "product") else {space}
         if self.subject.head:
             kinds.add("head")
         return tuple(entry for entry in group if entry.kind in kinds)

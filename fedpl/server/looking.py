@@ -1,5 +1,6 @@
 """Before a round's step: whose task vectors can be used, and which program that takes."""
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -62,6 +63,8 @@ class Seen(NamedTuple):
 
 def look(rule: "Aggregator", vectors: TaskVectors, layout: AdapterLayout) -> tuple[Plan, Seen]:
     """One pass over the vectors; the only numbers that the host waits for before a step."""
+    if rule.subject.space == "head" and all(entry.kind != "head" for entry in layout.entries):
+        rule = replace(rule, subject=replace(rule.subject, space="factors"))  # whole adapters instead
     age = jnp.zeros(len(vectors.mask), jnp.int32) if vectors.age is None else vectors.age
     seen, flags = _look(vectors.matrix, vectors.mask, age, rule.norm_bound, rule.uses_stale)
     everyone, cut = np.asarray(flags).tolist()

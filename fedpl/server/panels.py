@@ -65,6 +65,7 @@ def step_in_panels(
     if not isinstance(personal, np.ndarray):
         raise TypeError(f"expected aggregates as a NumPy array, got {type(personal).__name__}")
     plan, seen = look(rule, vectors, layout)
+    rule = plan.rule
     state = state._replace(round=jnp.int32(state.round))
 
     def parts() -> Iterator[tuple[Panel, ServerState, TaskVectors]]:
