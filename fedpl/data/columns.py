@@ -20,6 +20,8 @@ class Columns:
         split: Holds ``train``, ``validation`` or ``test``; leave empty to split by the fractions below. A
             table with a column ``split`` of such words is refused until that is named, or ``none`` is written
             here.
+        group: The client's true group where it is known, one word for all rows of a client: for studies, see
+            ``weighting: TrueGroups``; empty: there is none.
     """
 
     text: str = "text"
@@ -30,6 +32,7 @@ class Columns:
     answer: str = ""
     messages: str = ""
     options: str = ""
+    group: str = ""
 
     @property
     def dialogues(self) -> bool:
@@ -48,10 +51,16 @@ class Columns:
         """The columns whose cells are lists."""
         return self.messages, self.options
 
-    def names(self) -> list[str]:
-        """The columns in use, each once."""
-        client = "" if self.by_file else self.client
-        return list(dict.fromkeys(n for n in (*self.own, self.options, client, self.declared) if n))
+    def names(self, natural: bool = True) -> list[str]:
+        """The columns in use, each once.
+
+        Args:
+            natural: Whether clients are those of the client column.
+        """
+        client = self.client if natural and not self.by_file else ""
+        return list(
+            dict.fromkeys(n for n in (*self.own, self.options, client, self.group, self.declared) if n)
+        )
 
     def problems(self) -> list[str]:
         """What is wrong with the settings, one line each."""

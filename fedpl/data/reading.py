@@ -20,9 +20,10 @@ from fedpl.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow
-    from pyarrow import parquet
+    from pyarrow import feather, ipc, parquet
 else:
     pyarrow, parquet = map(deferred, ("pyarrow", "pyarrow.parquet"))
+    feather, ipc = map(deferred, ("pyarrow.feather", "pyarrow.ipc"))
 
 _SEPARATORS = {",": "','", ";": "';'", "\t": r"'\t'", "|": "'|'"}
 
@@ -80,7 +81,7 @@ def read_table(path: str, wanted: Collection[str], how: Format) -> Table:
     """The rows of a file.
 
     Args:
-        path: CSV, TSV, JSON (lines or one array) or Parquet, optionally with .gz.
+        path: CSV, TSV, JSON (lines or one array), Parquet, Arrow or Feather, optionally with .gz.
         wanted: Columns in use; the others are dropped, apart from ``split``.
         how: Separator and encoding.
 
@@ -92,8 +93,8 @@ def read_table(path: str, wanted: Collection[str], how: Format) -> Table:
         match kind_of(path):
             case "json":
                 return _json(path, kept, how.encoding)
-            case "parquet":
-                return _parquet(path, kept)
+            case "parquet" | "arrow" as kind:
+                return _arrow(path, kept, kind)
             case kind:
                 separator = how.between or ("\t" if kind == "tsv" else ",")
                 return _separated(path, wanted, kept, separator, how.encoding)
@@ -123,9 +124,10 @@ def check_columns(table: Table, wanted: Sequence[str], separator: str | None = N
     alone = table.columns[0] if len(table.columns) == 1 else ""
     others = [shown for other, shown in _SEPARATORS.items() if separator and other in alone]
     hint = f"are its columns separated by another character? --data.separator {others[0]}" if others else ""
+    made_up = ", or make clients up with data.partition" if "client" in absent else ""
     raise UserError(
         f"{table.path}: no column {', '.join(repr(name) for name in absent)}; it has "
-        f"{', '.join(map(readable, table.columns))}; {hint or 'name yours with data.columns'}"
+        f"{', '.join(map(readable, table.columns))}; {hint or f'name yours with data.columns{made_up}'}"
     )
 
 
@@ -262,12 +264,27 @@ def _parsed(text: str, path: str, line: int = 1) -> Any:
         ) from error
 
 
-def _parquet(path: str, kept: Collection[str]) -> Table:
+def _arrow(path: str, kept: Collection[str], kind: str) -> Table:
     try:
         with _bytes(path) as file:
-            content = parquet.ParquetFile(file)
-            columns = content.schema_arrow.names
-            rows = content.read(columns=[name for name in columns if name in kept]).to_pylist()
+            if kind == "parquet":
+                content = parquet.ParquetFile(file)
+                columns = content.schema_arrow.names
+                table = content.read(columns=[name for name in columns if name in kept])
+            else:
+                table = _ipc(file)
+                columns = table.column_names
+                table = table.select([place for place, name in enumerate(columns) if name in kept])
+            rows = table.to_pylist()
     except pyarrow.ArrowException as error:
         raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
     return Table(path, columns, rows, range(1, len(rows) + 1))
+
+
+def _ipc(file: IO[bytes]) -> "pyarrow.Table":
+    """Feather in both of its versions, and Arrow as a file or, as ``datasets`` writes it, a stream."""
+    mark = file.read(4)
+    file.seek(0)
+    if mark in (b"ARRO", b"FEA1"):
+        return feather.read_table(file)
+    return ipc.open_stream(file).read_all()
