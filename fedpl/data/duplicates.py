@@ -87,6 +87,8 @@ class Search:
                 if self.root(other) != self.root(place) and _similar(own, sets[other], threshold):
                     self._parents[self.root(other)] = self.root(place)
             for element in rarest[:kept]:
+                if times[element] == 1:  # nobody looks it up, and most are such
+                    continue
                 found.setdefault(element, deque(maxlen=_COMPANY)).append(place)
 
     def root(self, place: int) -> int:

@@ -247,6 +247,13 @@ def _json(path: str, kept: Collection[str], encoding: str) -> Table:
             raise UserError(
                 f"{path}: {unit} {place} holds a {type(value).__name__}, expected an object by column"
             )
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:  # JSON can escape what is no text
+            raise UserError(
+                f"{path}: {unit} {place} holds half of a character, {error.object[error.start]!r}; "
+                f"mend the text"
+            ) from error
     if not values:
         raise UserError(f"{path}: is empty, expected one JSON object a line, or one array of objects")
     columns = list(dict.fromkeys(name for _, value in values for name in value))
@@ -262,6 +269,10 @@ def _parsed(text: str, path: str, line: int = 1) -> Any:
             f"{path}: line {line + error.lineno - 1}: {error.msg} (column {error.colno}); expected one JSON "
             f"object a line, or one array of objects"
         ) from error
+    except RecursionError as error:
+        raise UserError(f"{path}: line {line} is nested too deep; expected objects by column") from error
+    except ValueError as error:
+        raise UserError(f"{path}: line {line}: {str(error).partition(';')[0]}; write it as text") from error
 
 
 def _arrow(path: str, kept: Collection[str], kind: str) -> Table:
@@ -281,7 +292,7 @@ def _arrow(path: str, kept: Collection[str], kind: str) -> Table:
     return Table(path, columns, rows, range(1, len(rows) + 1))
 
 
-def _ipc(file: IO[bytes]) -> "pyarrow.Table":
+def _ipc(file: Any) -> "pyarrow.Table":
     """Feather in both of its versions, and Arrow as a file or, as ``datasets`` writes it, a stream."""
     mark = file.read(4)
     file.seek(0)
