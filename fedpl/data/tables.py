@@ -58,6 +58,8 @@ class TextFiles(Tabular):
 
     def problems(self) -> Sequence[str]:
         found = [*super().problems(), *self._format.problems()]
+        if self.columns.by_subset:
+            found.append("data.columns.split: @subset is for fedpl.data.HubText; name a column")
         if not self.paths:
             found.append("data.paths: name at least one file")
         return found + [line for path in self.paths for line in path_problems(path)]
@@ -91,7 +93,8 @@ class HubText(Tabular):
     Attributes:
         path: Hub id or folder.
         name: Configuration of the dataset, if it has several.
-        subset: The dataset's split to read, for example ``train``; fedpl splits it again per client.
+        subset: The dataset's split to read, for example ``train``; fedpl splits it again per client. With
+            ``columns.split: "@subset"`` it names those to keep as they are: ``train+validation+test``.
         columns: Names of the columns.
         splitting: How to split when there is no split column.
         min_examples: Rows that a client needs at least, beside one for each split.
@@ -123,17 +126,24 @@ class HubText(Tabular):
         return found + ([] if self.path else ["data.path: name a dataset"])
 
     def load(self, seed: int) -> FederatedData:
+        subsets = self.subset.split("+") if self.columns.by_subset else [self.subset]
+        return self.federate([self._read(subset.strip()) for subset in subsets], seed)
+
+    def _read(self, subset: str) -> Table:
         try:
-            found = datasets.load_dataset(self.path, self.name, split=self.subset)
+            found = datasets.load_dataset(self.path, self.name, split=subset)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            reason = str(error).splitlines()[0]
+            reason = str(error).partition("\n")[0]
             raise UserError(f"data.path: cannot load dataset '{self.path}': {reason}") from error
-        table = Table(self.path, found.column_names, (), range(1, len(found) + 1))
+        path = f"{self.path} ({subset})" if self.columns.by_subset else self.path
+        table = Table(path, found.column_names, (), range(1, len(found) + 1))
         check_columns(table, self.wanted)
         rows = found.select_columns(self.wanted).to_list()
         feature = None if self.columns.dialogues else found.features[self.columns.label]
-        if isinstance(feature, datasets.ClassLabel):
-            for row in rows:
+        for row in rows:
+            if isinstance(feature, datasets.ClassLabel):
                 label = row[self.columns.label]
                 row[self.columns.label] = None if label in (None, -1) else feature.int2str(label)  # -1: none
-        return self.federate([table._replace(rows=rows)], seed)
+            if self.columns.by_subset:
+                row[self.columns.split] = subset.partition("[")[0]
+        return table._replace(rows=rows)

@@ -18,6 +18,7 @@ from fedpl.data import (
     Partition,
     Pathological,
     Rotation,
+    Source,
     Splitting,
     Swap,
     TextFiles,
@@ -25,6 +26,7 @@ from fedpl.data import (
 from fedpl.data.partition import Rows
 from fedpl.data.shares import Shares
 from fedpl.errors import UserError
+from fedpl.settings import build, changed, plain
 from tests.conftest import write_csv
 
 CLASSES = ("a", "b", "c", "d")
@@ -250,3 +252,16 @@ def test_a_client_column_beside_made_up_clients_is_named(tmp_path: Path) -> None
 def test_a_table_without_clients_is_told_of_partitions(table: str) -> None:
     with pytest.raises(UserError, match=r"no column 'client'.*or make clients up with data\.partition"):
         TextFiles((table,)).load(0)
+
+
+def test_settings_written_and_read_again_give_the_same_clients(table: str) -> None:
+    """As resume and compare read them, and sweeps change them."""
+    source = TextFiles((table,), partition=Dirichlet(4, 2.0), convention=Swap((("a", "b"),)))
+    tree = {"data": plain(source, Source)}
+    assert build(Source, tree["data"]) == source
+    assert build(Source, tree["data"]).load(3) == source.load(3)
+    other = changed(tree, {"data.partition": "fedpl.data.Pathological", "data.partition.classes": 3})
+    assert build(Source, other["data"]).partition == Pathological(classes=3)
+    assert build(Source, changed(tree, {"data.partition.alpha": 5.0})["data"]).partition == Dirichlet(4, 5.0)
+    with pytest.raises(UserError, match=r"data\.partition: 'Dirichlett' is no Partition.*did you mean"):
+        build(Source, changed(tree, {"data.partition": "Dirichlett"})["data"], "data")
