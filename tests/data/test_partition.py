@@ -22,6 +22,7 @@ from fedpl.data import (
     Splitting,
     Swap,
     TextFiles,
+    describe,
 )
 from fedpl.data.partition import Rows
 from fedpl.data.shares import Shares
@@ -77,6 +78,7 @@ def test_every_row_is_one_clients_and_the_seed_decides(partition: Partition, tab
     assert data.ids == partition.names
     assert sorted(examples(data)) == sorted((row["text"], row["label"]) for row in rows_of(240))
     assert data == source.load(0) != source.load(1)
+    assert data.notes[0] in [*describe(data)]  # the first lines of a run
     assert data.notes[0].startswith(f"partition: {partition}: {len(partition.names)} clients with ")
     assert all(len(getattr(client, split)) for client in data.clients for split in SPLITS)
 
@@ -177,6 +179,18 @@ def test_clients_without_rows_are_named_or_left_out(table: str) -> None:
     dropped = TextFiles((table,), partition=Dirichlet(12, 0.02), small_clients="drop").load(0)
     assert 0 < len(dropped.clients) < 12
     assert any("left out as too small" in note for note in dropped.notes)
+
+
+def test_one_client_and_rows_of_one_template(table: str, tmp_path: Path) -> None:
+    for partition in (Iid(1), Dirichlet(1), Pathological(1, 4)):
+        (alone,) = TextFiles((table,), partition=partition).load(0).clients
+        assert len(alone.train) + len(alone.validation) + len(alone.test) == 240
+    rows = [{"text": "the same words in every row", "label": CLASSES[i % 4]} for i in range(40)]
+    path = str(write_csv(tmp_path / "t.csv", rows))
+    with pytest.raises(UserError, match=r"1 of 2 clients without a row of 40: 'client-1'.*near_duplicates 0"):
+        TextFiles((path,), partition=Iid(2)).load(0)
+    apart = TextFiles((path,), partition=Iid(2), splitting=Splitting(near_duplicates=0.0)).load(0)
+    assert [len(client.train) for client in apart.clients] == [12, 12]
 
 
 @pytest.mark.parametrize(
