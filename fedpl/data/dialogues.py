@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from fedpl.data.cells import word
 from fedpl.data.columns import Columns
-from fedpl.data.reading import Table, word
+from fedpl.data.reading import Table
 from fedpl.data.records import Dialogues, Message
 from fedpl.data.wording import readable
 from fedpl.errors import UserError

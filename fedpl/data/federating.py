@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from fedpl.data.cells import check_cells, word
 from fedpl.data.columns import Columns
 from fedpl.data.conventions import Convention, LabelNoise, groups_of
 from fedpl.data.dialogues import Example, check_rows, dialogues, example
 from fedpl.data.files import refuse_one_name, stem_of
 from fedpl.data.labels import check_declared, check_labels
 from fedpl.data.partition import Partition, Rows, refuse_empty
-from fedpl.data.reading import Table, check_cells, word
+from fedpl.data.reading import Table
 from fedpl.data.records import ClientData, FederatedData, Source, Split
 from fedpl.data.splitting import (
     Dealt,

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fedpl.data.cells import check_columns
 from fedpl.data.columns import Columns
 from fedpl.data.conventions import AsWritten, Convention, LabelNoise
 from fedpl.data.federating import Tabular
 from fedpl.data.files import files_of, kind_of, path_problems, refuse_twice
 from fedpl.data.partition import ByColumn, Partition
-from fedpl.data.reading import Format, Table, check_columns, read_table
+from fedpl.data.reading import Format, Table, read_table
 from fedpl.data.records import FederatedData
 from fedpl.data.splitting import SPLIT_WORDS, SmallClients, Splitting
 from fedpl.deferred import deferred
