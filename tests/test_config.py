@@ -32,7 +32,11 @@ def test_there_are_configurations() -> None:
 
 @pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: path.stem)
 def test_every_shipped_configuration_is_valid(path: Path, small_table: Path) -> None:
-    extra = [f"--data.paths=[{small_table}]"] if path.stem in ("text_files", "instructions") else []
+    extra = (
+        [f"--data.paths=[{small_table}]"]
+        if path.stem in ("text_files", "instructions", "partitioned")
+        else []
+    )
     config = read(f"--config={path}", *extra)
     assert problems(config) == []
     first = path.read_text().splitlines()[0]

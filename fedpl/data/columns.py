@@ -19,7 +19,9 @@ class Columns:
             its ending.
         split: Holds ``train``, ``validation`` or ``test``; leave empty to split by the fractions below. A
             table with a column ``split`` of such words is refused until that is named, or ``none`` is written
-            here.
+            here. ``@subset``: as the dataset of `HubText` is split itself.
+        group: The client's true group where it is known, one word for all rows of a client: for studies, see
+            ``weighting: TrueGroups``; empty: there is none.
     """
 
     text: str = "text"
@@ -30,6 +32,7 @@ class Columns:
     answer: str = ""
     messages: str = ""
     options: str = ""
+    group: str = ""
 
     @property
     def dialogues(self) -> bool:
@@ -48,10 +51,15 @@ class Columns:
         """The columns whose cells are lists."""
         return self.messages, self.options
 
-    def names(self) -> list[str]:
-        """The columns in use, each once."""
-        client = "" if self.by_file else self.client
-        return list(dict.fromkeys(n for n in (*self.own, self.options, client, self.declared) if n))
+    def names(self, natural: bool = True) -> list[str]:
+        """The columns in use, each once.
+
+        Args:
+            natural: Whether clients are those of the client column.
+        """
+        split = "" if self.by_subset else self.declared
+        client = self.client if natural and not self.by_file else ""
+        return list(dict.fromkeys(n for n in (*self.own, self.options, client, self.group, split) if n))
 
     def problems(self) -> list[str]:
         """What is wrong with the settings, one line each."""
@@ -76,6 +84,11 @@ class Columns:
     def by_file(self) -> bool:
         """Whether each file is a client."""
         return self.client == "@file"
+
+    @property
+    def by_subset(self) -> bool:
+        """Whether the dataset's own splits say it."""
+        return self.split == "@subset"
 
     @property
     def declared(self) -> str:

@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from fedpl.data.cells import word
 from fedpl.data.columns import Columns
-from fedpl.data.reading import Table, word
+from fedpl.data.reading import Table
 from fedpl.data.records import Dialogues, Message
 from fedpl.data.wording import readable
 from fedpl.errors import UserError
@@ -20,6 +21,7 @@ class Example(NamedTuple):
         text: What near-duplicates are found by.
         label: Its class; empty where answers are no classes.
         split: What its split is declared to be.
+        group: The true group that its row names.
         messages: The conversation, if it is one.
         options: Possible answers.
     """
@@ -29,6 +31,7 @@ class Example(NamedTuple):
     split: str = ""
     messages: tuple[Message, ...] = ()
     options: tuple[str, ...] = ()
+    group: str = ""
 
 
 def example(row: Mapping[str, Any], at: str, columns: Columns) -> Example:
@@ -43,8 +46,9 @@ def example(row: Mapping[str, Any], at: str, columns: Columns) -> Example:
         UserError: If its cells hold no conversation or no options, or there is nothing to learn.
     """
     split = word(row[columns.declared]) if columns.declared else ""
+    group = word(row[columns.group]) if columns.group else ""
     if not columns.dialogues:
-        return Example(word(row[columns.text]), word(row[columns.label]), split)
+        return Example(word(row[columns.text]), word(row[columns.label]), split, group=group)
     if columns.messages:
         said = conversation(row[columns.messages], at, columns.messages)
     else:
@@ -56,7 +60,7 @@ def example(row: Mapping[str, Any], at: str, columns: Columns) -> Example:
     if options and answer not in options:
         raise UserError(f"{at}: the answer is none of its {len(options)} options; mend the row")
     text = "\n".join(one.content for one in said[:-1])
-    return Example(text, split=split, messages=said, options=options)
+    return Example(text, split=split, messages=said, options=options, group=group)
 
 
 def exchange(prompt: str, answer: str) -> tuple[Message, ...]:

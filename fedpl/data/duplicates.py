@@ -37,10 +37,11 @@ def near_duplicate_groups(texts: Sequence[str], threshold: float = 0.5) -> np.nd
     places: dict[frozenset[int], int] = {}  # different sets of shingles, in order of first appearance
     owners = []
     for text in texts:
-        words = normalise(text).split()
-        # A text under three words is its own single shingle.
-        shingles = (" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2)))
-        own = frozenset(vocabulary.setdefault(shingle, len(vocabulary)) for shingle in shingles)
+        words = [vocabulary.setdefault(word, len(vocabulary) + 1) for word in normalise(text).split()]
+        # A shingle is a number of three words' places, 32 bits each, which takes no memory beside the sets. A
+        # text under three words is its own single one.
+        words += [0] * (3 - len(words))
+        own = frozenset(a << 64 | b << 32 | c for a, b, c in zip(words, words[1:], words[2:], strict=False))
         owners.append(places.setdefault(own, len(places)))
     search = Search(list(places), threshold)
     roots = [search.root(owner) for owner in owners]
@@ -87,6 +88,8 @@ class Search:
                 if self.root(other) != self.root(place) and _similar(own, sets[other], threshold):
                     self._parents[self.root(other)] = self.root(place)
             for element in rarest[:kept]:
+                if times[element] == 1:  # nobody looks it up, and most are such
+                    continue
                 found.setdefault(element, deque(maxlen=_COMPANY)).append(place)
 
     def root(self, place: int) -> int:

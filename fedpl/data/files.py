@@ -8,7 +8,15 @@ from pathlib import Path
 from fedpl.data.wording import readable
 from fedpl.errors import UserError
 
-READERS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+READERS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "json",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+}
 _ENDINGS = f"{', '.join(READERS)}, optionally with .gz"
 
 

@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from fedpl.data.reading import Table, word
+from fedpl.data.cells import word
+from fedpl.data.reading import Table
 from fedpl.data.wording import some
 from fedpl.errors import UserError
 

@@ -5,7 +5,6 @@ import csv
 import gzip
 import io
 import json
-import math
 import sys
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -14,17 +13,17 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from fedpl.data.files import kind_of
-from fedpl.data.wording import readable, some
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow
-    from pyarrow import parquet
+    from pyarrow import feather, ipc, parquet
 else:
     pyarrow, parquet = map(deferred, ("pyarrow", "pyarrow.parquet"))
+    feather, ipc = map(deferred, ("pyarrow.feather", "pyarrow.ipc"))
 
-_SEPARATORS = {",": "','", ";": "';'", "\t": r"'\t'", "|": "'|'"}
+SEPARATORS = {",": "','", ";": "';'", "\t": r"'\t'", "|": "'|'"}
 
 
 class Table(NamedTuple):
@@ -80,7 +79,7 @@ def read_table(path: str, wanted: Collection[str], how: Format) -> Table:
     """The rows of a file.
 
     Args:
-        path: CSV, TSV, JSON (lines or one array) or Parquet, optionally with .gz.
+        path: CSV, TSV, JSON (lines or one array), Parquet, Arrow or Feather, optionally with .gz.
         wanted: Columns in use; the others are dropped, apart from ``split``.
         how: Separator and encoding.
 
@@ -92,8 +91,8 @@ def read_table(path: str, wanted: Collection[str], how: Format) -> Table:
         match kind_of(path):
             case "json":
                 return _json(path, kept, how.encoding)
-            case "parquet":
-                return _parquet(path, kept)
+            case "parquet" | "arrow" as kind:
+                return _arrow(path, kept, kind)
             case kind:
                 separator = how.between or ("\t" if kind == "tsv" else ",")
                 return _separated(path, wanted, kept, separator, how.encoding)
@@ -101,66 +100,6 @@ def read_table(path: str, wanted: Collection[str], how: Format) -> Table:
         raise UserError(_not_in(path, how.encoding)) from error
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"cannot read {path}: {error}") from error
-
-
-def check_columns(table: Table, wanted: Sequence[str], separator: str | None = None) -> None:
-    """Refuse a table that lacks a column.
-
-    Args:
-        table: The table.
-        wanted: Columns in use.
-        separator: What stood between columns, where something did.
-
-    Raises:
-        UserError: Naming those there are.
-    """
-    absent = [name for name in wanted if name not in table.columns]
-    if not absent:
-        twice = [name for name in wanted if table.columns.count(name) > 1]
-        if twice:
-            raise UserError(f"{table.path}: has more than one column {some(twice)}; rename all but one")
-        return
-    alone = table.columns[0] if len(table.columns) == 1 else ""
-    others = [shown for other, shown in _SEPARATORS.items() if separator and other in alone]
-    hint = f"are its columns separated by another character? --data.separator {others[0]}" if others else ""
-    raise UserError(
-        f"{table.path}: no column {', '.join(repr(name) for name in absent)}; it has "
-        f"{', '.join(map(readable, table.columns))}; {hint or 'name yours with data.columns'}"
-    )
-
-
-def check_cells(table: Table, wanted: Sequence[str], lists: Collection[str] = ()) -> None:
-    """Refuse cells without a value, and values that are several.
-
-    Args:
-        table: The table.
-        wanted: Columns in use.
-        lists: Those whose values may be lists.
-
-    Raises:
-        UserError: Naming line and column of the first, and how many there are.
-    """
-    empty = [(i, name) for i, row in enumerate(table.rows) for name in wanted if _empty(row.get(name))]
-    if empty:
-        first, name = empty[0]
-        more = f", the first of {len(empty)} such cells" if len(empty) > 1 else ""
-        raise UserError(f"{table.at(first)} has an empty {name!r}{more}; fill it in, or leave the row out")
-    for i, row in enumerate(table.rows):
-        for name in wanted:
-            if name in lists:
-                continue
-            if isinstance(row[name], list | tuple | dict | set | bytes):
-                kind = type(row[name]).__name__  # never what is in it: it may be somebody's words
-                raise UserError(f"{table.at(i)}: {name!r} holds a {kind}, expected text or a number")
-
-
-def word(value: Any) -> str:
-    """A value as text; a whole number is the same however it was written (1 and 1.0)."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _empty(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 @contextmanager
@@ -212,7 +151,7 @@ def _separated(
                     if len(values) != len(columns):
                         raise UserError(
                             f"{path}: line {begin} has {len(values)} fields, expected {len(columns)} as in "
-                            f"the first line; put text that holds {_SEPARATORS.get(separator, separator)} or "
+                            f"the first line; put text that holds {SEPARATORS.get(separator, separator)} or "
                             f"a line break in quotation marks"
                         )
                     rows.append({name: values[i] for i, name in uses})
@@ -245,6 +184,13 @@ def _json(path: str, kept: Collection[str], encoding: str) -> Table:
             raise UserError(
                 f"{path}: {unit} {place} holds a {type(value).__name__}, expected an object by column"
             )
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:  # JSON can escape what is no text
+            raise UserError(
+                f"{path}: {unit} {place} holds half of a character, {error.object[error.start]!r}; "
+                f"mend the text"
+            ) from error
     if not values:
         raise UserError(f"{path}: is empty, expected one JSON object a line, or one array of objects")
     columns = list(dict.fromkeys(name for _, value in values for name in value))
@@ -260,14 +206,33 @@ def _parsed(text: str, path: str, line: int = 1) -> Any:
             f"{path}: line {line + error.lineno - 1}: {error.msg} (column {error.colno}); expected one JSON "
             f"object a line, or one array of objects"
         ) from error
+    except RecursionError as error:
+        raise UserError(f"{path}: line {line} is nested too deep; expected objects by column") from error
+    except ValueError as error:
+        raise UserError(f"{path}: line {line}: {str(error).partition(';')[0]}; write it as text") from error
 
 
-def _parquet(path: str, kept: Collection[str]) -> Table:
+def _arrow(path: str, kept: Collection[str], kind: str) -> Table:
     try:
         with _bytes(path) as file:
-            content = parquet.ParquetFile(file)
-            columns = content.schema_arrow.names
-            rows = content.read(columns=[name for name in columns if name in kept]).to_pylist()
+            if kind == "parquet":
+                content = parquet.ParquetFile(file)
+                columns = content.schema_arrow.names
+                table = content.read(columns=[name for name in columns if name in kept])
+            else:
+                table = _ipc(file)
+                columns = table.column_names
+                table = table.select([place for place, name in enumerate(columns) if name in kept])
+            rows = table.to_pylist()
     except pyarrow.ArrowException as error:
         raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
     return Table(path, columns, rows, range(1, len(rows) + 1))
+
+
+def _ipc(file: Any) -> "pyarrow.Table":
+    """Feather in both of its versions, and Arrow as a file or, as ``datasets`` writes it, a stream."""
+    mark = file.read(4)
+    file.seek(0)
+    if mark in (b"ARRO", b"FEA1"):
+        return feather.read_table(file)
+    return ipc.open_stream(file).read_all()

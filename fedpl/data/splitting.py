@@ -27,12 +27,14 @@ class Splitting:
             one and stay in the same split; 0 switches the check off.
         max_train: Keep at most this many training rows per client, drawn by the seed so that each label keeps
             its share; 0 keeps all.
+        shots: Keep at most this many training rows of each class per client, drawn by the seed; 0 keeps all.
     """
 
     validation: float = 0.2
     test: float = 0.2
     near_duplicates: float = 0.5
     max_train: int = 0
+    shots: int = 0
 
     @property
     def train(self) -> float:
@@ -48,8 +50,11 @@ class Splitting:
             )
         if not 0 <= self.near_duplicates <= 1:
             found.append(f"data.splitting.near_duplicates: must lie in [0, 1], got {self.near_duplicates}")
-        if self.max_train < 0:
-            found.append(f"data.splitting.max_train: must not be negative, got {self.max_train}")
+        found += [
+            f"data.splitting.{name}: must not be negative, got {most}"
+            for name, most in (("max_train", self.max_train), ("shots", self.shots))
+            if most < 0
+        ]
         return found
 
 
@@ -217,4 +222,15 @@ def stratified(
     # one of each label where there is room.
     ranks = [(i / len(own), label, place) for label, own in by_label.items() for i, place in enumerate(own)]
     chosen = {place for _, _, place in sorted(ranks)[:most]}
+    return [place for place in places if place in chosen]
+
+
+def few_shot(
+    places: Sequence[int], labels: Sequence[int], most: int, stream: np.random.Generator
+) -> list[int]:
+    """At most so many places of each label, drawn; in their order. Arguments as of `stratified`."""
+    by_label: dict[int, list[int]] = {}
+    for place in stream.permutation(np.array(places)).tolist():
+        by_label.setdefault(labels[place], []).append(place)
+    chosen = {place for own in by_label.values() for place in own[:most]}
     return [place for place in places if place in chosen]

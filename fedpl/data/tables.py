@@ -2,30 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from fedpl.data.cells import check_columns
 from fedpl.data.columns import Columns
-from fedpl.data.dialogues import Example, check_rows, dialogues, example
-from fedpl.data.files import files_of, kind_of, path_problems, refuse_one_name, refuse_twice, stem_of
-from fedpl.data.labels import check_declared, check_labels
-from fedpl.data.reading import Format, Table, check_cells, check_columns, read_table, word
-from fedpl.data.records import ClientData, FederatedData, Source, Split
-from fedpl.data.splitting import (
-    SPLIT_WORDS,
-    SmallClients,
-    Splitting,
-    declared,
-    drawn,
-    settled,
-    stratified,
-    uneven,
-)
-from fedpl.data.wording import counted, some
+from fedpl.data.conventions import AsWritten, Convention, LabelNoise
+from fedpl.data.federating import Tabular
+from fedpl.data.files import files_of, kind_of, path_problems, refuse_twice
+from fedpl.data.partition import ByColumn, Partition
+from fedpl.data.reading import Format, Table, read_table
+from fedpl.data.records import FederatedData
+from fedpl.data.splitting import SPLIT_WORDS, SmallClients, Splitting
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
-from fedpl.randomness import derive_seed
 
 if TYPE_CHECKING:
     import datasets
@@ -34,8 +23,8 @@ else:
 
 
 @dataclass(frozen=True)
-class TextFiles(Source):
-    """Clients from CSV, TSV, JSON or Parquet files (optionally .gz), one row an example.
+class TextFiles(Tabular):
+    """Clients from CSV, TSV, JSON, Parquet, Arrow or Feather files (optionally .gz), one row an example.
 
     JSON is one object a line, or one array of objects.
 
@@ -48,6 +37,11 @@ class TextFiles(Source):
         small_clients: What becomes of clients with fewer: error refuses the data and names them; drop leaves
             them out; train_only trains them (on all their rows, unless their split is declared) and does not
             score them.
+        partition: Whose a row is: as the client column says, or dealt to made-up clients (Iid, Dirichlet,
+            Pathological).
+        convention: What groups of clients call the classes: as written (AsWritten), Rotation, Permutation,
+            Swap; the groups are their true groups.
+        noise: Training labels that are replaced by others.
         separator: The character between the columns of CSV; empty: a comma, in .tsv a tab.
         encoding: Of text files: utf-8, latin-1, cp1252, ...
     """
@@ -57,12 +51,16 @@ class TextFiles(Source):
     splitting: Splitting = Splitting()
     min_examples: int = 1
     small_clients: SmallClients = "error"
+    partition: Partition = ByColumn()
+    convention: Convention = AsWritten()
+    noise: LabelNoise = LabelNoise()
     separator: str = ""
     encoding: str = "utf-8"
 
     def problems(self) -> Sequence[str]:
-        found = [*self.splitting.problems(), *self._format.problems(), *_size_problems(self.min_examples)]
-        found += self.columns.problems()
+        found = [*super().problems(), *self._format.problems()]
+        if self.columns.by_subset:
+            found.append("data.columns.split: @subset is for fedpl.data.HubText; name a column")
         if not self.paths:
             found.append("data.paths: name at least one file")
         return found + [line for path in self.paths for line in path_problems(path)]
@@ -70,16 +68,16 @@ class TextFiles(Source):
     def load(self, seed: int) -> FederatedData:
         tables = [self._read(file) for path in self.paths for file in files_of(path)]
         refuse_twice([table.path for table in tables if table.rows])
-        return federate(tables, self.columns, self.splitting, seed, self.min_examples, self.small_clients)
+        return self.federate(tables, seed)
 
     @property
     def _format(self) -> Format:
         return Format(self.separator, self.encoding)
 
     def _read(self, path: str) -> Table:
-        table = read_table(path, self.columns.names(), self._format)
+        table = read_table(path, self.wanted, self._format)
         separator = "," if kind_of(path) in ("csv", "tsv") else None
-        check_columns(table, self.columns.names(), separator)
+        check_columns(table, self.wanted, separator)
         words = {str(row.get("split")) for row in table.rows}
         if "split" in table.columns and not self.columns.split and words <= SPLIT_WORDS:
             raise UserError(
@@ -90,19 +88,25 @@ class TextFiles(Source):
 
 
 @dataclass(frozen=True)
-class HubText(Source):
+class HubText(Tabular):
     """Clients from a dataset that ``datasets.load_dataset`` finds: a hub id or a local folder.
 
     Attributes:
         path: Hub id or folder.
         name: Configuration of the dataset, if it has several.
-        subset: The dataset's split to read, for example ``train``; fedpl splits it again per client.
+        subset: The dataset's split to read, for example ``train``; fedpl splits it again per client. With
+            ``columns.split: "@subset"`` it names those to keep as they are: ``train+validation+test``.
         columns: Names of the columns.
         splitting: How to split when there is no split column.
         min_examples: Rows that a client needs at least, beside one for each split.
         small_clients: What becomes of clients with fewer: error refuses the data and names them; drop leaves
             them out; train_only trains them (on all their rows, unless their split is declared) and does not
             score them.
+        partition: Whose a row is: as the client column says, or dealt to made-up clients (Iid, Dirichlet,
+            Pathological).
+        convention: What groups of clients call the classes: as written (AsWritten), Rotation, Permutation,
+            Swap; the groups are their true groups.
+        noise: Training labels that are replaced by others.
     """
 
     path: str = ""
@@ -112,96 +116,35 @@ class HubText(Source):
     splitting: Splitting = Splitting()
     min_examples: int = 1
     small_clients: SmallClients = "error"
+    partition: Partition = ByColumn()
+    convention: Convention = AsWritten()
+    noise: LabelNoise = LabelNoise()
 
     def problems(self) -> Sequence[str]:
-        found = [*self.splitting.problems(), *_size_problems(self.min_examples), *self.columns.problems()]
+        found = [*super().problems()]
         if self.columns.by_file:
             found.append("data.columns.client: @file is for fedpl.data.TextFiles; name a column")
         return found + ([] if self.path else ["data.path: name a dataset"])
 
     def load(self, seed: int) -> FederatedData:
+        subsets = self.subset.split("+") if self.columns.by_subset else [self.subset]
+        return self.federate([self._read(subset.strip()) for subset in subsets], seed)
+
+    def _read(self, subset: str) -> Table:
         try:
-            found = datasets.load_dataset(self.path, self.name, split=self.subset)
+            found = datasets.load_dataset(self.path, self.name, split=subset)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            reason = str(error).splitlines()[0]
+            reason = str(error).partition("\n")[0]
             raise UserError(f"data.path: cannot load dataset '{self.path}': {reason}") from error
-        table = Table(self.path, found.column_names, (), range(1, len(found) + 1))
-        check_columns(table, self.columns.names())
-        rows = found.select_columns(self.columns.names()).to_list()
+        path = f"{self.path} ({subset})" if self.columns.by_subset else self.path
+        table = Table(path, found.column_names, (), range(1, len(found) + 1))
+        check_columns(table, self.wanted)
+        rows = found.select_columns(self.wanted).to_list()
         feature = None if self.columns.dialogues else found.features[self.columns.label]
-        if isinstance(feature, datasets.ClassLabel):
-            for row in rows:
+        for row in rows:
+            if isinstance(feature, datasets.ClassLabel):
                 label = row[self.columns.label]
                 row[self.columns.label] = None if label in (None, -1) else feature.int2str(label)  # -1: none
-        tables = [table._replace(rows=rows)]
-        return federate(tables, self.columns, self.splitting, seed, self.min_examples, self.small_clients)
-
-
-def federate(
-    tables: Sequence[Table],
-    columns: Columns,
-    splitting: Splitting,
-    seed: int,
-    min_examples: int = 1,
-    small_clients: SmallClients = "error",
-) -> FederatedData:
-    """Group rows by client and split each client's rows; clients and classes in sorted order.
-
-    Raises:
-        UserError: If cells are empty, labels cannot be meant, or clients are too small.
-    """
-    for table in tables:
-        check_cells(table, columns.names(), columns.lists)
-    if columns.dialogues:
-        check_rows(tables)
-    else:
-        check_labels(tables, columns.label)
-    if columns.by_file:
-        refuse_one_name([table.path for table in tables])
-    by_client: dict[str, list[Example]] = {}
-    for table in tables:
-        for i, row in enumerate(table.rows):
-            client = stem_of(table.path) if columns.by_file else word(row[columns.client])
-            by_client.setdefault(client, []).append(example(row, table.at(i), columns))
-    dealt = {
-        client: declared([row.split for row in by_client[client]], client)
-        if columns.declared
-        else drawn(
-            [row.text for row in by_client[client]], splitting, derive_seed(seed, "split", client=client)
-        )
-        for client in sorted(by_client)
-    }
-    dealt, notes = settled(dealt, min_examples, small_clients)
-    notes += uneven(dealt, splitting)
-    if empty := [table.path for table in tables if not table.rows]:
-        notes.append(f"{counted(len(empty), 'file')} without rows: {some(empty)}")
-    used = [
-        (split, by_client[client][place].label)
-        for client, own in dealt.items()
-        for split, places in own.places.items()
-        for place in places
-    ]
-    if columns.declared and not columns.dialogues:
-        check_declared(used)
-    classes = () if columns.dialogues else tuple(sorted({label for _, label in used}))
-    index = {name: i for i, name in enumerate(classes)}
-    clients = []
-    for client, (_, places, _) in dealt.items():
-        rows = by_client[client]
-        # -1: in no split, and of no class any more
-        labels = [index.get(row.label, -1) for row in rows]
-        if 0 < splitting.max_train < len(places["train"]):
-            stream = np.random.default_rng(derive_seed(seed, "cap", client=client))
-            places = {**places, "train": stratified(places["train"], labels, splitting.max_train, stream)}
-        splits: dict[str, Any] = {
-            name: dialogues(rows, chosen, client)
-            if columns.dialogues
-            else Split(tuple(rows[i].text for i in chosen), tuple(labels[i] for i in chosen))
-            for name, chosen in places.items()
-        }
-        clients.append(ClientData(id=client, **splits))
-    return FederatedData(tuple(clients), classes, tuple(notes))
-
-
-def _size_problems(min_examples: int) -> list[str]:
-    return [] if min_examples >= 1 else [f"data.min_examples: at least 1, got {min_examples}"]
+            if self.columns.by_subset:
+                row[self.columns.split] = subset.partition("[")[0]
+        return table._replace(rows=rows)

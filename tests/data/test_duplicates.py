@@ -1,7 +1,9 @@
 import random
+import tracemalloc
 from collections.abc import Callable, Sequence
 from itertools import combinations
 
+import numpy as np
 import pytest
 
 from fedpl.data import duplicates
@@ -116,3 +118,14 @@ def test_the_work_grows_with_the_number_of_texts(
     few, many = (search.pairs for search in made)
     assert many <= 2.4 * few
     assert many < 0.1 * sizes[1] ** 2
+
+
+def test_memory_is_for_the_texts_and_not_for_what_they_share_with_none() -> None:
+    stream = np.random.default_rng(0)
+    texts = [" ".join(f"w{word}" for word in own) for own in stream.integers(0, 30_000, (2_000, 25)).tolist()]
+    tracemalloc.start()
+    near_duplicate_groups(texts)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # 23 shingles each: a set takes about 2 KB, its numbers and counts the rest.
+    assert peak / len(texts) < 9_000

@@ -1,13 +1,16 @@
 """Files as people have them: what can be read is read, what cannot is said with its line and the option."""
 
 import gzip
+import io
 import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import ipc
 
-from fedpl.data import Columns, FederatedData, TextFiles
+from fedpl.data import Columns, FederatedData, TextFiles, describe
 from fedpl.data.reading import Format
 from fedpl.errors import UserError
 from fedpl.presets import read_yaml
@@ -41,6 +44,13 @@ def csv_text(separator: str = ",") -> str:
     return "\n".join(lines) + "\n"
 
 
+def arrow_bytes(stream: bool) -> bytes:
+    table, file = pa.Table.from_pylist(ROWS), io.BytesIO()
+    with (ipc.new_stream if stream else ipc.new_file)(file, table.schema) as writer:
+        writer.write_table(table)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "settings"),
     [
@@ -54,6 +64,10 @@ def csv_text(separator: str = ",") -> str:
         ("t.json", json.dumps(ROWS), {}),
         ("t.json", "\ufeff\n" + json.dumps(ROWS, indent=1), {}),
         ("t.jsonl.gz", gzip.compress("\n".join(map(json.dumps, ROWS)).encode()), {}),
+        ("t.feather", arrow_bytes(stream=False), {}),
+        ("t.arrow", arrow_bytes(stream=False), {}),
+        ("t.arrow", arrow_bytes(stream=True), {}),
+        ("t.arrow.gz", gzip.compress(arrow_bytes(stream=True)), {}),
         ("T.CSV.GZ", gzip.compress(csv_text().encode()), {}),
     ],
 )
@@ -116,10 +130,29 @@ def test_the_line_of_the_file_and_the_column(tmp_path: Path) -> None:
         ("t.csv.gz", csv_text(), "cannot read"),
         ("t.csv.gz", gzip.compress(csv_text().encode())[:-9], "cannot read"),
         ("t.parquet", b"PAR1", "cannot read"),
+        ("t.feather", arrow_bytes(stream=False)[:-9], "cannot read"),
+        ("t.arrow", arrow_bytes(stream=True)[:-60], "cannot read"),
+        ("t.arrow", b"", "cannot read"),
+        ("t.jsonl", json.dumps(ROWS[0]) + "\n" + "[" * 99_999, "line 2 is nested too deep"),
+        ("t.jsonl", '{"text": ' + "1" * 5_000 + "}", "line 1: Exceeds the limit"),
+        ("t.json", json.dumps([*ROWS, {"text": "\ud83d"}]), r"row 49 holds half of a character, '\ud83d'"),
     ],
 )
 def test_what_cannot_be_read(name: str, content: str | bytes, said: str, tmp_path: Path) -> None:
     assert said in refusal(tmp_path / name, content)
+
+
+def test_words_of_spreadsheets_stay_what_they_are(tmp_path: Path) -> None:
+    """A reader that guesses would make a missing value of them."""
+    text = csv_text().replace(",yes,", ",N/A,").replace("one-a", "NA", 1)
+    found = loaded(tmp_path / "t.csv", text)
+    assert found.classes == ("N/A", "no")
+    assert any("'N/A' may stand for no label" in line for line in describe(found))
+    for wrong in ("#N/A", "nan", "NULL"):
+        said = refusal(tmp_path / "t.csv", csv_text().replace(",yes,", f",{wrong},"))
+        assert f"'label' is '{wrong}', which stands for no label" in said
+    rows = [{**row, "label": float("nan") if i == 5 else 1.0} for i, row in enumerate(ROWS)]
+    assert "row 6 has an empty 'label'" in refusal(tmp_path / "t.json", json.dumps(rows))
 
 
 def test_columns_of_dates_and_numbers_stay_what_they_are(tmp_path: Path) -> None:

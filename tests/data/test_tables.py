@@ -128,6 +128,28 @@ def test_a_dataset_folder_as_the_hub_gives_it(
     assert data == TextFiles((str(small_table),), Columns(split="split")).load(0)
 
 
+def test_the_splits_of_a_dataset_itself(
+    tmp_path: Path, small_table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    table = pd.read_csv(small_table)
+    for split, rows in table.groupby("split"):
+        rows.drop(columns="split").to_csv(folder / f"{split}.csv", index=False)
+    own = Columns(split="@subset")
+    source = HubText(str(folder), subset="train+validation+test", columns=own)
+    assert source.problems() == []
+    assert source.load(0) == TextFiles((str(small_table),), Columns(split="split")).load(0)
+    part = HubText(str(folder), subset="train[:90%]+validation + test", columns=own).load(0)
+    assert sum(len(client.train) for client in part.clients) == 43
+    with pytest.raises(UserError, match=r"cannot load dataset .*Unknown split"):
+        HubText(str(folder), subset="train+holdout", columns=own).load(0)
+    assert "@subset is for" in "".join(TextFiles((str(small_table),), own).problems())
+
+
 def test_labels_of_a_dataset_with_names_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
