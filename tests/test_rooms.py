@@ -28,6 +28,7 @@ FLOORS = (
     ("pictures",),
     ("tracking",),
     ("runs",),
+    ("page",),
     ("api", "cli"),
     ("fit", "report", "compare"),
     ("replay",),
