@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,11 @@ class Found:
         planned: How many rounds it was to have.
         records: Its rounds so far.
         summary: Its result, where it is finished.
-        metrics: What a score consists of, the primary metric first; empty where nothing says so yet.
+        metrics: What a score consists of, the primary metric first; empty where nothing says so yet: names
+            alone do not tell whether more is better.
         data: Digest of the data.
         versions: Of packages.
+        seed: The run's, where it is known.
     """
 
     folder: Path
@@ -45,7 +47,7 @@ class Found:
     metrics: tuple[Metric, ...]
     data: str | None
     versions: Mapping[str, str]
-    seed: int | None = field(default=None)
+    seed: int | None
 
     @classmethod
     def read(cls, folder: Path) -> "Found":
@@ -195,6 +197,9 @@ def _declared(folder: Path, records: Sequence[RoundRecord]) -> tuple[Metric, ...
         return ()
     for result in sorted(folder.glob(f"state/**/{MethodResult.FILE}")):
         return MethodResult.read(result.parent).metrics
-    config: Config = saved_configuration(folder)
+    try:
+        config: Config = saved_configuration(folder)
+    except UserError:  # a task of the user's own, which nobody has imported here
+        return ()
     known = {metric.name: metric for metric in (*config.task.metrics, *config.task.decoded)}
     return tuple(known[name] for name in scored.aggregated.mean if name in known)

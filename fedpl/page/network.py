@@ -8,7 +8,7 @@ from markupsafe import Markup
 from fedpl.data.wording import readable
 from fedpl.page.neighbours import Neighbours
 
-_SIDE, _NAMED, _LONGEST = 460, 30, 14
+_SIDE, _NAMED, _LONGEST = 460, 30, 13
 
 
 def graph(clients: Sequence[str], found: Neighbours, order: Sequence[int], number: int) -> Markup:
@@ -20,7 +20,7 @@ def graph(clients: Sequence[str], found: Neighbours, order: Sequence[int], numbe
         order: The clients' order on the circle.
         number: The picture's own on its page.
     """
-    radius = _SIDE / 2 - (76 if len(clients) <= _NAMED else 16)
+    radius = _SIDE / 2 - (104 if len(clients) <= _NAMED else 16)
     angle = {client: 2 * math.pi * place / len(order) - math.pi / 2 for place, client in enumerate(order)}
     middle = _SIDE / 2
     at = {i: (middle + radius * math.cos(a), middle + radius * math.sin(a)) for i, a in angle.items()}
@@ -75,10 +75,10 @@ def scatter(clients: Sequence[str], found: Neighbours, harmed: Collection[str]) 
     """Clients on the map: near ones are similar; harmed ones are squares with a border."""
     inner = []
     for i, client in enumerate(clients):
-        x, y = (_SIDE / 2 + (_SIDE / 2 - 60) * float(value) for value in found.places[i])
+        x, y = (_SIDE / 2 + (_SIDE / 2 - 30) * float(value) for value in found.places[i])
         inner.append(_node(client, x, y, found.groups[i], client in harmed))
         if len(clients) <= _NAMED:
-            right = x < _SIDE * 0.7
+            right = x < _SIDE * 0.6
             inner.append(
                 Markup('<text class="name" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
                     x + (9 if right else -9), y + 4, "start" if right else "end", readable(client, _LONGEST)

@@ -65,8 +65,8 @@ function film(box) {
     }
     if (told === canvas) {
       pen.strokeStyle = getComputedStyle(canvas).color;
-      pen.lineWidth = Math.max(2, cell / 6);
-      pen.strokeRect(at.column * cell, at.row * cell, cell, cell);
+      const line = (pen.lineWidth = Math.max(2, Math.min(6, cell / 4)));
+      pen.strokeRect(at.column * cell + line / 2, at.row * cell + line / 2, cell - line, cell - line);
     }
   }
   const all = () => box.querySelectorAll("canvas").forEach(draw);

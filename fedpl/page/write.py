@@ -85,6 +85,7 @@ class View:
     facts: tuple[tuple[str, str], ...]
     events: tuple[str, ...]
     settings: str
+    names: tuple[str, ...]
 
     @classmethod
     def of(cls, run: Found, alone: Alone, name: str, number: int, budget: int) -> "View":
@@ -119,6 +120,7 @@ class View:
             groups=tuple(f"{counted(len(own), 'client')}: {some(own)}" for _, own in sorted(members.items())),
             facts=_facts(run, alone),
             events=_events(run),
+            names=tuple(map(readable, run.clients)),
             settings="\n".join(readable(line, 500) for line in run.settings.splitlines()),
         )
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedpl.config import Config
 from fedpl.errors import UserError
 from fedpl.files import write_array
 from fedpl.page.film import film, spread
@@ -215,6 +216,14 @@ def test_an_unfinished_run_shows_what_there_is(tmp_path: Path, capsys: pytest.Ca
     assert sum(tag == "canvas" for tag, _ in found.elements) == 2
     (folder / "metrics.jsonl").unlink()
     assert "Unfinished: 0 of 3 rounds" in shown(folder).text
+
+
+def test_what_scores_mean_is_never_guessed(tmp_path: Path) -> None:
+    """An unfinished run without any result is scored as its task says, if that is known here."""
+    folder = made_run(tmp_path / "run", {"a": 0.5, "b": 0.75}, finished=False)
+    assert "none of which is known what they mean" in shown(folder).text
+    (folder / "config.yaml").write_text(Config().to_yaml(), encoding="utf-8")
+    assert shown(folder).row("m, aggregated θ̄")[1:3] == ["62.5", "50.0"]
 
 
 def test_several_runs_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
