@@ -1,108 +1,25 @@
 """The page about runs: what it says is what the records say, whatever is in them."""
 
-import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from fedpl.config import Config
 from fedpl.errors import UserError
-from fedpl.files import write_array
-from fedpl.page.film import film, spread
+from fedpl.page.film import film
 from fedpl.page.found import Found
-from fedpl.page.neighbours import classical_scaling, neighbours
 from fedpl.page.write import page
 from fedpl.records.results import Attack, Privacy
-from fedpl.records.scores import Metric
 from fedpl.report import main as report
 from fedpl.tasks.metrics import CLASSIFICATION
-from tests.made_up import REGRESSION, record, result, summary
-
-NASTY = """</script><img src=x onerror="alert(1)">&'{{ 7*7 }}\u202e"""
-
-
-def made_run(
-    folder: Path,
-    values: Mapping[str, float],
-    alone: Mapping[str, float] | None = None,
-    metrics: Sequence[Metric] = CLASSIFICATION,
-    rounds: int = 2,
-    finished: bool = True,
-    method: str = "m",
-    **changes: Any,
-) -> Path:
-    """A run directory of made-up numbers, in which the clients are two groups by turns."""
-    n, rng = len(values), np.random.default_rng(0)
-    group = np.arange(n) % 2
-    (folder / "matrices").mkdir(parents=True)
-    lines = []
-    for number in range(1, rounds + 1):
-        similarity = np.where(group[:, None] == group, 0.4, 0.1) + rng.normal(0, 0.02, (n, n))
-        similarity = (similarity + similarity.T) / 2
-        np.fill_diagonal(similarity, 1)
-        weights = similarity / similarity.sum(1, keepdims=True)
-        for name, matrix in (("similarity", similarity), ("weights", weights)):
-            path = folder / "matrices" / f"round-{number:04d}-{name}.npy"
-            write_array(path, matrix.astype(np.float32))
-        lines.append(json.dumps(record(values, metrics, round=number, method=method).to_json()))
-    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    settings = f"name: {method}\nseed: 0\nrounds: {rounds + (not finished)}\nnote: {json.dumps(NASTY)}\n"
-    (folder / "config.yaml").write_text(settings, encoding="utf-8")
-    baselines = {} if alone is None else {"local": result(alone, metrics)}
-    if finished:
-        found = summary(values, metrics, baselines)
-        more = {"method": method, "rounds": rounds, "weights": weights, "similarity": similarity}
-        dataclasses.replace(found, **more | changes).write(folder)
-    return folder
+from tests.made_up import REGRESSION, record, result
+from tests.page.made import NASTY, Elements, made_run, values
 
 
-class Elements(HTMLParser):
-    """Every element with its attributes, cells of tables by row, text outside of scripts and styles."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.rows: list[tuple[str | None, list[str]]] = []
-        self.text, self.open = "", ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attributes)))
-        self.open = tag
-        if tag == "tr":
-            self.rows.append((dict(attributes).get("class"), []))
-        if tag in ("td", "th") and self.rows:
-            self.rows[-1][1].append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        self.open = ""
-
-    def handle_data(self, data: str) -> None:
-        if self.open in ("td", "th"):
-            self.rows[-1][1][-1] += data.strip()
-        if self.open not in ("script", "style"):
-            self.text += data
-
-    def row(self, name: str) -> list[str]:
-        """The first row with this name."""
-        return next(cells for _, cells in self.rows if cells and cells[0] == name)
-
-    def headline(self) -> str:
-        return re.sub(r"\s+", " ", self.text)
-
-
-def shown(*folders: Path, **options: Any) -> Elements:
+def shown(*folders: Path, **options: float) -> Elements:
     return Elements(page([Found.read(folder) for folder in folders], **options))
-
-
-def values(n: int) -> dict[str, float]:
-    return {f"client {i}": 0.5 + (i * 7 % 40) / 100 for i in range(n)}
 
 
 def assert_alone(text: str) -> None:
@@ -270,52 +187,3 @@ def test_a_folder_without_a_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no run"):
         report([str(tmp_path)])
     assert list(tmp_path.iterdir()) == []
-
-
-def test_matrices_come_back_from_their_bytes(tmp_path: Path) -> None:
-    import base64
-
-    run = Found.read(made_run(tmp_path / "run", values(5), rounds=3))
-    order = [4, 2, 0, 3, 1]
-    data = film(run, order)
-    assert data is not None
-    assert data["rounds"] == [1, 2, 3]
-    found = data["weights"]
-    coded = np.frombuffer(base64.b64decode(found["values"][1]), np.uint8).reshape(5, 5)
-    assert (np.diagonal(coded) == 255).all()
-    back = found["low"] + coded / 254 * (found["high"] - found["low"])
-    expected = run.matrix(2, "weights")
-    assert expected is not None
-    beside = ~np.eye(5, dtype=bool)
-    step = (found["high"] - found["low"]) / 254
-    assert np.abs(back - expected[np.ix_(order, order)])[beside].max() <= step / 2 + 1e-9
-
-
-def test_rounds_are_spread_with_the_first_and_the_last() -> None:
-    assert (spread(0, 4), spread(3, 4), spread(100, 4), spread(9, 1)) == (
-        [],
-        [1, 2, 3],
-        [1, 34, 67, 100],
-        [9],
-    )
-
-
-def test_the_map_keeps_distances_that_fit_into_two_dimensions() -> None:
-    points = np.random.default_rng(0).normal(size=(7, 2))
-    distance = np.linalg.norm(points[:, None] - points, axis=-1)
-    places = classical_scaling(distance)
-    found = np.linalg.norm(places[:, None] - places, axis=-1)
-    np.testing.assert_allclose(found / found.max(), distance / distance.max(), atol=1e-9)
-    assert np.abs(places).max() == pytest.approx(1)
-
-
-def test_groups_and_edges_follow_the_matrices() -> None:
-    group = np.array([1, 0, 1, 0, 0])
-    similarity = np.where(group[:, None] == group, 0.5, 0.0)
-    np.fill_diagonal(similarity, 1)
-    weights = np.zeros((5, 5))
-    weights[3, 1], weights[0, 2], weights[4, 4] = 0.4, -0.3, 9.0
-    found = neighbours(similarity, weights)
-    assert found.groups == (1, 0, 1, 0, 0)
-    assert found.edges == ((1, 3, 0.4), (2, 0, -0.3))  # from whom, to whom
-    assert neighbours(np.ones((3, 3)), np.eye(3)).groups == (0, 0, 0)
