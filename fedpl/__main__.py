@@ -12,7 +12,7 @@ COMMANDS = {
     "compare": "several methods over several seeds, as a table",
     "replay": "recorded task vectors under other server settings, without training",
     "sweep": "search settings by a W&B sweep file, without a server",
-    "report": "draw a run's pictures again",
+    "report": "runs' pictures, and one HTML page about them",
 }
 
 

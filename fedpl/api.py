@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pandas
     from rich import console
 
+    from fedpl.page import found
+    from fedpl.page import write as page
     from fedpl.pictures import plots
     from fedpl.runs import adapters, experiment, resume
     from fedpl.tracking import matrices
@@ -25,6 +27,7 @@ else:
     adapters, experiment, resume = (
         deferred(f"fedpl.runs.{name}") for name in ("adapters", "experiment", "resume")
     )
+    found, page = deferred("fedpl.page.found"), deferred("fedpl.page.write")
     matrices, plots = map(deferred, ("fedpl.tracking.matrices", "fedpl.pictures.plots"))
     console, pandas = map(deferred, ("rich.console", "pandas"))
 
@@ -161,8 +164,10 @@ class Run:
         return self._labelled(matrices.read_matrix(self.path / "matrices", self._round(round), "weights"))
 
     def report(self) -> list[Path]:
-        """Draw the run's pictures, into ``plots/``."""
-        return list(plots.draw_run(self.path))
+        """Draw the pictures of a finished run into ``plots/``, and write ``report.html``, finished or not."""
+        drawn = plots.draw_run(self.path) if self.finished else []
+        page.write_page([found.Found.read(self.path)], output := self.path / "report.html")
+        return [*drawn, output]
 
     def _round(self, round: int | None) -> int:
         return len(self.records) if round is None else round

@@ -151,7 +151,7 @@ def test_personal_models(config: fedpl.Config, tmp_path: Path) -> None:
 
 def test_pictures(run: fedpl.Run) -> None:
     drawn = run.report()
-    assert {path.suffix for path in drawn} == {".png"}
+    assert {path.suffix for path in drawn} == {".png", ".html"}
     assert all(path.is_file() for path in drawn)
 
 

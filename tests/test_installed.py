@@ -77,6 +77,8 @@ def test_the_wheel_holds_what_ships(site: Path) -> None:
     inside = site / "fedpl" / "configs"
     assert {path.relative_to(inside) for path in inside.rglob("*.yaml")} == shipped
     assert (site / "fedpl" / "py.typed").is_file()
+    page = {path.suffix for path in (site / "fedpl" / "page").iterdir()}
+    assert page >= {".css", ".html", ".js"}
     assert {path.name for path in site.iterdir() if path.suffix != ".dist-info"} == {"fedpl", "fedpl_kernels"}
     (scripts,) = site.glob("*.dist-info/entry_points.txt")
     assert "fedpl = fedpl.__main__:main" in scripts.read_text()

@@ -28,6 +28,7 @@ FLOORS = (
     ("pictures",),
     ("tracking",),
     ("runs",),
+    ("page",),
     ("api", "cli"),
     ("fit", "report", "compare"),
     ("replay",),
@@ -103,6 +104,7 @@ ANNOTATED = {
     ("fedpl.server.moving", "fedpl.server.aggregator"),
     ("fedpl.server.panels", "fedpl.server.aggregator"),
     ("fedpl.server.step", "fedpl.server.aggregator"),
+    ("fedpl.server.storage", "fedpl.server.aggregator"),
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from fedpl.errors import UserError
 from fedpl.records.comparison import Comparison, MethodEntry, ModelEntry, RunEntry, Spread
 from fedpl.records.results import Model, RunSummary
-from fedpl.records.scores import Metric, Scores
+from fedpl.records.scores import Metric, Scores, is_harmed
 
 MODELS: tuple[Model, ...] = ("aggregated", "tuned")
 TAILS = ("worst", "bottom_decile")
@@ -49,11 +49,10 @@ def harmed(
         model: aggregated or tuned.
         margin: In the metric's own numbers: of accuracy as a fraction.
     """
-    sign = summaries[0].primary.sign
+    metric = summaries[0].primary
     alone, found = client_scores(local, model), client_scores(summaries, model)
-    # Means of the same fractions may differ in the last bit.
-    worse = (c for c in found.keys() & alone.keys() if sign * found[c] < sign * alone[c] - margin - 1e-9)
-    return tuple(sorted(worse))
+    both = found.keys() & alone.keys()
+    return tuple(sorted(client for client in both if is_harmed(found[client], alone[client], metric, margin)))
 
 
 def compare(folders: Mapping[str, Mapping[int, Path]], margin: float) -> Comparison:

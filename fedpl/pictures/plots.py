@@ -94,7 +94,7 @@ def heat_map(
     coloured = np.ma.masked_array(shown, np.eye(n, dtype=bool))
     if n > points:
         together = -(-n // points)
-        coloured = _means(coloured, together)
+        coloured = block_means(coloured, together)
         title += f" (a point: mean of {together} × {together})"
     beside = coloured.compressed() if n > 1 else shown.ravel()
     top = float(np.nanmax(np.abs(beside))) or 1.0
@@ -126,7 +126,7 @@ def heat_map(
     return figure
 
 
-def _means(matrix: np.ma.MaskedArray, together: int) -> np.ma.MaskedArray:
+def block_means(matrix: np.ma.MaskedArray, together: int) -> np.ma.MaskedArray:
     """Means over squares of so many rows and columns, of what is finite and not masked."""
     known = np.isfinite(matrix).filled(False)
     edges = np.arange(0, len(matrix), together)

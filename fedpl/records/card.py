@@ -28,7 +28,6 @@ class Card(Kept):
         id2label: The classes, by the number of the model's answer; empty where it answers in words.
         scores: Of the client's models, on its test split.
         quantized: What the frozen linear layers were packed in, 4bit or 8bit; null: they were not.
-        quantized: What the frozen linear layers were packed in, 4bit or 8bit; null: they were not.
     """
 
     FILE: ClassVar[str] = "fedpl.json"

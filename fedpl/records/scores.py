@@ -62,6 +62,19 @@ def best(scores: Sequence[Scores], metric: Metric) -> Scores:
     return max(scores, key=lambda own: metric.sign * own[metric.name])
 
 
+def is_harmed(own: float, alone: float, metric: Metric, margin: float) -> bool:
+    """Whether a score is worse than local-only training's by more than a margin; NaN harms nobody.
+
+    Args:
+        own: The score.
+        alone: The same client's after training alone.
+        metric: Which.
+        margin: In the metric's own numbers: of accuracy as a fraction.
+    """
+    # Means of the same fractions may differ in the last bit.
+    return metric.sign * own < metric.sign * alone - margin - 1e-9
+
+
 class Summary(NamedTuple):
     """Statistics over clients, each metric by itself.
 

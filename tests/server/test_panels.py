@@ -39,8 +39,7 @@ def rounds(rule: Aggregator, into: np.ndarray | None, size: int, **given) -> tup
     return state, found
 
 
-@pytest.mark.parametrize("size", [FEW, 4 * N * 200])
-@pytest.mark.parametrize("mask", [None, MASK], ids=["all", "absent"])
+@pytest.mark.parametrize(("mask", "size"), [(None, 4 * N * 200), (MASK, FEW)], ids=["all", "absent"])
 @pytest.mark.parametrize("name", ON_DISK)
 def test_rounds_on_disk_are_those_in_memory(
     name: str, mask: list[bool] | None, size: int, tmp_path: Path
