@@ -9,13 +9,22 @@ import numpy as np
 
 _NOT_CONTENT = re.compile(r"https?://\S+|\bt\.co/\S+|[@]\w+|\brt\b")
 _WORD = re.compile(r"[a-z0-9']+")
+_ANY_WORD = re.compile(r"(?:[^\W_]|')+")
 _COMPANY = 128  # texts with which a text is compared through one shingle
 _ROUNDING = 1e-9
 
 
 def normalise(text: str) -> str:
-    """Lower-cased words without links, mentions, retweet marks, punctuation."""
-    return " ".join(_WORD.findall(_NOT_CONTENT.sub(" ", text.lower())))
+    """Lower-cased words without links, mentions, retweet marks, punctuation.
+
+    Letters beyond a to z separate words, as what is left of smileys and broken encodings should, unless they
+    are most of the text.
+    """
+    bare = _NOT_CONTENT.sub(" ", text.lower())
+    words = _WORD.findall(bare)
+    if 2 * sum(map(len, words)) < sum(map(str.isalnum, bare)):
+        words = _ANY_WORD.findall(bare)
+    return " ".join(words)
 
 
 def near_duplicate_groups(texts: Sequence[str], threshold: float = 0.5) -> np.ndarray:

@@ -40,6 +40,20 @@ def test_links_are_transitive_and_groups_numbered_by_first_appearance() -> None:
     assert near_duplicate_groups([a, c], threshold=0.9).tolist() == [0, 1]
 
 
+def test_other_alphabets_have_words_too() -> None:
+    """All of these were one text without words, or one that says iphone."""
+    texts = [
+        "Рейс задержали на три часа, никто ничего не сказал",
+        "рейс задержали на три часа - никто ничего не сказал!",
+        "Купил iPhone, очень доволен покупкой",
+        "Продал iPhone и совсем не жалею",
+        "飛行機が遅れました",
+        "機内食は美味しかった",
+    ]
+    assert near_duplicate_groups(texts).tolist() == [0, 0, 1, 2, 3, 4]
+    assert normalise("caf\u00e9 \u2014 tr\u00e8s bon\u2026 lol") == "caf tr s bon lol", "as it was: mostly a to z"
+
+
 def test_texts_without_words_equal_each_other_only() -> None:
     assert near_duplicate_groups(["@a", "@b http://x.y", "word"]).tolist() == [0, 0, 1]
 
