@@ -24,7 +24,9 @@ def census(size: int, clients: int = 2, group: str = "") -> Census:
 def test_more_task_vectors_than_memory() -> None:
     row = free_memory(torch.device("cpu")) // 4
     check_demands(Config(), census(row // 100))
-    with pytest.raises(UserError, match=r"lora\.r: .* of 2 clients .* GB are free on cpu; keep them on disk .* lower lora\.r"):
+    with pytest.raises(
+        UserError, match=r"lora\.r: .* of 2 clients .* GB are free on cpu; keep them on disk .* lower lora\.r"
+    ):
         check_demands(Config(), census(row // 4))
     # A single method needs no room for a first round that others share.
     check_demands(replace(Config(), baselines=()), census(row // 5))
