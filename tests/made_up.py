@@ -91,3 +91,17 @@ def record(
         "metrics": tuple(metrics),
     }
     return RoundRecord(**content | changes)
+
+
+class Stopping:
+    """A watcher that interrupts a run after so many rounds."""
+
+    def __init__(self, rounds: int) -> None:
+        self.left = rounds
+
+    def round(self, record: object, result: object) -> None:
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+    def finish(self, summary: object) -> None: ...

@@ -24,7 +24,7 @@ class Moved(NamedTuple):
     Attributes:
         personal: New aggregates.
         memory: What the server and what is received remember anew.
-        residual: Of the frozen weights.
+        residual: What is added to that of the frozen weights; None: nothing.
     """
 
     personal: Float[Array, "clients params"]
@@ -52,9 +52,12 @@ def closed(state: ServerState, seen: Seen, decided: Decided, new: Moved) -> tupl
     """The next state but its round, and how the round was aggregated."""
     memory = {choice: {**state.of(choice), **own} for choice, own in (decided.memory | new.memory).items()}
     kept = {choice: own for choice, own in memory.items() if own}
+    residual = state.residual
+    if new.residual is not None:
+        residual = new.residual if residual is None else residual + new.residual
     weights = jnp.where(seen.present[:, None], decided.applied, decided.weights)
     return (
-        ServerState(state.round, new.personal, state.reference, kept, new.residual),
+        ServerState(state.round, new.personal, state.reference, kept, residual),
         Aggregation(decided.similarity, weights, seen.kept),
     )
 
@@ -62,21 +65,17 @@ def closed(state: ServerState, seen: Seen, decided: Decided, new: Moved) -> tupl
 def _combine(
     rule: "Aggregator", round: Round, present: Bool[Array, "clients"], state: ServerState, everyone: bool
 ) -> tuple[Array, Memory, Array | None]:
-    """New aggregates, the momentum of the steps, and the residual of the frozen weights."""
+    """New aggregates, the momentum of the steps, and what is added to the frozen weights' residual."""
     everything = sum(entry.size for group in round.groups for entry in group) == round.layout.size
     plain = rule.combine == FactorWise() and not rule.server_momentum
     if plain and everything and (everyone or rule.weighting.one_for_all):
         steps = round._replace(weights=rule.server_lr * round.weights)
-        return mix_groups(steps, base=round.personal), {}, state.residual
+        return mix_groups(steps, base=round.personal), {}, None
     step, residual = rule.combine(round)
     new: Memory = {}
     if rule.server_momentum:
         step = step + rule.server_momentum * state.of("server").get("velocity", jnp.zeros_like(step))
         new = {"velocity": step}
-    if residual is None:
-        residual = state.residual
-    else:
-        residual = (jnp.zeros_like(residual) if state.residual is None else state.residual) + residual
     step = rule.server_lr * step
     if not everything:
         step = jnp.where(columns(round), step, jnp.where(present[:, None], round.vectors, 0.0))

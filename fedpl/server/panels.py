@@ -91,12 +91,11 @@ def step_in_panels(
 
     memory, residuals = {}, []
     for panel, own, came in parts():
-        before = own._replace(residual=None)
-        new: Moved = move(panel.plan, before, came, seen, decided.applied)
+        new = move(panel.plan, own, came, seen, decided.applied)
         personal[:, panel.columns] = np.asarray(new.personal)
         memory = new.memory
         residuals += [] if new.residual is None else [new.residual]
-    residual = _shifted(state.residual, residuals)
+    residual = jnp.concatenate(residuals) if residuals else None
     next_state, aggregation = closed(state, seen, decided, Moved(state.personal, memory, residual))
     return next_state._replace(round=int(state.round) + 1), aggregation
 
@@ -143,11 +142,3 @@ def _panel(plan: Plan, entries: list[Entry]) -> Panel:
 @partial(jax.jit, donate_argnums=0)
 def _add(total: Array, part: Array, counts: Bool[Array, "groups 1 1"]) -> Array:
     return total + jnp.where(counts, part, 0.0)
-
-
-def _shifted(before: Array | None, parts: list[Array]) -> Array | None:
-    """The residual of the frozen weights with a round's own."""
-    if not parts:
-        return before
-    new = jnp.concatenate(parts)
-    return new if before is None else before + new

@@ -69,10 +69,9 @@ def _in_parts(
     """The same where weights are found on the host; new aggregates take the old ones' place all the same."""
     vectors = _cut(plan, vectors, seen)
     decided = decide(plan, state, vectors, seen, compare(plan, state, vectors, seen))
-    memory = {
-        choice: state.of(choice) for choice in ("server", "receive")
-    }  # and no more: it would compile anew
-    others = (state.reference, memory, state.residual)
+    # And no more: what a weighting remembers has other shapes in the first rounds, and would compile anew.
+    memory = {choice: state.of(choice) for choice in ("server", "receive")}
+    others = (state.reference, memory)
     return closed(state, seen, decided, _moved(state.personal, others, vectors, seen, decided.applied, plan))
 
 

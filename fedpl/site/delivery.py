@@ -58,7 +58,8 @@ def deliver_answers(notice: Deliver, worker: Worker) -> None:
         make_folder(folder)
     rows = [row for row, client in enumerate(notice.clients) if asked.questions[client, "test"].ids]
     clients = [notice.clients[row] for row in rows]
-    for client, answers in zip(clients, worker.written(clients, notice.models[rows], "test"), strict=True):
+    models = notice.models if len(rows) == len(notice.clients) else notice.models[rows]  # a copy of them
+    for client, answers in zip(clients, worker.written(clients, models, "test"), strict=True):
         own = asked.questions[client, "test"]
         read = (asked.tokenizer.decode(ids, skip_special_tokens=True) for ids in own.ids)
         lines = (

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,9 +17,10 @@ from fedpl.errors import UserError
 from fedpl.problems import check
 from fedpl.records.results import RunSummary
 from fedpl.replay.__main__ import main as replay
-from fedpl.rounds.loop import RoundResult
 from fedpl.runs.experiment import run
 from fedpl.runs.resume import saved_configuration
+from tests.made_up import Stopping
+from tests.runs.test_language import ended, results
 from tests.tiny_language import language_model, rows
 
 METRICS = ["rouge1", "rouge2", "rougeL", "exact_match", "loss", "perplexity"]
@@ -55,12 +55,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     )
 
 
-def ended(config: Config, folder: Path, **changes: Any) -> Path:
-    config = with_changes(config, {"run_dir": str(folder), **changes})
-    check(config)
-    return run(config, Console(quiet=True))
-
-
 @pytest.fixture(scope="module")
 def done(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return ended(config, tmp_path_factory.mktemp("run") / "run")
@@ -69,11 +63,6 @@ def done(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def predictions(folder: Path) -> dict[str, list[dict[str, str]]]:
     found = sorted((folder / "predictions").iterdir())
     return {path.stem: [json.loads(line) for line in path.read_text().splitlines()] for path in found}
-
-
-def results(folder: Path) -> Any:
-    found = json.loads((folder / "summary.json").read_text())
-    return {key: value for key, value in found.items() if key != "seconds"}
 
 
 def test_scores_are_those_of_the_answers_on_disk(done: Path) -> None:
@@ -109,20 +98,6 @@ def test_answers_are_those_of_plain_peft(done: Path, config: Config) -> None:
                 input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False
             )
         assert tokenizer.decode(found[0, ids.shape[1] :], skip_special_tokens=True) == line["answer"]
-
-
-class Stopping:
-    """Interrupts a run after so many rounds."""
-
-    def __init__(self, rounds: int) -> None:
-        self.left = rounds
-
-    def round(self, record: object, result: RoundResult) -> None:
-        self.left -= 1
-        if not self.left:
-            raise KeyboardInterrupt
-
-    def finish(self, summary: RunSummary) -> None: ...
 
 
 @pytest.mark.parametrize("rounds", [1, 2])

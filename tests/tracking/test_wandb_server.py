@@ -22,7 +22,7 @@ from fedpl.rounds.loop import RoundResult
 from fedpl.runs.experiment import run
 from fedpl.runs.resume import saved_configuration
 from fedpl.tracking.weights_and_biases import WandbTracker
-from tests.made_up import record, summary
+from tests.made_up import Stopping, record, summary
 from tests.tracking.conftest import end_process
 from tests.tracking.rounds import rounds_result
 from tests.tracking.wandb_stub import Stub
@@ -238,20 +238,6 @@ def test_a_server_lost_at_the_end_keeps_nothing_from_the_user(
     assert (folder / "state" / "wandb-id").read_text() == id
     assert found.rounds == [1, 2]
     assert found.config["federation"]["value"]["clients"] == 3
-
-
-class Stopping:
-    """Interrupts a run after so many rounds."""
-
-    def __init__(self, rounds: int) -> None:
-        self.left = rounds
-
-    def round(self, record: RoundRecord, result: RoundResult) -> None:
-        self.left -= 1
-        if not self.left:
-            raise KeyboardInterrupt
-
-    def finish(self, summary: RunSummary) -> None: ...
 
 
 @pytest.mark.slow
