@@ -87,9 +87,10 @@ def main() -> None:
     programs = []
     for dtype in (jnp.float32, jnp.bfloat16):
         x, base, p = on_card((n, d), dtype), on_card((n, d)), on_card((1, n, n))
+        present = on_card((n,), jnp.bool_)
         for precision in ("highest", "tf32", "bf16"):
             gram = _gram.raw_gram.lower(x, precision, whole, block, "gpu").compile()
-            mix = _mix._onto.lower(base, p, x, precision, whole, block).compile()
+            mix = _mix._onto.lower(base, p, present, x, precision, whole, block).compile()
             for name, compiled in (("gram", gram), ("mix onto base", mix)):
                 about = {"operation": name, "stored": jnp.dtype(dtype).name, "mode": precision}
                 programs.append(about | read(compiled))

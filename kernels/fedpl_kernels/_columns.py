@@ -5,6 +5,7 @@ have too many different widths for a program each, windows of one width serve al
 range then, and `low` and `high` tell which of its columns count.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import jax
@@ -75,6 +76,18 @@ def platform_of(x: object) -> str:
     else:
         name = jax.default_backend()
     return "cpu" if name == "cpu" else "gpu"
+
+
+def on_device(x: Array | np.ndarray) -> Array:
+    """Where JAX takes it. `jnp.asarray` of what is there already costs as much as a small product."""
+    return x if isinstance(x, jax.Array) else jnp.asarray(x)
+
+
+@cache
+def all_present(n: int) -> Bool[Array, " n"]:
+    """A mask that leaves nobody out. Kept: a mask from the host would take as long as a small product."""
+    with jax.ensure_compile_time_eval():
+        return jnp.ones(n, bool)
 
 
 def default_block(n: int, platform: str) -> int:

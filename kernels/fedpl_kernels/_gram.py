@@ -26,11 +26,13 @@ from jaxtyping import Bool, Float
 from ._columns import (
     Boundaries,
     Walk,
+    all_present,
     check_block,
     check_boundaries,
     cover,
     default_block,
     is_one,
+    on_device,
     platform_of,
     window,
 )
@@ -75,7 +77,7 @@ def gram(
     Raises:
         ValueError: unknown precision, or a block below 1.
     """
-    return gram_blocks(x, ((0, x.shape[1]),), mask, precision=precision, block=block)[0]
+    return _exclude_of_one(*_products(x, ((0, x.shape[1]),), mask, precision, block))
 
 
 def gram_blocks(
@@ -93,13 +95,24 @@ def gram_blocks(
     Raises:
         ValueError: as `gram`; also a range that is empty, reversed or outside of the columns.
     """
+    return exclude(*_products(x, boundaries, mask, precision, block))
+
+
+def _products(
+    x: Array | np.ndarray,
+    boundaries: Boundaries,
+    mask: Array | np.ndarray | None,
+    precision: Precision,
+    block: int | None,
+) -> tuple[Array, Array | np.ndarray]:
+    """Products without exclusions, and who is present."""
     check_precision(precision)
     check_block(block)
     check_boundaries(boundaries, x.shape[1])
     platform = platform_of(x)
     block = block or default_block(x.shape[0], platform)
-    raw = raw_gram(jnp.asarray(x), precision, boundaries, block, platform)
-    return exclude(raw, np.ones(x.shape[0], bool) if mask is None else mask)
+    raw = raw_gram(on_device(x), precision, boundaries, block, platform)
+    return raw, all_present(x.shape[0]) if mask is None else mask
 
 
 def usable_rows(
@@ -122,6 +135,14 @@ def exclude(
     """
     finite = jnp.isfinite(jnp.diagonal(products, axis1=-2, axis2=-1)).all(0) & mask
     return jnp.where(finite[:, None] & finite[None, :], products, 0.0)
+
+
+@jax.jit
+def _exclude_of_one(
+    products: Float[Array, "1 n n"], mask: Bool[Array | np.ndarray, " n"]
+) -> Float[Array, "n n"]:
+    """`exclude` of one group: to index its result would take longer than to compute it."""
+    return exclude(products, mask)[0]
 
 
 def tile_edges(n: int, tile: int) -> list[int]:

@@ -15,10 +15,12 @@ from jaxtyping import Bool, Float
 from ._columns import (
     Boundaries,
     Walk,
+    all_present,
     check_block,
     check_boundaries,
     cover_at_once,
     default_block,
+    on_device,
     platform_of,
     window,
     windows,
@@ -57,9 +59,7 @@ def mix(
     Raises:
         ValueError: unknown precision, a block below 1, or targets that exclude each other.
     """
-    whole = ((0, x.shape[1]),)
-    p = jnp.asarray(weights)[None]
-    return mix_blocks(p, x, whole, mask, base=base, precision=precision, block=block, out=out, donate=donate)
+    return _mixed(weights, x, ((0, x.shape[1]),), mask, base, precision, block, out, donate)
 
 
 def mix_blocks(
@@ -82,22 +82,41 @@ def mix_blocks(
     Raises:
         ValueError: as `mix`; also ranges that overlap, or whose number is not `weights`' first axis.
     """
+    return _mixed(weights, x, boundaries, mask, base, precision, block, out, donate)
+
+
+def _mixed(
+    weights: Array | np.ndarray,
+    x: Array | np.ndarray,
+    boundaries: Boundaries,
+    mask: Array | np.ndarray | None,
+    base: Array | None,
+    precision: Precision,
+    block: int | None,
+    out: np.ndarray | None,
+    donate: bool,
+) -> Array | np.ndarray:
+    """Checks, and one program: for few clients each step beside it would cost as much as the products."""
     check_precision(precision)
     check_block(block)
     check_boundaries(boundaries, x.shape[1])
-    check_targets(weights.shape, x, boundaries, base, out, donate)
-    block = block or default_block(max(weights.shape[1:]), platform_of(x))
-    p = jnp.asarray(weights, jnp.float32)
-    if mask is not None:
-        p = jnp.where(jnp.asarray(mask), p, 0.0)
+    check_targets((1, *weights.shape)[-3:], x, boundaries, base, out, donate)
+    block = block or default_block(max(weights.shape[-2:]), platform_of(x))
+    present = all_present(weights.shape[-1]) if mask is None else mask
     if out is not None:
-        return _to_host(out, p, x, precision, boundaries, block)
-    x = jnp.asarray(x)
+        return _to_host(out, _present(weights, present), x, precision, boundaries, block)
+    x = on_device(x)
     if donate:
-        return _reuse(x, p, precision, boundaries, block)
+        return _reuse(x, weights, present, precision, boundaries, block)
     if base is not None:
-        return _onto(base, p, x, precision, boundaries, block)
-    return _fresh(p, x, precision, boundaries, block)
+        return _onto(base, weights, present, x, precision, boundaries, block)
+    return _fresh(weights, present, x, precision, boundaries, block)
+
+
+def _present(weights: Array | np.ndarray, mask: Array | np.ndarray) -> Float[Array, "blocks m n"]:
+    """Weights by range, none of them an absent client's."""
+    p = jnp.asarray(weights, jnp.float32).reshape(-1, *weights.shape[-2:])
+    return jnp.where(jnp.asarray(mask), p, 0.0)
 
 
 def check_targets(
@@ -203,19 +222,31 @@ _STATIC = ("precision", "boundaries", "block")
 
 
 @partial(jax.jit, static_argnames=_STATIC, donate_argnums=0)
-def _onto(base: Array, p: Array, x: Array, precision: Precision, boundaries: Boundaries, block: int) -> Array:
-    return local_mix(base, p, x, precision, boundaries, block)
+def _onto(
+    base: Array,
+    weights: Array,
+    mask: Array,
+    x: Array,
+    precision: Precision,
+    boundaries: Boundaries,
+    block: int,
+) -> Array:
+    return local_mix(base, _present(weights, mask), x, precision, boundaries, block)
 
 
 @partial(jax.jit, static_argnames=_STATIC, donate_argnums=0)
-def _reuse(x: Array, p: Array, precision: Precision, boundaries: Boundaries, block: int) -> Array:
+def _reuse(
+    x: Array, weights: Array, mask: Array, precision: Precision, boundaries: Boundaries, block: int
+) -> Array:
     walks = cover_at_once(boundaries, x.shape[1], block)
-    return _fill_all(x, p, None, precision, walks, add=False)
+    return _fill_all(x, _present(weights, mask), None, precision, walks, add=False)
 
 
 @partial(jax.jit, static_argnames=_STATIC)
-def _fresh(p: Array, x: Array, precision: Precision, boundaries: Boundaries, block: int) -> Array:
-    return local_mix(None, p, x, precision, boundaries, block)
+def _fresh(
+    weights: Array, mask: Array, x: Array, precision: Precision, boundaries: Boundaries, block: int
+) -> Array:
+    return local_mix(None, _present(weights, mask), x, precision, boundaries, block)
 
 
 _window_product = jax.jit(product, static_argnames="precision")

@@ -181,7 +181,7 @@ def test_number_of_present_clients_and_values_do_not_compile_again() -> None:
     gram(vectors(11, 222))
     before = raw_gram._cache_size()
     for present in (1, 4, 11):
-        gram(vectors(11, 222, seed=present), np.arange(11) < present)
+        gram(vectors(11, 222, seed=present), jnp.arange(11) < present)
     assert raw_gram._cache_size() == before
 
 
@@ -206,7 +206,7 @@ def test_nothing_as_large_as_x_is_held_beside_it(dtype: jnp.dtype) -> None:
     p = jax.ShapeDtypeStruct((1, 256, 256), "float32")
     programs = (
         raw_gram.lower(x, "highest", whole, 4096, "cpu"),
-        _onto.lower(base, p, x, "highest", whole, 4096),
+        _onto.lower(base, p, np.ones(256, bool), x, "highest", whole, 4096),
         _compress.lower(x, jax.random.key(0), 4096),
     )
     for program in programs:

@@ -118,7 +118,7 @@ def test_donated_buffers_are_used_in_place() -> None:
 def test_working_memory_is_a_small_constant() -> None:
     big = jax.ShapeDtypeStruct((64, 1 << 20), jnp.float32)
     p = jax.ShapeDtypeStruct((1, 64, 64), jnp.float32)
-    lowered = _mix._onto.lower(big, p, big, "highest", ((0, 1 << 20),), 4096)
+    lowered = _mix._onto.lower(big, p, np.ones(64, bool), big, "highest", ((0, 1 << 20),), 4096)
     memory = lowered.compile().memory_analysis()
     assert memory.alias_size_in_bytes == 4 * 64 << 20
     assert memory.temp_size_in_bytes < 32 << 20
@@ -128,7 +128,7 @@ def test_weights_of_another_round_do_not_compile_again() -> None:
     p, x, base = drawn(5, 77)
     mix(p, x, base=jnp.array(base))
     before = _mix._onto._cache_size()
-    mix(2 * p, x, np.arange(5) < 2, base=jnp.array(base))
+    mix(2 * p, x, jnp.arange(5) < 2, base=jnp.array(base))
     assert _mix._onto._cache_size() == before
 
 
