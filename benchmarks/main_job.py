@@ -21,7 +21,8 @@ from fedpl.executors.memo import FirstRoundMemo
 from fedpl.files import write_json
 from fedpl.records.scores import summarise
 from fedpl.rounds.loop import RoundResult
-from fedpl.runs.prepared import prepare, sealed
+from fedpl.runs.prepared import prepare
+from fedpl.runs.sharing import sealed
 from fedpl.server import Aggregator, FedBip, Local, TrueGroups, Uniform
 from fedpl.tasks.metrics import CLASSIFICATION
 

@@ -9,6 +9,7 @@ import yaml
 
 from fedpl.conditions import FaultsConfig, ParticipationConfig, PrivacyConfig
 from fedpl.data import Source, Tweets
+from fedpl.executors.settings import ExecutorConfig
 from fedpl.method import Method
 from fedpl.model.settings import LoraSettings, ModelConfig
 from fedpl.presets import baseline, file, preset, read_yaml
@@ -23,6 +24,7 @@ __all__ = [
     "ClientConfig",
     "Config",
     "EvaluationConfig",
+    "ExecutorConfig",
     "LoraSettings",
     "ModelConfig",
     "PerClient",
@@ -52,6 +54,7 @@ class Config:
         client: How a client fine-tunes.
         aggregator: The server rule.
         server: Where the server keeps task vectors.
+        executor: Who trains the clients: this process, workers beside it, or Ray actors.
         participation: Who takes part in a round, and whose task vector counts.
         faults: Simulated faults and attacks.
         privacy: Differential privacy of what clients send.
@@ -77,6 +80,7 @@ class Config:
     client: ClientConfig = ClientConfig()
     aggregator: Aggregator = Aggregator()
     server: ServerConfig = ServerConfig()
+    executor: ExecutorConfig = ExecutorConfig()
     participation: ParticipationConfig = ParticipationConfig()
     faults: FaultsConfig = FaultsConfig()
     privacy: PrivacyConfig = PrivacyConfig()

@@ -41,7 +41,7 @@ def problems(config: Config) -> list[str]:
     found += _quantised_problems(config)
     sections = (config.model, config.lora, config.client, config.evaluation)
     section: Any
-    for section in (*sections, config.participation, config.faults, config.privacy):
+    for section in (*sections, config.executor, config.participation, config.faults, config.privacy):
         found += section.problems()
     found += config.data.problems()
     found += config.task.problems()

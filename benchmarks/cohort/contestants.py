@@ -14,7 +14,7 @@ from fedpl.config import ClientConfig, Config, with_changes
 from fedpl.data import ClientData, FederatedData, Split
 from fedpl.model.adapter import flatten, trainable, unflatten
 from fedpl.objectives import Plain
-from fedpl.runs.prepared import backend_of
+from fedpl.runs.sites import backend_of
 from fedpl.training.alone.backend import Alone
 from fedpl.training.alone.module import set_dropout
 from fedpl.training.session import Assignment

@@ -19,7 +19,8 @@ from benchmarks.main_job import line, scores
 from fedpl.config import Config, with_changes
 from fedpl.executors.memo import FirstRoundMemo
 from fedpl.files import write_atomically, write_json
-from fedpl.runs.prepared import prepare, sealed
+from fedpl.runs.prepared import prepare
+from fedpl.runs.sharing import sealed
 
 RESULTS = Path(__file__).parents[1] / "results" / "groups.json"
 PAGE = """# Which rules find the groups

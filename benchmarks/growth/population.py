@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fedpl.executors.protocol import GoOn
 from fedpl.randomness import derive_seed
 from fedpl.records.layout import AdapterLayout
 from fedpl.records.messages import Answer, Census, Company, Member, Notice, Report, Seconds, Work
@@ -72,6 +73,7 @@ class StandIn:
         work: Sequence[Work],
         company: Company,
         into: Mapping[str, Float[Tensor, "params"]] | None = None,
+        go_on: GoOn | None = None,
     ) -> Iterator[Answer]:
         assert into is not None
         for each in work:

@@ -12,7 +12,8 @@ from fedpl.records.rounds import RoundRecord
 from fedpl.rounds.loop import RoundResult
 from fedpl.runs.experiment import run
 from fedpl.runs.origin import data_digest
-from fedpl.runs.prepared import Workshop, shareable
+from fedpl.runs.prepared import Workshop
+from fedpl.runs.sharing import shareable
 from fedpl.tracking.progress import round_line
 
 

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedpl.errors import UserError
+from fedpl.executors.protocol import GoOn
 from fedpl.records.messages import Answer, Census, Company, Failure, Notice, Work
 from fedpl.records.scores import Scores
 from fedpl.site.site import Site
@@ -18,10 +19,12 @@ class Here:
     Args:
         site: Where the clients live.
         device: Where the server keeps task vectors.
+        notes: About the data, for the first lines of a run.
     """
 
-    def __init__(self, site: Site, device: torch.device | None = None) -> None:
+    def __init__(self, site: Site, device: torch.device | None = None, notes: Sequence[str] = ()) -> None:
         self.site = site
+        self.notes = tuple(notes)
         census = site.join()
         self._census = census if device is None else census._replace(initial=census.initial.to(device))
 
@@ -36,6 +39,7 @@ class Here:
         work: Sequence[Work],
         company: Company,
         into: Mapping[str, Float[Tensor, "params"]] | None = None,
+        go_on: GoOn | None = None,
     ) -> Iterator[Answer]:
         asked = {each.client: each for each in work}
         if company.capacity:
@@ -46,6 +50,8 @@ class Here:
             group = [asked[client] for client in members if client in asked]
             if not group:
                 continue
+            if go_on is not None and not go_on():
+                break
             try:
                 answers: list[Answer] = list(self.site.train(group, into))
             except UserError:

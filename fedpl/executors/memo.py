@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedpl.executors.protocol import Executor
+from fedpl.executors.protocol import Executor, GoOn
 from fedpl.records.messages import Answer, Census, Company, Notice, Report, Work
 from fedpl.records.scores import Scores
 
@@ -43,6 +43,7 @@ class FirstRoundMemo:
         work: Sequence[Work],
         company: Company,
         into: Mapping[str, Float[Tensor, "params"]] | None = None,
+        go_on: GoOn | None = None,
     ) -> Iterator[Answer]:
         known = [
             each
@@ -60,7 +61,7 @@ class FirstRoundMemo:
                 if into is not None:
                     report = report._replace(vector=into[each.client].copy_(report.vector))
                 yield report._replace(attempt=each.attempt)
-        for answer in self.executor.train(list(new.values()), company, into) if new else ():
+        for answer in self.executor.train(list(new.values()), company, into, go_on) if new else ():
             if isinstance(answer, Report) and answer.client in kept and not answer.memory:
                 copied = answer._replace(vector=answer.vector.clone())
                 self._known[answer.client] = _Known(kept[answer.client], copied)

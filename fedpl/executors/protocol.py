@@ -1,7 +1,7 @@
 """Who trains and scores the clients, as the rounds see it. Imports neither torch nor JAX."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from fedpl.records.messages import Answer, Census, Company, Notice, Work
 from fedpl.records.scores import Scores
@@ -9,6 +9,8 @@ from fedpl.records.scores import Scores
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
+
+GoOn: TypeAlias = Callable[[], bool]
 
 
 @runtime_checkable
@@ -40,17 +42,18 @@ class Executor(Protocol):
         work: Sequence[Work],
         company: Company,
         into: "Mapping[str, Float[Tensor, 'params']] | None" = None,
+        go_on: GoOn | None = None,
     ) -> Iterator[Answer]:
         """Answers as they are ready, at most one for each piece of work; groups are never torn apart in time.
 
-        Nothing of a group begins before the answers of the group before it have been taken: a caller that
-        stops in between has lost nothing.
+        Several groups may be under way at once; who has begun is waited for.
 
         Args:
             work: What to do; it may be a part of what was planned, in whole groups.
             company: From `plan`.
             into: A row for each client, to be filled without a copy where memory is shared; reports then hold
                 these rows.
+            go_on: Asked before each group begins: whether any may; None: all.
         """
         ...
 

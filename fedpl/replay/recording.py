@@ -11,10 +11,10 @@ from fedpl.errors import UserError
 from fedpl.runs.resume import saved_configuration
 
 if TYPE_CHECKING:
-    from fedpl.runs import prepared
+    from fedpl.runs import sharing
     from fedpl.tracking import vectors
 else:
-    prepared, vectors = map(deferred, ("fedpl.runs.prepared", "fedpl.tracking.vectors"))
+    sharing, vectors = map(deferred, ("fedpl.runs.sharing", "fedpl.tracking.vectors"))
 
 
 class Recording(NamedTuple):
@@ -78,7 +78,7 @@ def check_same_training(recording: Recording, config: Config) -> None:
     Raises:
         UserError: Naming them.
     """
-    before, now = prepared.client_side(recording.config), prepared.client_side(config)
+    before, now = sharing.client_side(recording.config), sharing.client_side(config)
     different = [name for name in Config.__dataclass_fields__ if getattr(before, name) != getattr(now, name)]
     if config.rounds != recording.config.rounds:
         different.append("rounds")

@@ -106,33 +106,31 @@ class _Round:
     def train(self) -> None:
         """Let the other groups train, in the company that they would have had."""
         begin, timeout = self.gathering.clock(), self.gathering.timeout
+
+        def closed() -> bool:
+            return timeout is not None and self.gathering.clock() - begin > timeout
+
         left = [number for number in range(len(self.company.groups)) if number not in self.delivered]
         work = [self.asked[c] for number in left for c in self.company.groups[number]]
-        if timeout is None or self.gathering.clock() - begin <= timeout:
-            for answer in self.gathering.executor.train(work, self.company, self.rows):
-                finished = self._hear(answer)
-                if finished and timeout is not None and self.gathering.clock() - begin > timeout:
-                    break
+        for answer in self.gathering.executor.train(work, self.company, self.rows, lambda: not closed()):
+            self._hear(answer)
         for number in left:
             if number in self.delivered:
                 continue
             members = self.company.groups[number]
-            if timeout is not None and self.gathering.clock() - begin > timeout:
-                # Nothing of clients who had not begun when the round closed; a resume repeats that.
-                reason = f"had not begun when the round closed after {timeout:g} s"
-            else:
-                reason = NEVER
+            # Nothing of clients who had not begun when the round closed; a resume repeats that.
+            reason = f"had not begun when the round closed after {timeout:g} s" if closed() else NEVER
             self._errors |= {c: reason for c in members if c not in self._reports and c not in self._errors}
             self._finish(number)
 
-    def _hear(self, answer: Answer) -> bool:
-        """Take an answer; whether its group is complete with it."""
+    def _hear(self, answer: Answer) -> None:
+        """Take an answer, and keep its group once it is complete."""
         if isinstance(answer, Failure):
             self._failed(answer)
             touched = answer.clients
         elif answer.client not in self._group:
             self._finish(len(self.company.groups), {answer.client: "was not asked"})
-            return False
+            return
         else:
             self._accept(answer)
             touched = (answer.client,)
@@ -143,7 +141,6 @@ class _Round:
         }
         for number in complete:
             self._finish(number)
-        return bool(complete)
 
     def _accept(self, report: Report) -> None:
         """Keep a report, or the reason why it cannot be kept."""

@@ -18,8 +18,9 @@ from fedpl.runs.demands import check_demands
 from fedpl.runs.folder import RunFolder
 from fedpl.runs.hearing import opening, record_rounds, trackers_of
 from fedpl.runs.origin import Origin
-from fedpl.runs.prepared import Prepared, prepare, private, sealed
+from fedpl.runs.prepared import Prepared, prepare
 from fedpl.runs.resume import saved_configuration
+from fedpl.runs.sharing import private, sealed
 from fedpl.runs.standing import Clock, Standing
 from fedpl.runs.summary import round_record
 from fedpl.sampling import share_of

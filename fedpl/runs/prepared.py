@@ -1,35 +1,37 @@
 """What a run needs before its first round, and what several runs in one process can share of it."""
 
 import copy
-import hashlib
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from fedpl.config import ClientConfig, Config
-from fedpl.data import FederatedData, describe
-from fedpl.executors.here import Here
+from fedpl.config import Config
+from fedpl.data import FederatedData
+from fedpl.deferred import deferred
+from fedpl.executors.crew import Crew
+from fedpl.executors.fleet import Fleet
 from fedpl.executors.memo import FirstRoundMemo
+from fedpl.executors.processes import Processes
 from fedpl.executors.protocol import Executor
+from fedpl.executors.settings import ExecutorConfig
 from fedpl.interop import server_device
 from fedpl.model.base import HEAD, BaseModel
-from fedpl.model.foundation import Foundation
 from fedpl.model.hardware import choose_hardware
 from fedpl.model.settings import ModelConfig
-from fedpl.randomness import derive_seed
 from fedpl.records.messages import Frozen
-from fedpl.site.faults import Faults, with_false_labels
-from fedpl.site.site import Site
+from fedpl.runs.sharing import private, sealed, shareable
+from fedpl.runs.sites import clients_of, here
+from fedpl.sampling import hostile_clients
 from fedpl.tasks import Task
-from fedpl.training.alone.backend import Alone
-from fedpl.training.backend import Backend
-from fedpl.training.partitions import partitions_of
-from fedpl.training.settings import EvaluationConfig
-from fedpl.training.stacked.backend import Stacked
-from fedpl.training.worker import Worker
 
-_HOW = ("cohort_size", "tokens_per_pass", "prefix_cache_mb", "gradient_checkpointing", "compile")
+if TYPE_CHECKING:
+    from fedpl.executors import ray
+else:
+    ray = deferred("fedpl.executors.ray")  # the package is an extra
 
 
 class Prepared(NamedTuple):
@@ -47,24 +49,49 @@ class Prepared(NamedTuple):
 
 
 def prepare(config: Config, data: FederatedData | None = None, base: BaseModel | None = None) -> Prepared:
-    """Read the data, load the model, let the clients move in at a site in this process.
+    """Let the clients of a run move in: at a site in this process, or in workers that serve all of them.
 
     Args:
         config: The run.
         data: The clients, where they have been read already, with the labels that they believe in.
-        base: The foundation model, where it has been loaded already; it is changed.
+        base: The foundation model, where it has been loaded already; it is changed. Workers load their own.
 
     Raises:
-        UserError: If data, model or hardware are not as configured.
+        UserError: If data, model, hardware or workers are not as configured.
     """
-    data = data or clients_of(config)
-    worker = Worker(backend_of(config, data, base))
-    faults = Faults(data.ids, config.faults, config.seed)
-    site = Site(data, worker, config.privacy, faults, config.seed, release(config))
-    training = worker.backend.foundation.hardware.device
+    training = choose_hardware(config.accelerator, config.precision).device
     server = server_device(training)
-    notes = (*_apart(training, server), *describe(data), *_cut(worker, config.model))
-    return Prepared(Here(site, server), faults.hostile, notes)
+    apart = _apart(training, server)
+    if config.executor.kind == "here":
+        local = here(config, data, base, server)
+        hostile = hostile_clients(local.join().clients, config.faults, config.seed)
+        return Prepared(local, hostile, (*apart, *local.notes))
+    chosen = config.executor
+    make = partial(here, replace(config, executor=ExecutorConfig()), data)
+    fleet = Fleet(_crew(chosen, make, training), chosen.retries, chosen.timeout, server)
+    hostile = hostile_clients(fleet.join().clients, config.faults, config.seed)
+    return Prepared(fleet, hostile, (*apart, *fleet.ask("notes"), _who(chosen, training)))
+
+
+def _crew(chosen: ExecutorConfig, make: Callable[[], Executor], training: torch.device) -> Crew:
+    if chosen.kind == "ray":
+        return ray.Actors(chosen.workers, make, _threads(chosen), chosen.gpus, chosen.address)
+    visible: Sequence[str] = ()
+    if training.type == "cuda":
+        named = os.environ.get("CUDA_VISIBLE_DEVICES")
+        visible = named.split(",") if named else [str(k) for k in range(torch.cuda.device_count())]
+    return Processes(chosen.workers, make, _threads(chosen), visible)
+
+
+def _threads(chosen: ExecutorConfig) -> int:
+    return chosen.threads or max(torch.get_num_threads() // chosen.workers, 1)
+
+
+def _who(chosen: ExecutorConfig, training: torch.device) -> str:
+    """Who trains, for the first lines: how many threads decides about rounding."""
+    what = "Ray actors" if chosen.kind == "ray" else "worker processes"
+    own = f", {_threads(chosen)} threads each" if training.type == "cpu" else ""
+    return f"{chosen.workers} {what}{own}"
 
 
 def _apart(training: torch.device, server: torch.device) -> tuple[str, ...]:
@@ -75,89 +102,6 @@ def _apart(training: torch.device, server: torch.device) -> tuple[str, ...]:
         f"warning: torch trains on {training}, but JAX sees no GPU: the server computes on the CPU and every "
         f"task vector is copied there and back; install a JAX for this GPU (pip install 'jax[cuda12]')",
     )
-
-
-def _cut(worker: Worker, model: ModelConfig) -> tuple[str, ...]:
-    """That prompts were cut, where the task counts them."""
-    examples = worker.partitions.examples.values()
-    cut, all = sum(own.cut for own in examples), sum(map(len, examples))
-    what = f"prompts are cut from the left to model.max_length {model.max_length}"
-    return (f"warning: {cut:,} of {all:,} {what}",) if cut else ()
-
-
-def clients_of(config: Config) -> FederatedData:
-    """The data of a run, as the clients see them."""
-    data = config.task.take(config.data.load(config.seed))
-    return with_false_labels(data, config.faults, config.seed)
-
-
-def backend_of(config: Config, data: FederatedData, base: BaseModel | None = None) -> Backend:
-    """What trains the clients of a run in this process.
-
-    Raises:
-        UserError: If the model or the hardware is not as configured, or client.per_client names a client that
-            the data does not have.
-    """
-    hardware = choose_hardware(config.accelerator, config.precision)
-    partitions = partitions_of(config.task, config.client, config.model, config.seed, data, config.rounds)
-    base = base or config.task.base(config.model, data.classes)
-    init = derive_seed(config.seed, "init")
-    shifts = _shifts(config)
-    foundation = Foundation(base, config.lora, config.model.path, init, hardware, shifts)
-    if config.client.cohort_size == 1:
-        return Alone(foundation, partitions, config.evaluation.batch_size)
-    return Stacked(foundation, partitions)
-
-
-def _shifts(config: Config) -> bool:
-    """Whether a method changes the frozen weights."""
-    return any(method.aggregator.combine.shifts_base for method in config.methods)
-
-
-def sealed(config: Config) -> bool:
-    """Whether what clients send differs from what they keep."""
-    return private(config) or config.faults.hostile > 0
-
-
-def private(config: Config) -> bool:
-    """Whether noise is added for privacy: each method of a run draws its own, so they share no answers."""
-    return config.privacy.clip is not None
-
-
-def release(config: Config) -> str:
-    """Digest of the settings that shape task vectors: runs that differ in them draw other noise.
-
-    Without what makes a run longer, shows it or says how it is computed: that gives the same task vectors.
-    """
-    default, client = Config(), ClientConfig()
-    free: tuple[str, ...] = ("run_dir", "baselines", "evaluation", "tracking", "store_vectors", "accelerator")
-    free += () if config.client.rates.needs_rounds else ("rounds",)
-    own = replace(
-        config,
-        client=replace(config.client, **{name: getattr(client, name) for name in _HOW}),
-        **{name: getattr(default, name) for name in free},
-    )
-    return hashlib.blake2b(own.to_yaml().encode(), digest_size=16).hexdigest()
-
-
-def client_side(config: Config) -> Config:
-    """The settings that decide what a client's training and scoring give; all others at their defaults."""
-    default = Config()
-    server = ("name", "rounds", "run_dir", "aggregator", "baselines", "tracking", "store_vectors")
-    evaluation = replace(config.evaluation, every=EvaluationConfig().every)
-    return replace(config, evaluation=evaluation, **{name: getattr(default, name) for name in server})
-
-
-def shareable(config: Config) -> tuple[Config, bool]:
-    """Runs that are equal in this can train on one executor.
-
-    Private runs share an executor only where they are one method: noise is a method's own. In bf16 that is
-    not only the client's side: what changes the frozen weights needs them in float32.
-    """
-    own = client_side(config)
-    if private(config):
-        own = replace(own, name=config.name, aggregator=config.aggregator)
-    return own, config.precision != "32-true" and _shifts(config)
 
 
 class Workshop:
@@ -185,12 +129,17 @@ class Workshop:
                 # The frozen weights are shared with what comes next.
                 self._prepared[1].executor.tell(Frozen())
                 self._prepared = None  # its tensors go before new ones come
-            data = self._clients(config)
-            made = prepare(config, data, _twin(self._model(config.task, config.model, data.classes)))
+            made = self._made(config)
             if not private(config):
                 made = made._replace(executor=FirstRoundMemo(made.executor, sealed(config)))
             self._prepared = wanted, made
         return self._prepared[1]
+
+    def _made(self, config: Config) -> Prepared:
+        if config.executor.kind != "here":  # workers read and load what is theirs
+            return prepare(config)
+        data = self._clients(config)
+        return prepare(config, data, _twin(self._model(config.task, config.model, data.classes)))
 
     def _clients(self, config: Config) -> FederatedData:
         wanted = (config.data, config.seed, config.faults, config.task)

@@ -7,7 +7,9 @@ from fedpl.config import Config
 from fedpl.errors import UserError
 from fedpl.settings import flat, importing_nothing, plain
 
-_FREE = ("tracking.",)  # what is recorded and shown has no influence on results
+# What is recorded and shown has no influence on results; who trains has none beyond rounding, and an open
+# round keeps its company.
+_FREE = ("tracking.", "executor.")
 
 
 def saved_configuration(run_dir: Path) -> Config:
@@ -30,8 +32,8 @@ def refuse_changes(
 ) -> None:
     """Compare the settings of a run with those asked for.
 
-    More rounds may be asked for, unless learning rates depend on their number, and ``tracking`` may be
-    anything; every other setting has shaped what is there.
+    More rounds may be asked for, unless learning rates depend on their number, ``tracking`` and ``executor``
+    may be anything; every other setting has shaped what is there.
 
     Args:
         saved: The run's.

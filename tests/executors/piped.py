@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedpl.config import Config
+from fedpl.executors.protocol import GoOn
 from fedpl.records.messages import Answer, Census, Company, Notice, Report, Work
 from fedpl.records.scores import Scores
 
@@ -47,7 +48,11 @@ class Piped:
         return self._ask("plan", work, capacity)
 
     def train(
-        self, work: Sequence[Work], company: Company, into: Mapping[str, Tensor] | None = None
+        self,
+        work: Sequence[Work],
+        company: Company,
+        into: Mapping[str, Tensor] | None = None,
+        go_on: GoOn | None = None,
     ) -> Iterator[Answer]:
         self._say("train", work, company)
         while (answer := self._hear()) is not None:

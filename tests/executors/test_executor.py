@@ -15,7 +15,7 @@ from fedpl.data import Columns, TextFiles
 from fedpl.errors import UserError
 from fedpl.executors.here import Here
 from fedpl.executors.memo import FirstRoundMemo
-from fedpl.executors.protocol import Executor
+from fedpl.executors.protocol import Executor, GoOn
 from fedpl.model.hardware import Hardware
 from fedpl.objectives import Ditto, FedProx, Objective, Plain
 from fedpl.records.messages import Answer, Begin, Company, Frozen, Report, Work
@@ -113,10 +113,14 @@ class Counting(Here):
         self.calls: list[int] = []
 
     def train(
-        self, work: Sequence[Work], company: Company, into: Mapping[str, Tensor] | None = None
+        self,
+        work: Sequence[Work],
+        company: Company,
+        into: Mapping[str, Tensor] | None = None,
+        go_on: GoOn | None = None,
     ) -> Iterator[Answer]:
         self.calls.append(len(work))
-        yield from super().train(work, company, into)
+        yield from super().train(work, company, into, go_on)
 
 
 def test_first_round_is_trained_once_and_in_one_cohort(config: Config) -> None:
@@ -165,7 +169,11 @@ class Quick(Here):
     """Answers without training."""
 
     def train(
-        self, work: Sequence[Work], company: Company, into: Mapping[str, Tensor] | None = None
+        self,
+        work: Sequence[Work],
+        company: Company,
+        into: Mapping[str, Tensor] | None = None,
+        go_on: GoOn | None = None,
     ) -> Iterator[Answer]:
         yield from (Report(each.client, each.received + 1, 5, 1, 0.5, {}) for each in work)
 

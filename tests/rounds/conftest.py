@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fedpl.conditions import FaultsConfig, PrivacyConfig
+from fedpl.executors.protocol import GoOn
 from fedpl.method import Method
 from fedpl.objectives import Plain
 from fedpl.randomness import derive_seed
@@ -93,12 +94,18 @@ class ToyExecutor:
                 self.shifts.append(None if notice.residual is None else notice.residual.clone())
 
     def train(
-        self, work: Sequence[Work], company: Company, into: Mapping[str, torch.Tensor] | None = None
+        self,
+        work: Sequence[Work],
+        company: Company,
+        into: Mapping[str, torch.Tensor] | None = None,
+        go_on: GoOn | None = None,
     ) -> Iterator[Report | Failure]:
         assert into is not None
         asked = {each.client: each for each in work}
         for members in company.groups:
             group = [asked[client] for client in members if client in asked]
+            if go_on is not None and not go_on():
+                break
             try:
                 reports = [self._train(each, len(group), into[each.client]) for each in group]
             except RuntimeError as error:

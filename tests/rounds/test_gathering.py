@@ -8,6 +8,7 @@ import torch
 
 from fedpl.conditions import ParticipationConfig
 from fedpl.errors import UserError
+from fedpl.executors.protocol import GoOn
 from fedpl.objectives import Plain
 from fedpl.records.messages import Answer, Company, Work
 from fedpl.rounds.federation import Federation
@@ -23,9 +24,15 @@ class Clock(ToyExecutor):
     now = 0.0
 
     def train(
-        self, work: Sequence[Work], company: Company, into: Mapping[str, torch.Tensor] | None = None
+        self,
+        work: Sequence[Work],
+        company: Company,
+        into: Mapping[str, torch.Tensor] | None = None,
+        go_on: GoOn | None = None,
     ) -> Iterator[Answer]:
         for members in company.groups:
+            if go_on is not None and not go_on():
+                break
             self.now += 1.0
             yield from super().train(work, Company((members,), company.capacity), into)
 

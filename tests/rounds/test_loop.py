@@ -14,6 +14,7 @@ from fedpl.config import ClientConfig, Config, LoraSettings, ModelConfig
 from fedpl.data import Columns, FederatedData, TextFiles
 from fedpl.executors.here import Here
 from fedpl.executors.memo import FirstRoundMemo
+from fedpl.executors.protocol import GoOn
 from fedpl.method import Method
 from fedpl.records.messages import Answer, Census, Company, Work
 from fedpl.rounds.federation import Federation
@@ -164,9 +165,13 @@ class Counting(Here):
     trained = 0
 
     def train(
-        self, work: Sequence[Work], company: Company, into: Mapping[str, torch.Tensor] | None = None
+        self,
+        work: Sequence[Work],
+        company: Company,
+        into: Mapping[str, torch.Tensor] | None = None,
+        go_on: GoOn | None = None,
     ) -> Iterator[Answer]:
-        for answer in super().train(work, company, into):
+        for answer in super().train(work, company, into, go_on):
             self.trained += 1
             yield answer
 

@@ -12,7 +12,8 @@ from fedpl.executors.here import Here
 from fedpl.executors.memo import FirstRoundMemo
 from fedpl.records.messages import Frozen
 from fedpl.runs import prepared
-from fedpl.runs.prepared import Prepared, Workshop, client_side, prepare
+from fedpl.runs.prepared import Prepared, Workshop, prepare
+from fedpl.runs.sharing import client_side
 from fedpl.server import Aggregator, BySize, Stacking, Uniform
 
 

@@ -13,7 +13,8 @@ from fedpl.conditions import PrivacyConfig
 from fedpl.config import ClientConfig, Config, with_changes
 from fedpl.problems import problems
 from fedpl.runs.experiment import run
-from fedpl.runs.prepared import Workshop, release
+from fedpl.runs.prepared import Workshop
+from fedpl.runs.sharing import release
 from fedpl.site.privacy import epsilon
 from fedpl.site.site import Site
 
