@@ -54,7 +54,7 @@ def _section(record: type, told: list[type]) -> str:
 
 
 def _rows(record: type, told: list[type]) -> list[tuple[str, str, str]]:
-    meanings, rows = _meanings(record), []
+    meanings, rows = meanings(record), []
     for part in parts(record):
         if part.form == "aside":
             continue
@@ -69,7 +69,7 @@ def _rows(record: type, told: list[type]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _meanings(record: type) -> dict[str, str]:
+def meanings(record: type) -> dict[str, str]:
     """The attributes of a docstring in Google's style."""
     section = (inspect.getdoc(record) or "").partition("Attributes:\n")[2]
     found = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
