@@ -110,7 +110,7 @@ def _spread(value: Mapping[str, float], sign: str) -> str:
 
 
 def _conditions(seeds: Mapping[str, Mapping[str, Any]], head: str) -> str:
-    """Test accuracy of θ̄, a line for each condition and a column for each rule; the worst client in brackets."""
+    """Test accuracy of θ̄ by condition and rule; the worst client in brackets."""
     keys = [key.split(" | ") for key in dict.fromkeys(key for entry in seeds.values() for key in entry)]
     rules = list(dict.fromkeys(rule for rule, _ in keys))
     lines = [f"| {head} | {' | '.join(rules)} |", "|---" * (len(rules) + 1) + "|"]

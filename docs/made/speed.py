@@ -14,7 +14,7 @@ _WAYS = ("PEFT, fresh Trainer each", "PEFT, bare loop", "Flower simulation")
 def cohorts() -> str:
     """16 clients at once beside the ways to train them one after another."""
     lines = [
-        f"| threads | batch × tokens | clients/s in one cohort | {' | '.join(_WAYS)} | of the frozen model's speed |",
+        f"| threads | batch × tokens | clients/s, one cohort | {' | '.join(_WAYS)} | of the frozen model's |",
         "|---" * (len(_WAYS) + 4) + "|",
     ]
     for name in ("cohort-2-threads.json", "cohort.json"):
@@ -38,8 +38,8 @@ def many_clients() -> str:
     found = read("cohort.json")["many clients"]
     return (
         f"{found['clients']:,} clients with 16 examples each, in cohorts of {found['cohort']}: "
-        f"{found['seconds_per_client']:.2f} s a client, and {found['peak_bytes_beyond'] / 1e9:.2f} GB beyond the "
-        f"{found['matrix_bytes'] / 1e9:.2f} GB of their task vectors."
+        f"{found['seconds_per_client']:.2f} s a client, and {found['peak_bytes_beyond'] / 1e9:.2f} GB beyond "
+        f"the {found['matrix_bytes'] / 1e9:.2f} GB of their task vectors."
     )
 
 
@@ -47,7 +47,8 @@ def decoding() -> str:
     """Answers of a language model for many clients at once."""
     found = read("decoding.json")
     lines = [
-        f"{found['model']}, {found['clients']} clients × {found['prompts']} prompts, up to {found['tokens']} tokens:",
+        f"{found['model']}, {found['clients']} clients × {found['prompts']} prompts, up to {found['tokens']} "
+        "tokens:",
         "",
         "| way | CPU seconds one by one | stacked | ratio | same answers |",
         "|---|---|---|---|---|",
