@@ -36,7 +36,7 @@ def test_files_it_names_are_there() -> None:
         path
         for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"))
         for path in re.findall(
-            r"`((?:configs|docs|kernels|fedpl|benchmarks|tests)/[\w./-]+\.(?:yaml|py|json|png|md))`",
+            r"`((?:configs|docs|kernels|fedpl|benchmarks|tests)/[a-z\d_./-]+\.(?:yaml|py|json|png|md))`",
             page.read_text(encoding="utf-8"),
         )
     ]
