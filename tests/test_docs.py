@@ -22,6 +22,7 @@ from fedpl.__main__ import COMMANDS, main
 from fedpl.cli import make_parser, read, split_options
 from fedpl.compare.__main__ import add_options
 from fedpl.config import Config
+from fedpl.settings import flat, plain
 from tests.conftest import small_rows, write_csv
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +32,9 @@ SETTINGS = {
     for page in (ROOT / "docs" / "reference" / "settings").glob("*.md")
     for key in re.findall(r"^\| `([\w.]+)` \|", page.read_text(encoding="utf-8"), re.MULTILINE)
 }
+
+
+GROUPS = {key.rsplit(".", deep)[0] for key in SETTINGS for deep in range(1, key.count(".") + 1)}
 
 
 def name(page: Path) -> str:
@@ -183,7 +187,6 @@ def test_modules_options_and_settings_in_sentences_are_there(capsys: pytest.Capt
         with patch.object(sys, "argv", ["fedpl", command, "--help"]), pytest.raises(SystemExit):
             main()
     options |= set(re.findall(r"--([\w.]+)", capsys.readouterr().out))
-    groups = {key.rsplit(".", deep)[0] for key in SETTINGS for deep in range(1, key.count(".") + 1)}
     wrong = []
     for page in PAGES:
         for words in code(page):
@@ -196,12 +199,20 @@ def test_modules_options_and_settings_in_sentences_are_there(capsys: pytest.Capt
                 wrong += [
                     f"{name(page)}: --{option}"
                     for option in re.findall(r"(?<!\S)--([\w.]+)", words)
-                    if option not in options | groups and not option.endswith(".help")
+                    if option not in options | GROUPS and not option.endswith(".help")
                 ]
             key = words.partition(":")[0]
             if re.fullmatch(r"[a-z_]+(\.(?!safetensors)[a-z_]+)+", key) and _of_config(key):
-                wrong += [f"{name(page)}: {key}"] * (key not in SETTINGS | groups)
+                wrong += [f"{name(page)}: {key}"] * (key not in SETTINGS | GROUPS)
     assert wrong == []
+
+
+def test_every_setting_is_told() -> None:
+    keys = {key.removesuffix(".class_path") for key, _ in flat(plain(Config()))}
+    assert keys - SETTINGS - GROUPS <= {"aggregator.similarity", "task"}, (
+        "choices without settings of their own"
+    )
+    assert "aggregator.weighting.inner" in SETTINGS
 
 
 def _of_config(key: str) -> bool:

@@ -5,7 +5,9 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+import yaml
 
+import fedpl
 from fedpl.cli import make_parser, read
 from fedpl.fit import main
 
@@ -46,6 +48,14 @@ def test_files_it_names_are_there() -> None:
 
 def test_nothing_is_left_to_fill_in() -> None:
     assert "@@" not in README
+
+
+def test_the_citation_is_of_this_version() -> None:
+    about = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert about["version"] == fedpl.__version__
+    (paper,) = about["references"]
+    assert paper["title"] in README
+    assert f"{paper['start']}--{paper['end']}" in README
 
 
 def test_the_method_it_adds_runs(

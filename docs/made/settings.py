@@ -61,29 +61,33 @@ def _section(title: str, key: str, kind: Any, depth: int) -> Iterator[str]:
 def _choice(key: str, kind: Any, depth: int) -> Iterator[str]:
     """A setting whose value is one of several classes, and the settings of each."""
     known = (one for one in subclasses(kind) if one.__module__.startswith("fedpl."))
-    members = sorted((one for one in known if not inspect.isabstract(one)), key=lambda one: one.__name__)
+    named = (one for one in known if not inspect.isabstract(one) and not one.__name__.startswith("_"))
+    members = sorted(named, key=lambda one: one.__name__)
     yield f"{'#' * depth} `{key}`"
     names = ", ".join(f"`{class_path(one)}`" for one in members)
     yield f"{_sentences(kind)} One of {names}; the name alone will do."
+    shared: dict[str, list[type]] = {}  # groups of settings below members, and whose they are
     for one in members:
         hints = get_type_hints(one)
+        own = list(fields(one)) if is_dataclass(one) else []
         # A rule inside a rule (Trimmed) takes any member again: its settings are told but once.
-        own = [part for part in (fields(one) if is_dataclass(one) else ()) if part.init]
-        nested = [part for part in own if _has_keys(hints[part.name]) and hints[part.name] is not kind]
+        below = [part.name for part in own if _has_keys(hints[part.name]) and hints[part.name] is not kind]
+        for name in below:
+            shared.setdefault(name, []).append(one)
         yield f"{'#' * (depth + 1)} `{key}: {one.__name__}`"
         yield _sentences(one)
-        rows = [part for part in own if part not in nested]
+        rows = [part for part in own if part.name not in below]
         if rows:
             yield _table(one, f"{key}.", rows)
         yield from _inside(key, hints, rows, depth + 1)
-        for part in nested:
-            below, name = hints[part.name], f"{key}.{part.name}"
-            if _told_by(one, part, members):
-                continue
-            if inspect.isabstract(below):
-                yield from _choice(name, below, depth + 2)
-            else:
-                yield from _section(f"{'#' * (depth + 2)} `{name}`", name, below, depth + 2)
+    for name, owners in shared.items():
+        found = get_type_hints(owners[0])[name]
+        title = f"{'#' * (depth + 1)} `{key}.{name}`"
+        told = _choice(f"{key}.{name}", found, depth + 1) if inspect.isabstract(found) else None
+        sections = told or _section(title, f"{key}.{name}", found, depth + 1)
+        yield next(sections)
+        yield f"Of {', '.join(f'`{one.__name__}`' for one in owners)}."
+        yield from sections
 
 
 def _inside(key: str, hints: dict[str, Any], parts: "list[Field[Any]]", depth: int) -> Iterator[str]:
@@ -93,13 +97,6 @@ def _inside(key: str, hints: dict[str, Any], parts: "list[Field[Any]]", depth: i
             if is_dataclass(one) and isinstance(one, type) and one is not Method:
                 below = f"{key}.{part.name}" + ".NAME" * (get_origin(hints[part.name]) is dict)
                 yield from _section(f"{'#' * (depth + 1)} `{below}`", below, one, depth + 1)
-
-
-def _told_by(one: type, part: "Field[Any]", members: list[type]) -> bool:
-    """Whether an earlier member has the same group of settings."""
-    earlier = members[: members.index(one)]
-    kind = get_type_hints(one)[part.name]
-    return any(get_type_hints(other).get(part.name) is kind for other in earlier)
 
 
 def _sentences(kind: type) -> str:
