@@ -23,9 +23,12 @@ _WANTED = (
 )
 _EXAMPLES = """\
   python -m fedpl.fit --config debug
-  python -m fedpl.fit --method fedbip_l --rounds 10 --client.lr 1e-3 --baselines '[local, ditto]'
-  python -m fedpl.fit --config text_files --data.paths '[reviews.csv]' --data.columns.client site \\
-      --model.path ./my-model --run_dir runs/reviews"""
+  python -m fedpl.fit --method fedbip_l --rounds 10 --client.lr 1e-3
+  python -m fedpl.fit --config text_files --data.paths '[reviews.csv]' \\
+      --data.columns.client site --model.path ./my-model --run_dir runs/mine
+
+--list_methods names the methods, --print_config shows what a command line
+amounts to, --data.help TextFiles explains the options of one choice."""
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
@@ -46,11 +49,7 @@ def head(parser: argparse.ArgumentParser) -> str:
         if isinstance(default, int | float | str | list | tuple):
             words += f" [{', '.join(default) if isinstance(default, list | tuple) else default}]"
         lines.append(_entry(f"  --{key}", words, 18))
-    ways = [
-        "--list_methods names the methods, --print_config shows what a command line amounts to,",
-        "--data.help TextFiles (and so with every choice) explains the options of one class.",
-    ]
-    return "\n".join([*lines, "", "examples:", _EXAMPLES, "", *ways])
+    return "\n".join([*lines, "", "examples:", _EXAMPLES])
 
 
 def methods() -> str:

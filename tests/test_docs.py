@@ -246,6 +246,8 @@ def test_every_page_is_in_the_site_and_stays_short() -> None:
     there = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
     assert there == {page for page in listed if not page.startswith("benchmarks/")}
     assert len((ROOT / "README.md").read_text().splitlines()) <= 160
+    # With --quiet warnings are not counted, and nothing is strict.
+    assert "mkdocs build --strict\n" in (ROOT / ".ci" / "run").read_text()
 
 
 def test_what_is_made_is_up_to_date() -> None:
