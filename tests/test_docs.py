@@ -67,7 +67,7 @@ def world(
 ) -> Iterator[Path]:
     """A folder with what the pages take for granted: tables, models, runs, a module."""
     folder = tmp_path_factory.mktemp("world")
-    for table in ("reviews.csv", "my.csv", "tenants/acme.csv"):
+    for table in ("reviews.csv", "my.csv", "new.csv", "texts.csv", "tenants/acme.csv"):
         (folder / table).parent.mkdir(exist_ok=True)
         write_csv(folder / table, small_rows(("one-a",)))
     (folder / "rows.jsonl").write_text('{"prompt": "a", "answer": "b", "client": "c"}\n')
@@ -76,7 +76,13 @@ def world(
     (folder / "constraints.txt").symlink_to(ROOT / "constraints.txt")
     (folder / "my_rules.py").write_text(blocks(ROOT / "docs" / "howto" / "method.md", "python")[0])
     run = folder / "runs" / "a"
-    lean = ["--tracking.plots=false", "--baselines=[]", "--store_vectors=true", f"--run_dir={run}"]
+    lean = [
+        "--rounds=1",
+        "--tracking.plots=false",
+        "--baselines=[]",
+        "--store_vectors=true",
+        f"--run_dir={run}",
+    ]
     assert import_module("fedpl.fit").main([*small_run, *lean]) == 0
     (folder / "runs" / "rules").mkdir()
     for other in ("b", "tenants", "rules/fedbip-s0", "rules/fedbip_g-s0"):
@@ -118,7 +124,8 @@ def entry(words: list[str], reached: list[str]) -> None:
         main()
     assert end.value.code == 0
     explains = {"--help", "--version", "--print_config", "--list_methods"} & set(words)
-    assert reached or explains or any(".help" in word for word in words)
+    others = words[0] not in ("fit", "compare", "replay", "sweep", "report")  # these have done all their work
+    assert reached or others or explains or any(".help" in word for word in words)
 
 
 class Parsed(Exception):
@@ -162,8 +169,7 @@ def pip(words: list[str]) -> None:
 @pytest.mark.parametrize(("page", "command"), list(dict.fromkeys(commands())))
 def test_commands_are_understood(page: str, command: str, world: Path, no_work: list[str]) -> None:
     words = [word for word in shlex.split(command, comments=True) if not re.match(r"[A-Z_]+=", word)]
-    words = words[: words.index(">")] if ">" in words else words
-    program, *rest = words
+    program, *rest = words[: words.index(">")] if ">" in words else words
     if Path(program).name in ("python", "python3"):
         assert rest.pop(0) == "-m"
         module = rest.pop(0)
