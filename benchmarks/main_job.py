@@ -81,7 +81,7 @@ def line(entry: dict[str, Any]) -> str:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The README's table: test accuracy of θ̄ and θ, mean ± sd over seeds, worst client."""
+    """The short table: test accuracy of θ̄ and θ, mean ± sd over seeds, worst client."""
     lines = []
     for population, seeds in results["populations"].items():
         lines += [f"\n{population}, {len(seeds)} seeds\n"]

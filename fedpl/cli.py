@@ -12,7 +12,7 @@ from types import NoneType
 from typing import Any, NoReturn, get_args, get_type_hints
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
 from fedpl.config import Config, labelled
 from fedpl.data import Source
@@ -22,6 +22,7 @@ from fedpl.presets import file, preset, read_yaml
 from fedpl.problems import check
 from fedpl.server import Combine, Receive, Similarity, Weighting
 from fedpl.settings import Tree, class_path, plain, subclasses
+from fedpl.signpost import Help
 from fedpl.tasks import Task
 
 # How jsonargparse words a key, an option of a class or a class that does not exist.
@@ -52,6 +53,10 @@ class _Parser(ArgumentParser):
         raise _Refused(text + _suggestion(text, self))
 
 
+class _Help(Help, DefaultHelpFormatter):
+    """jsonargparse's, with the description as it is written."""
+
+
 class Ended(BaseException):
     """The process was asked to end (SIGTERM). No `Exception`: nothing on the way takes it for an error."""
 
@@ -72,17 +77,23 @@ def fail(message: str) -> NoReturn:
 def make_parser(program: str, description: str) -> ArgumentParser:
     """A parser whose keys are the fields of `Config`."""
     set_parsing_settings(docstring_parse_attribute_docstrings=False)
-    parser = _Parser(prog=program, description=description, default_env=False)
+    parser = _Parser(
+        prog=program,
+        usage=f"{program} [--config FILE] [--method NAME] [--KEY VALUE ...]",
+        description=description,
+        formatter_class=_Help,
+        default_env=False,
+    )
     parser.add_argument(
         "--config",
         action="config",
-        help="YAML file, or the name of one that ships (debug, experiment/partial); give several and later "
-        "ones win.",
+        help="YAML file, or the name of one that ships (debug, experiment/partial). Of several later ones "
+        "win.",
     )
     parser.add_argument(
         "--method",
-        help="A method by its name (fedbip_l, ditto, ...; see the error of a wrong one) or YAML file: sets "
-        "client.objective, aggregator and name, over files named by --config and under other options.",
+        help="A method by its name (fedbip_l, ditto, ...), as --list_methods lists them, or its YAML file. "
+        "Sets client.objective, aggregator and name, over files named by --config and under other options.",
     )
     parser.add_class_arguments(Config, nested_key=None)
     return parser

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fedpl.cli import add_import, import_named, make_parser, parse, run_main
 from fedpl.deferred import deferred
+from fedpl.signpost import add_list_methods, head
 
 if TYPE_CHECKING:
     from rich import console
@@ -28,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "other tracking settings may be named beside it.",
     )
     add_import(parser)
+    add_list_methods(parser)
+    parser.description = head(parser)
     run_dir, words = _resumed(sys.argv[1:] if argv is None else argv)
     saved = None if run_dir is None else resume.saved_configuration(run_dir)
     config = parse(parser, words, base=saved)
@@ -42,6 +45,7 @@ def _resumed(argv: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--resume", type=Path)
     add_import(finder)
+    add_list_methods(finder)
     found, rest = finder.parse_known_args(argv)
     import_named(found.modules)
     return found.resume, rest

@@ -3,6 +3,7 @@
 import re
 from difflib import get_close_matches
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,6 +59,13 @@ def names(kind: str = "") -> list[str]:
     """Names of the shipped files below a folder of the presets, without ending."""
     folder = shipped() / kind
     return sorted(str(path.relative_to(folder).with_suffix("").as_posix()) for path in folder.rglob("*.yaml"))
+
+
+def about(name: str) -> str:
+    """What a method's file says about it in the first sentence below its command."""
+    lines = (shipped() / "method" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    said = " ".join(line[1:].strip() for line in takewhile(lambda line: line.startswith("#"), lines[1:]))
+    return re.split(r"(?<=\.) (?=[A-Z])", said, maxsplit=1)[0]
 
 
 class _Loader(yaml.SafeLoader):

@@ -2,12 +2,16 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fedpl.cli import make_parser, read, split_options
+from fedpl.compare.__main__ import main as compare
 from fedpl.errors import UserError
+from fedpl.fit import main
+from fedpl.presets import names
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,3 +67,24 @@ def test_own_options_are_told_from_those_of_runs() -> None:
     assert rest == ["--method", "x", "--rounds", "3"]
     with pytest.raises(UserError, match="expected one argument"):
         split_options("p", "", add, ["--methods"])
+
+
+def test_the_help_begins_with_what_is_wanted_most(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    first = capsys.readouterr().out.splitlines()[:45]
+    for key in ("method", "rounds", "data", "model.path", "client.lr", "baselines"):
+        assert any(line.startswith(f"  --{key} ") for line in first), key
+    assert sum(line.startswith("  python -m fedpl.fit ") for line in first) == 3
+
+
+@pytest.mark.parametrize("program", [main, compare])
+def test_methods_are_listed(program: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        program(["--list_methods"])
+    assert end.value.code == 0
+    listed = capsys.readouterr().out.splitlines()
+    said = {line.split()[0]: line for line in listed if not line.startswith(" ")}
+    assert list(said) == names("method")
+    assert all(len(line.split()) > 2 for line in said.values())

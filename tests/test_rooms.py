@@ -23,7 +23,7 @@ FLOORS = (
     ("executors",),
     ("tracking.settings",),
     ("rounds",),
-    ("config",),
+    ("config", "signpost"),
     ("problems",),
     ("pictures",),
     ("tracking",),

@@ -1,4 +1,4 @@
-"""The tables of a run in Markdown, for README; `python -m benchmarks.aggregation.tables FILE` prints them."""
+"""The tables of a run in Markdown; `python -m benchmarks.aggregation.tables FILE` prints them."""
 
 import json
 import sys
@@ -88,7 +88,7 @@ def error(case: dict) -> str:
 
 
 def short(report: dict) -> str:
-    """The grid in a few columns, for the README: milliseconds, the best variant of each system."""
+    """The grid in a few columns, milliseconds, the best variant of each system."""
     cells: dict[tuple[str, int, int], dict[str, dict]] = {}
     for case in report["cases"]:
         cells.setdefault((case["operation"], case["n"], case["d"]), {})[case["name"]] = case

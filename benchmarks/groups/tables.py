@@ -55,7 +55,7 @@ COLUMNS = {
 
 
 def short(results: dict[str, Any]) -> str:
-    """The README's table: test accuracy of θ̄ over the seeds that have all of these rules."""
+    """The short table: test accuracy of θ̄ over the seeds that have all of these rules."""
     lines = ["| clients | seeds | " + " | ".join(COLUMNS.values()) + " | groups' gain: FedBip / `fedbip_g` |"]
     lines.append("|---" * (len(COLUMNS) + 3) + "|")
     for population, seeds in results["populations"].items():

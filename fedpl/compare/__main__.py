@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fedpl.cli import run_main, split_options
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
+from fedpl.signpost import add_list_methods
 
 if TYPE_CHECKING:
     from rich import console
@@ -30,7 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--methods",
         default="local,fedavg,fedbip,fedbip_l",
-        help="names of files in configs/method, or paths to YAML files, separated by commas; a method's file "
+        help="names that --list_methods lists, or paths to YAML files, separated by commas; a method's file "
         "wins over other --config files and yields to dotted options",
     )
     parser.add_argument("--seeds", default="0,1,2", help="seeds, separated by commas")
@@ -42,6 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="loss of test accuracy against local-only training, as a fraction, beyond which a client counts "
         "as harmed",
     )
+    add_list_methods(parser)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -111,7 +111,7 @@ class Swap(Convention):
         return (
             []
             if fits
-            else ["data.convention.pairs: expected pairs of two classes, like [[yes, no]], each once"]
+            else ["data.convention.pairs: expected pairs of two classes, like [[good, bad]], each once"]
         )
 
     def maps(self, classes: Sequence[str], seed: int) -> Sequence[Sequence[int]]:

@@ -54,22 +54,20 @@ def _section(record: type, told: list[type]) -> str:
 
 
 def _rows(record: type, told: list[type]) -> list[tuple[str, str, str]]:
-    meanings, rows = _meanings(record), []
+    told_of, rows = meanings(record), []
     for part in parts(record):
         if part.form == "aside":
             continue
         if part.form == "inline" and is_record(part.type):
             rows += _rows(part.type, told)
         elif part.form == "inline":
-            rows.append(("*name*", _words(get_args(part.type)[1], told), meanings[part.name]))
+            rows.append(("*name*", _words(get_args(part.type)[1], told), told_of[part.name]))
         else:
-            rows.append(
-                (f"`{part.name}`", _words(_present(part), told), meanings[part.name] + _absence(part))
-            )
+            rows.append((f"`{part.name}`", _words(_present(part), told), told_of[part.name] + _absence(part)))
     return rows
 
 
-def _meanings(record: type) -> dict[str, str]:
+def meanings(record: type) -> dict[str, str]:
     """The attributes of a docstring in Google's style."""
     section = (inspect.getdoc(record) or "").partition("Attributes:\n")[2]
     found = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)

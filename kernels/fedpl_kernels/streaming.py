@@ -114,7 +114,7 @@ def mix_per_block(
 
     Args:
         weigh: from the index of a range and its Gram matrix to its weights [n, n].
-        store, out, mask, base, precision: as in `mix`.
+        store: as in `mix`, like `out`, `mask`, `base` and `precision`.
         boundaries: ranges of columns; columns in none of them are those of `base`, or 0.
         memory_budget: the widest range must fit as a panel.
 

@@ -1,0 +1,1 @@
+"""What the documentation does not type: regions of its pages that are made from code and from results."""

@@ -1,0 +1,111 @@
+"""Tables of what things cost, from ``benchmarks/results``."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.aggregation import tables
+from benchmarks.kills.__main__ import table
+from docs.made.results import named, read
+
+__all__ = ["cohorts", "compiled", "decoding", "growth", "kernels", "kernels_beside", "kills", "many_clients"]
+_WAYS = ("PEFT, fresh Trainer each", "PEFT, bare loop", "Flower simulation")
+
+
+def cohorts() -> str:
+    """16 clients at once beside the ways to train them one after another."""
+    lines = [
+        f"| threads | batch × tokens | clients/s, one cohort | {' | '.join(_WAYS)} | of the frozen model's |",
+        "|---" * (len(_WAYS) + 4) + "|",
+    ]
+    for name in ("cohort-2-threads.json", "cohort.json"):
+        grid = read(name)["grid"]
+        for shape in grid["shapes"]:
+            ways = shape["ways"]
+            if shape["clients"] == 16:
+                lines.append(f"| {grid['threads']} | {shape['batch']} × {shape['tokens']} | {_rates(ways)} |")
+    return "\n".join(lines)
+
+
+def _rates(ways: Mapping[str, Any]) -> str:
+    own = ways["cohorts of 16"]
+    rates = [ways[way]["clients_per_s"] if way in ways else None for way in _WAYS]
+    cells = ["–" if one is None else f"{one:.3g} ({own['clients_per_s'] / one:.1f}x)" for one in rates]
+    return " | ".join([f"{own['clients_per_s']:.3g}", *cells, f"{own['of_frozen_limit']:.0%}"])
+
+
+def many_clients() -> str:
+    """One round of a thousand clients."""
+    found = read("cohort.json")["many clients"]
+    return (
+        f"{found['clients']:,} clients with 16 examples each, in cohorts of {found['cohort']}: "
+        f"{found['seconds_per_client']:.2f} s a client, and {found['peak_bytes_beyond'] / 1e9:.2f} GB beyond "
+        f"the {found['matrix_bytes'] / 1e9:.2f} GB of their task vectors."
+    )
+
+
+def decoding() -> str:
+    """Answers of a language model for many clients at once."""
+    found = read("decoding.json")
+    lines = [
+        f"{found['model']}, {found['clients']} clients × {found['prompts']} prompts, up to {found['tokens']} "
+        "tokens:",
+        "",
+        "| way | CPU seconds one by one | stacked | ratio | same answers |",
+        "|---|---|---|---|---|",
+    ]
+    for way, one in found["results"].items():
+        lines.append(
+            f"| {way} | {one['cpu_seconds_one_by_one']:.1f} | {one['cpu_seconds_stacked']:.1f} "
+            f"| {one['ratio']:.1f}x | {one['same_answers']:.0%} |"
+        )
+    return "\n".join(lines)
+
+
+def growth(part: str) -> str:
+    """What rounds cost beside training, by the number of clients: the third round's seconds."""
+    lines = [
+        "| clients | parameters | method | options | seconds of round 3 beside training | the server's own |",
+        "|---|---|---|---|---|---|",
+    ]
+    found = read("growth.json")
+    for run in found[named(found, part)]["runs"]:
+        last = run["rounds"][-1]
+        options = " ".join(option for option in run["options"] if "method" not in option)
+        lines.append(
+            f"| {run['clients']:,} | {run['params']:,} | `{run['method']}` | `{options}` "
+            f"| {last['beside_training']:.2f} | {last['seconds']['server']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def kills() -> str:
+    """Runs that were killed, by the phase in which it happened."""
+    return table(read("kills.json"))
+
+
+def kernels() -> str:
+    """The grid of Gram and mix, milliseconds."""
+    return tables.short(read("aggregation-cpu.json"))
+
+
+def kernels_beside(part: str) -> str:
+    """Layouts, whole updates or single calls."""
+    report = read("aggregation-cpu.json")
+    return "\n".join(tables.extras(report) if part == "extras" else tables.jobs(report, part)).strip()
+
+
+def compiled() -> str:
+    """Memory of programs that were compiled for a GPU and did not run."""
+    found = read("aggregation-h200-program.json")
+    lines = [
+        f"Compiled for {found['compiled_for']} without one; n {found['n']:,}, d {found['d']:,}, a block of "
+        f"{found['block']:,} columns:",
+        "",
+        "| operation | stored | mode | GB of arguments | GB beside them | GB in place |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in found["programs"]:
+        sizes = (one[key] / 1e9 for key in ("argument_bytes", "extra_bytes", "in_place_bytes"))
+        cells = " | ".join(f"{size:.2f}" for size in sizes)
+        lines.append(f"| {one['operation']} | {one['stored']} | {one['mode']} | {cells} |")
+    return "\n".join(lines)
