@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedpl.config import Config, with_changes
+from fedpl.data import FederatedData
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.problems import check
+from fedpl.records.newcomer import Newcomer
 from fedpl.records.plain import Matrix, flat
 from fedpl.records.results import RunSummary
 from fedpl.records.rounds import RoundRecord, read_rounds
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     import pandas
     from rich import console
 
+    from fedpl.onboard import past, tables
+    from fedpl.onboard import session as onboarding
     from fedpl.page import found
     from fedpl.page import write as page
     from fedpl.pictures import plots
@@ -27,6 +32,7 @@ else:
     adapters, experiment, resume = (
         deferred(f"fedpl.runs.{name}") for name in ("adapters", "experiment", "resume")
     )
+    past, tables, onboarding = (deferred(f"fedpl.onboard.{name}") for name in ("past", "tables", "session"))
     found, page = deferred("fedpl.page.found"), deferred("fedpl.page.write")
     matrices, plots = map(deferred, ("fedpl.tracking.matrices", "fedpl.pictures.plots"))
     console, pandas = map(deferred, ("rich.console", "pandas"))
@@ -65,7 +71,11 @@ def go_on(run_dir: str | Path, **changes: Any) -> Run:
 
 
 def load(
-    run: str | Path | Run, client: str, personal: bool = False, base: str | Path | None = None
+    run: str | Path | Run,
+    client: str,
+    personal: bool = False,
+    base: str | Path | None = None,
+    newcomer: bool = False,
 ) -> adapters.ClientModel:
     """A client's model of a run, ready to answer: ``predict(texts)``, ``logits(texts)``, PEFT's ``model``.
 
@@ -74,12 +84,13 @@ def load(
         client: The client's id.
         personal: The model that the client keeps beside its aggregate (Ditto, APFL), instead.
         base: Where the frozen model lies now, if not where it did when the run was made.
+        newcomer: Whether it is one that joined when the run had ended, see `Run.onboard`.
 
     Raises:
         UserError: If there is no such adapter, or the frozen model is not there or has other weights.
     """
     path = run.path if isinstance(run, Run) else Path(run)
-    return adapters.load(path, client, personal, None if base is None else str(base))
+    return adapters.load(path, client, personal, None if base is None else str(base), newcomer)
 
 
 class Run:
@@ -162,6 +173,34 @@ class Run:
     def weights(self, round: int | None = None) -> pandas.DataFrame:
         """Mixing weights pᵢₖ, averaged over blocks: row i takes from column k. As `similarity`."""
         return self._labelled(matrices.read_matrix(self.path / "matrices", self._round(round), "weights"))
+
+    def onboard(
+        self,
+        data: str | Path | FederatedData,
+        name: str | None = None,
+        start: onboarding.Start = "base",
+        rounds: int | None = None,
+        serve: onboarding.Served = "aggregated",
+        columns: Mapping[str, str] | None = None,
+    ) -> tuple[Newcomer, ...]:
+        """Adapters for newcomers of the finished run; what ``python -m fedpl.onboard`` does.
+
+        Args:
+            data: A table (file, folder or pattern) with the run's columns, or clients with their splits.
+            name: Of a single newcomer, whose rows all are.
+            start: base or nearest, see `fedpl.onboard.session.onboard`; likewise rounds and serve.
+            rounds: Of the run that newcomers go through; None: all, for nearest the first.
+            serve: What adapters hold: aggregated, tuned or local.
+            columns: Names of the table's columns that are others than the run's: ``{"text": "review"}``.
+
+        Raises:
+            UserError: If the run is not finished or kept no task vectors (``store_vectors``), its method has
+                no place for newcomers, or the data do not fit.
+        """
+        gone = past.Past.of(self.path)
+        if not isinstance(data, FederatedData):
+            data = tables.newcomers(self.config, [str(data)], gone.summary.classes, name, columns)
+        return onboarding.onboard(gone, data, start, rounds, serve)
 
     def report(self) -> list[Path]:
         """Draw the pictures of a finished run into ``plots/``, and write ``report.html``, finished or not."""

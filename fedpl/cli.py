@@ -56,7 +56,7 @@ class Ended(BaseException):
     """The process was asked to end (SIGTERM). No `Exception`: nothing on the way takes it for an error."""
 
 
-class _Options(argparse.ArgumentParser):
+class Options(argparse.ArgumentParser):
     """The options of one entry point beside the settings of a run."""
 
     def error(self, message: str) -> NoReturn:
@@ -195,7 +195,7 @@ def split_options(
     Raises:
         UserError: If an own option is absent or has a wrong value.
     """
-    options = _Options(
+    options = Options(
         prog=program,
         description=description,
         epilog="All options of python -m fedpl.fit are taken too; its --help explains them.",

@@ -106,7 +106,9 @@ def model_settings(card: Card, base: str) -> ModelConfig:
     return ModelConfig(path=base, pooling=pooling, max_length=card.max_length, quantized=quantized)
 
 
-def load(run: Path, client: str, personal: bool = False, base: str | None = None) -> ClientModel:
+def load(
+    run: Path, client: str, personal: bool = False, base: str | None = None, newcomer: bool = False
+) -> ClientModel:
     """A client's model.
 
     Args:
@@ -114,11 +116,30 @@ def load(run: Path, client: str, personal: bool = False, base: str | None = None
         client: The client's id.
         personal: The model that the client keeps beside its aggregate (Ditto, APFL), instead.
         base: Where the frozen model lies now, if not where it did.
+        newcomer: Whether it is one that joined when the run had ended (``newcomers/``).
 
     Raises:
         UserError: If there is no such adapter, it is not whole, or the frozen model is not there or another.
     """
-    folder = _folder(run, client, "personal" if personal else "adapters")
+    folder, card = located(run, client, personal, base, newcomer)
+    task = task_of(run)
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # it would warn of the head, which the adapter brings
+    try:
+        return _loaded(card, task, folder)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{folder} cannot be loaded as an adapter: {' '.join(str(error).split())}") from error
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+def located(
+    run: Path, client: str, personal: bool = False, base: str | None = None, newcomer: bool = False
+) -> tuple[Path, Card]:
+    """An adapter's folder and card, which names its frozen model where that lies now; as of `load`."""
+    folder = _folder(run, client, "newcomers" if newcomer else "personal" if personal else "adapters")
+    if newcomer and personal:
+        folder = folder / "personal"
     if not (folder / Card.FILE).is_file():
         raise UserError(
             f"{folder} has no {Card.FILE}: the run is not finished, or an earlier version made it; go on "
@@ -132,16 +153,7 @@ def load(run: Path, client: str, personal: bool = False, base: str | None = None
             f"{folder} belongs to a base model whose weights have SHA-256 {card.base_sha256}, those of "
             f"{path} have {found}; name the right one: fedpl.load(..., base=...)"
         )
-    card = replace(card, base=path)
-    task = task_of(run)
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # it would warn of the head, which the adapter brings
-    try:
-        return _loaded(card, task, folder)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{folder} cannot be loaded as an adapter: {' '.join(str(error).split())}") from error
-    finally:
-        transformers_logging.set_verbosity(before)
+    return folder, replace(card, base=path)
 
 
 def task_of(run: Path) -> Task:
