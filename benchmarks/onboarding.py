@@ -28,10 +28,10 @@ HELD_OUT = ("usairways", "virgin")
 SIZES = (8, 16, 32)
 PAGE = """# Newcomers of a finished run
 
-Written by `python -m benchmarks.onboarding` from the JSON beside it, which names machine, versions and commit.
-FedBip-G ran on eight clients (four airlines × two conventions, 32 examples each, 5 rounds); the four clients of
-two other airlines joined afterwards. Test accuracy in %, mean ± standard deviation over {seeds} seeds of the mean
-over the four; the worst client is averaged over seeds.
+Written by `python -m benchmarks.onboarding` from the JSON beside it, which names machine, versions and
+commit. FedBip-G ran on eight clients (four airlines × two conventions, 32 examples each, 5 rounds); the four
+clients of two other airlines joined afterwards. Test accuracy in %, mean ± standard deviation over {seeds}
+seeds of the mean over the four; the worst client is averaged over seeds.
 
 {table}
 

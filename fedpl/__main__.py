@@ -13,6 +13,8 @@ COMMANDS = {
     "replay": "recorded task vectors under other server settings, without training",
     "onboard": "adapters for newcomers of a finished run",
     "sweep": "search settings by a W&B sweep file, without a server",
+    "predict": "what clients' models answer to the texts of a table",
+    "export": "a client's adapter, or the model with it merged in, in a folder",
     "report": "runs' pictures, and one HTML page about them",
 }
 

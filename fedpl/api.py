@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from fedpl.page import found
     from fedpl.page import write as page
     from fedpl.pictures import plots
-    from fedpl.runs import adapters, experiment, resume
+    from fedpl.runs import adapters, experiment, resume, together
     from fedpl.tracking import matrices
 else:
-    adapters, experiment, resume = (
-        deferred(f"fedpl.runs.{name}") for name in ("adapters", "experiment", "resume")
+    adapters, experiment, resume, together = (
+        deferred(f"fedpl.runs.{name}") for name in ("adapters", "experiment", "resume", "together")
     )
     past, tables, onboarding = (deferred(f"fedpl.onboard.{name}") for name in ("past", "tables", "session"))
     found, page = deferred("fedpl.page.found"), deferred("fedpl.page.write")
@@ -91,6 +91,31 @@ def load(
     """
     path = run.path if isinstance(run, Run) else Path(run)
     return adapters.load(path, client, personal, None if base is None else str(base), newcomer)
+
+
+def load_all(
+    run: str | Path | Run,
+    clients: Sequence[str] | None = None,
+    base: str | Path | None = None,
+    newcomer: bool = False,
+) -> together.ClientModels:
+    """Several clients' models on one frozen model: ``predict(texts, clients)``, ``logits(texts, clients)``.
+
+    Rows of different clients go through in one pass, by PEFT's ``adapter_names``.
+
+    Args:
+        run: The run, or its directory.
+        clients: Whose; None: all that have an adapter.
+        base: As of `load`; likewise newcomer.
+        newcomer: Whether they are such as joined when the run had ended.
+
+    Raises:
+        UserError: As of `load`.
+    """
+    path = run.path if isinstance(run, Run) else Path(run)
+    if clients is None:
+        clients = adapters.clients_with_adapters(path, newcomer)
+    return together.load_all(path, clients, None if base is None else str(base), newcomer)
 
 
 class Run:

@@ -57,7 +57,7 @@ class Ended(BaseException):
 
 
 class Options(argparse.ArgumentParser):
-    """The options of one entry point beside the settings of a run."""
+    """The options of one entry point; what is wrong with them is said in one line."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message)
@@ -216,6 +216,17 @@ def add_import(parser: argparse.ArgumentParser) -> None:
         help="import this module of yours first: the classes that a run directory names are taken from fedpl "
         "and from modules named so, others are refused; give it once for each",
     )
+
+
+def add_whose(parser: argparse.ArgumentParser) -> None:
+    """The options that say which of a client's models, and on which frozen one."""
+    parser.add_argument(
+        "--personal", action="store_true", help="the model that the client keeps beside its aggregate"
+    )
+    parser.add_argument(
+        "--newcomer", action="store_true", help="of a client that joined the finished run (fedpl.onboard)"
+    )
+    parser.add_argument("--base", help="where the frozen model lies now, if not where it did")
 
 
 def import_named(modules: Sequence[str]) -> None:

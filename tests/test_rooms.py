@@ -31,7 +31,7 @@ FLOORS = (
     ("page", "replay.recording"),
     ("onboard",),
     ("api", "cli"),
-    ("fit", "report", "compare", "onboard.__main__"),
+    ("fit", "report", "compare", "predict", "export", "onboard.__main__"),
     ("replay",),
     ("sweep",),
     ("__main__",),

@@ -1,4 +1,4 @@
-"""A newcomer's place at a run's server: recorded task vectors with its own among them, under the run's rule."""
+"""A newcomer's place at a run's server: its task vectors among the recorded ones, under the run's rule."""
 
 from collections.abc import Iterator
 from dataclasses import replace
