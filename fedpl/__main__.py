@@ -14,7 +14,7 @@ COMMANDS = {
     "onboard": "adapters for newcomers of a finished run",
     "sweep": "search settings by a W&B sweep file, without a server",
     "predict": "what clients' models answer to the texts of a table",
-    "export": "a client's adapter, or the model with it merged in, in a folder",
+    "export": "a client's adapter or whole model in a folder, or the clients as CSV",
     "report": "runs' pictures, and one HTML page about them",
 }
 

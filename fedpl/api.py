@@ -7,11 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fedpl.config import Config, with_changes
 from fedpl.data import FederatedData
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.problems import check
+from fedpl.records import given as givings
 from fedpl.records.newcomer import Newcomer
 from fedpl.records.plain import Matrix, flat
 from fedpl.records.results import RunSummary
@@ -198,6 +201,81 @@ class Run:
     def weights(self, round: int | None = None) -> pandas.DataFrame:
         """Mixing weights pᵢₖ, averaged over blocks: row i takes from column k. As `similarity`."""
         return self._labelled(matrices.read_matrix(self.path / "matrices", self._round(round), "weights"))
+
+    @property
+    def given(self) -> pandas.DataFrame:
+        """Whose updates are in whose aggregate: how many task vectors of the column's client, in whole or in
+        part, the row's aggregate holds; see `fedpl.records.given.given`.
+
+        Raises:
+            UserError: If clients choose among several models, of which the run does not say what is in them.
+        """
+        rule, folder = self.config.aggregator, self.path / "matrices"
+        if rule.receive.several:
+            raise UserError(
+                f"{self.config.name}: its clients choose among several models, and the run does not record "
+                f"what each of these holds"
+            )
+        mixed = rule.combine.shifts_base or getattr(rule.combine, "mixes", "") == "models"
+        rounds = (
+            (
+                matrices.read_matrix(folder, record.round, "weights"),
+                [rule.weighting.one_for_all or age == 0 for age in record.clients.age],
+            )
+            for record in self.records
+        )
+        return self._labelled(givings.given(rounds, mixed))
+
+    def receivers(self, client: str) -> list[str]:
+        """Whose aggregates hold updates of a client: who is concerned when it is to be removed.
+
+        Args:
+            client: Its id; it is not among them itself.
+
+        Raises:
+            UserError: If there is no such client; or as of `given`.
+        """
+        table = self.given
+        if client not in table.columns:
+            raise UserError(f"{self.path} has no client '{client}'; there is {', '.join(self.clients[:8])}")
+        return [other for other in self.clients if other != client and table.loc[other, client] > 0]
+
+    @property
+    def table(self) -> pandas.DataFrame:
+        """The clients of a finished run, a row each: examples, scores of every model, weights of the last
+        round, how much was given to others and taken from them over all rounds.
+
+        Raises:
+            UserError: If it is not finished.
+        """
+        summary = self.summary
+        rows = {}
+        for row, (client, own) in enumerate(summary.clients.items()):
+            models = {
+                "aggregated": own.scores.aggregated,
+                "tuned": own.scores.tuned,
+                "floor": own.scores.majority,
+                **{name: other.clients[client].aggregated for name, other in summary.baselines.items()},
+            }
+            scores = {
+                f"{model}/{metric.name}": None if found is None else found[metric.name]
+                for model, found in models.items()
+                for metric in summary.metrics
+            }
+            rejected = summary.rejected.get(client, 0)
+            rows[client] = {
+                "examples": own.examples,
+                **scores,
+                "own weight": float(summary.weights[row][row]),
+                "rejected": rejected,
+            }
+        found = pandas.DataFrame.from_dict(rows, orient="index")
+        if not self.config.aggregator.receive.several:
+            given = self.given
+            own_part = np.diagonal(given)
+            found["given to others"] = given.sum(axis=0).to_numpy() - own_part
+            found["taken from others"] = given.sum(axis=1).to_numpy() - own_part
+        return found.rename_axis("client")
 
     def onboard(
         self,

@@ -88,11 +88,16 @@ def _page(card: Card) -> str:
         f"what the adapter was. transformers alone loads it (in this folder):",
         "",
         "```python",
-        *_CODE[card.loads_as].replace("POOLED", _POOLED[card.pooling]).splitlines(),
+        *_code(card).splitlines(),
         "```",
         "",
     ]
     return "\n".join(lines)
+
+
+def _code(card: Card) -> str:
+    found = _CODE[card.loads_as].replace("POOLED", _POOLED[card.pooling])
+    return found.replace("LENGTH", str(card.max_length))
 
 
 _POOLED = {
@@ -105,7 +110,8 @@ _CODE = {
 
 tokenizer = AutoTokenizer.from_pretrained(".", padding_side="right")
 model = AutoModelForSequenceClassification.from_pretrained(".").eval()
-tokens = tokenizer(["a text"], padding=True, truncation=True, return_tensors="pt")
+cut = {"truncation": True, "max_length": LENGTH}
+tokens = tokenizer(["a text"], padding=True, return_tensors="pt", **cut)
 logits = model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).logits""",
     CAUSAL: """from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -118,7 +124,8 @@ from transformers import AutoModel, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(".", padding_side="right")
 model, head = AutoModel.from_pretrained(".").eval(), load_file("head.safetensors")
-tokens = tokenizer(["a text"], padding=True, truncation=True, return_tensors="pt")
+cut = {"truncation": True, "max_length": LENGTH}
+tokens = tokenizer(["a text"], padding=True, return_tensors="pt", **cut)
 tokens = {name: tokens[name] for name in ("input_ids", "attention_mask")}
 states, mask = model(**tokens).last_hidden_state, tokens["attention_mask"].unsqueeze(-1)
 pooled = POOLED

@@ -95,6 +95,23 @@ def test_an_adapter_alone(run: fedpl.Run, capsys: pytest.CaptureFixture[str]) ->
     shutil.rmtree(out.parent)
 
 
+def test_clients_as_tables(run: fedpl.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export([str(run.path), "--csv", f"--out={tmp_path}"]) == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / name) for name in ("clients.csv", "given.csv")]
+    (row,) = [r for r in csv.DictReader((tmp_path / "clients.csv").open()) if r["client"] == "two-a"]
+    own = run.summary.clients["two-a"]
+    assert int(row["examples"]) == own.examples
+    assert own.scores.aggregated is not None
+    assert float(row["aggregated/accuracy"]) == own.scores.aggregated["accuracy"]
+    weights = run.weights(1).abs()  # of the only round
+    assert float(row["taken from others"]) == pytest.approx(weights.loc["two-a"].drop("two-a").sum())
+    (given,) = [r for r in csv.DictReader((tmp_path / "given.csv").open()) if r["taken by"] == "two-a"]
+    assert float(given["one-a"]) == pytest.approx(weights.loc["two-a", "one-a"])
+    assert run.receivers("one-a") == [c for c in run.clients[1:] if weights.loc[c, "one-a"] > 0]
+    with pytest.raises(fedpl.UserError, match="has no client 'nobody'"):
+        run.receivers("nobody")
+
+
 def summary_row(run: fedpl.Run, client: str) -> int:
     return list(run.summary.clients).index(client)
 
