@@ -30,8 +30,8 @@ PAGE = """# Newcomers of a finished run
 
 Written by `python -m benchmarks.onboarding` from the JSON beside it, which names machine, versions and
 commit. FedBip-G ran on eight clients (four airlines × two conventions, 32 examples each, 5 rounds); the four
-clients of two other airlines joined afterwards. Test accuracy in %, mean ± standard deviation over {seeds}
-seeds of the mean over the four; the worst client is averaged over seeds.
+clients of two other airlines joined afterwards. Test accuracy in %, mean over the four clients, ± standard
+deviation where there are several seeds (here {seeds}); the worst client is averaged over seeds.
 
 {table}
 
@@ -112,7 +112,8 @@ def table(seeds: dict[str, Any]) -> str:
 
 
 def _spread(values: Sequence[float]) -> str:
-    return f"{np.mean(values):.1f} ± {np.std(values, ddof=1) if len(values) > 1 else 0.0:.1f}"
+    mean = f"{np.mean(values):.1f}"
+    return f"{mean} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else mean
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -130,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 results["seeds"][str(seed)] = run_seed(seed, arguments.precision, Path(folder))
             write_json(arguments.out, results)
-    page = PAGE.format(seeds=len(results["seeds"]), table=table(results["seeds"]))
+    page = PAGE.format(seeds=", ".join(results["seeds"]), table=table(results["seeds"]))
     write_atomically(arguments.out.with_suffix(".md"), page.encode())
     print(page)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedpl.cli import Options, add_import, add_whose, import_named, run_main
-from fedpl.data import HubText, TextFiles
+from fedpl.data import Columns, HubText, TextFiles
 from fedpl.data.cells import check_cells, check_columns, word
 from fedpl.data.reading import Format, read_table
 from fedpl.deferred import deferred
@@ -49,9 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     import_named(options.modules)
 
-    text = options.text or _column(options.run)
+    source = resume.saved_configuration(options.run).data
+    columns = source.columns if isinstance(source, TextFiles | HubText) else Columns()
+    how = Format(source.separator, source.encoding) if isinstance(source, TextFiles) else Format()
+    text = options.text or columns.prompt or columns.text
     wanted = [text, *([options.clients] if options.clients else [])]
-    table = read_table(options.table, wanted, Format())
+    table = read_table(options.table, wanted, how)
     check_columns(table, wanted)
     check_cells(table, wanted)
     texts = [word(row[text]) for row in table.rows]
@@ -62,13 +65,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     with options.out.open("w", newline="") if options.out else nullcontext(sys.stdout) as file:
         csv.writer(file).writerows(lines)
     return 0
-
-
-def _column(run: Path) -> str:
-    """What the run calls its texts, or its prompts."""
-    source = resume.saved_configuration(run).data
-    columns = source.columns if isinstance(source, TextFiles | HubText) else None
-    return "text" if columns is None else columns.prompt or columns.text
 
 
 def _answers(

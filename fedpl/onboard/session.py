@@ -12,6 +12,7 @@ import torch
 from fedpl.data import FederatedData
 from fedpl.errors import UserError
 from fedpl.files import held, move, quoted, writing
+from fedpl.objectives import APFL, Ditto, FedDPA
 from fedpl.onboard.joining import SPLITS, Joined, Joining, Tuned
 from fedpl.onboard.past import Past
 from fedpl.records.messages import Census, Deliver, Member
@@ -57,6 +58,8 @@ def onboard(
     rounds = (done if start == "base" else 1) if rounds is None else rounds
     if not 1 <= rounds <= done:
         raise UserError(f"rounds: from 1 to {done}, the rounds of {past.folder.path}, got {rounds}")
+    if serve != "aggregated" and isinstance(past.config.method.objective, Ditto | APFL | FedDPA):
+        raise _personal(past)
     last = _last_state(past) if start == "nearest" else None
     config = past.settings_for(data)
     prepared = prepare(config, data)
@@ -142,10 +145,7 @@ def _write(
         new = Path(folder) / "adapters" / name
         if (personal := Path(folder) / "personal" / name).exists():
             if newcomer.served != "aggregated":
-                raise UserError(
-                    f"serve: clients of '{newcomer.method}' use a personal model, which is written beside "
-                    f"the aggregate anyway (personal/); leave it at aggregated"
-                )
+                raise _personal(past)
             personal.rename(new / "personal")
         if (answers := Path(folder) / "predictions" / f"{name}.jsonl").exists():
             answers.rename(new / "predictions.jsonl")
@@ -154,6 +154,13 @@ def _write(
         if (old := target / name).exists():
             old.rename(Path(folder) / "old")
         move(new, old)
+
+
+def _personal(past: Past) -> UserError:
+    return UserError(
+        f"serve: clients of '{past.config.name}' use a personal model, which is written beside the aggregate "
+        f"anyway (personal/); leave it at aggregated"
+    )
 
 
 def _by_client(past: Past, client: str, values: np.ndarray) -> dict[str, float]:

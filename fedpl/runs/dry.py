@@ -143,8 +143,8 @@ def _cut(text: str) -> str:
 
 
 def _forecast_lines(config: Config, found: Forecast) -> list[str]:
-    asked = f", {found.asked} clients of it a round" if config.participation.fraction < 1 else ""
-    per_round = f"{found.steps:,} optimiser steps of all clients in a round{asked}"
+    drawn = f", of whom {found.asked} are drawn" if config.participation.fraction < 1 else ""
+    per_round = f"{found.steps:,} optimiser steps of all clients in a round{drawn}"
     passes = "" if found.passes is None else f" in {found.passes:,} passes of up to {found.cohort} clients"
     lines = [f"steps: {per_round}{passes}; {config.rounds} rounds, {counted(found.methods, 'method')}"]
     if found.more:

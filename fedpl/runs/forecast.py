@@ -105,22 +105,21 @@ def forecast(config: Config, worker: Worker) -> Forecast:
 
 
 def _rate(worker: Worker, clients: list[str]) -> float:
-    """Tokens a second through the model at θ₀, the first pass (which warms up) not counted."""
+    """Tokens a second through the model at θ₀; the first pass, which warms up, is not counted."""
     start = worker.backend.foundation.initial()
     models = start.expand(len(clients), -1)
     lengths = [n for client in clients for n in worker.partitions.examples[client, "train"].lengths]
-    mean, seen, spent = sum(lengths) / len(lengths), 0, 0.0
-    for _ in range(2):
-        begin = time.perf_counter()
-        seen = 0
+    rows, spent, begin = -1, 0.0, 0.0
+    for _ in range(2):  # there may be one pass alone
         for part in worker.backend.answers(clients, models, "train"):
-            seen += len(part.client)
-            if time.perf_counter() - begin > _ENOUGH:
+            now = time.perf_counter()
+            rows, spent = (0, 0.0) if rows < 0 else (rows + len(part.client), spent + now - begin)
+            begin = now
+            if spent > _ENOUGH:
                 break
-        spent = time.perf_counter() - begin
         if spent > _ENOUGH:
             break
-    return seen * mean / spent
+    return rows * sum(lengths) / len(lengths) / spent
 
 
 def _memory(config: Config, worker: Worker, clients: int, cohort: int) -> Memory:

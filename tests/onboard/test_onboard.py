@@ -155,6 +155,9 @@ def test_runs_of_every_kind(
         assert sum(found.weights.values()) == pytest.approx(1, abs=1e-5)
         assert (found.epsilon is not None) == ("privacy.clip" in changes)
         personal = "method" in changes
+        if personal:
+            with pytest.raises(fedpl.UserError, match="use a personal model"):
+                run.onboard(table(tmp_path / "new", "new-a"), serve="tuned")
         assert fedpl.load(run, "new-a", personal, newcomer=True).predict(["a good seat"])
     if len(starts) == 1:
         with pytest.raises(fedpl.UserError, match="keeps them on disk"):
