@@ -139,11 +139,18 @@ def test_nearest_takes_over_the_others_last_aggregates(without: fedpl.Run, tmp_p
 @pytest.mark.parametrize(
     ("changes", "clients"),
     [
-        ({"participation.fraction": 0.5, "aggregator.stale_discount": 0.5}, ALL),
-        ({"server.storage": "disk", "aggregator.granularity": "block"}, ALL[:2]),
+        (
+            {
+                "participation.fraction": 0.5,
+                "aggregator.stale_discount": 0.5,
+                "server.storage": "disk",
+                "aggregator.granularity": "block",
+            },
+            ALL,
+        ),
         ({"method": "ditto", "privacy.clip": 1.0, "aggregator.share": ["lora_A", "lora_B"]}, ALL[:1]),
     ],
-    ids=["absent clients", "on disk", "one client, personal models, own heads, privacy"],
+    ids=["absent clients, on disk", "one client, personal models, own heads, privacy"],
 )
 def test_runs_of_every_kind(
     changes: dict[str, Any], clients: tuple[str, ...], config: Config, tmp_path: Path
@@ -201,21 +208,33 @@ def test_partial_labels_and_a_name(without: fedpl.Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("method", "message"),
     [
-        ({"method": "local"}, "exchange nothing"),
-        ({"method": "ifca"}, "choose among several models"),
-        ({"store_vectors": False}, "run it again with --store_vectors true"),
+        ("local", "exchange nothing"),
+        ("ifca", "choose among several models"),
+        ("true_groups", "is told which clients belong together"),
     ],
 )
-def test_runs_that_are_refused(changes: dict[str, Any], message: str, config: Config, tmp_path: Path) -> None:
-    run = ended(config, tmp_path / "run", ALL[:1], rounds=1, **changes)
+def test_methods_that_have_no_place_for_newcomers(method: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(Config.of(method).to_yaml())
     with pytest.raises(fedpl.UserError, match=message):
-        run.onboard(table(tmp_path / "new", "new-a"))
-    (run.path / "summary.json").unlink()
-    with pytest.raises(fedpl.UserError, match=f"is not finished|{message}"):
-        run.onboard(table(tmp_path / "new", "new-a"))
-    assert not (run.path / "newcomers").exists()
+        fedpl.Run.open(tmp_path).onboard(table(tmp_path / "new", "new-a"))
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ("summary.json", "is not finished: newcomers join a finished run; go on with"),
+        ("vectors/round-0001.npy", "run it again with --store_vectors true"),
+        ("vectors/round-0002.npy", "has task vectors of 1 rounds and a result of 2"),
+    ],
+)
+def test_runs_that_are_refused(lost: str, message: str, without: fedpl.Run, tmp_path: Path) -> None:
+    copy = shutil.copytree(without.path, tmp_path / "run", ignore=shutil.ignore_patterns("newcomers"))
+    (copy / lost).unlink()
+    with pytest.raises(fedpl.UserError, match=message):
+        fedpl.Run.open(copy).onboard(table(tmp_path / "new", "new-a"))
+    assert not (copy / "newcomers").exists()
 
 
 def test_another_start_model_is_refused(without: fedpl.Run, tmp_path: Path) -> None:
