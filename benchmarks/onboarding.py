@@ -3,13 +3,12 @@
 The default job without two airlines, whose four clients (two conventions each) join when it has ended, with
 8, 16 or 32 training examples: under FedBip-G from θ₀ and from the nearest clients' aggregates, beside
 training alone for as many steps, and beside the one model of plain averaging, as it is and tuned. Nothing was
-chosen on these clients. Finished seeds are kept, so an interrupted benchmark goes on where it stopped.
+chosen on these clients. What is done is kept, so an interrupted benchmark goes on where it stopped.
 """
 
 import argparse
 import json
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,25 +59,43 @@ def joined(past: Past, data: FederatedData, start: Start) -> dict[str, Any]:
     return {**scores, "inside": float(np.mean(inside))}
 
 
-def run_seed(seed: int, precision: str, folder: Path) -> dict[str, Any]:
-    """Both runs, and all sizes of newcomers."""
+def finished(method: str, seed: int, precision: str, folder: Path) -> Past:
+    """A run of the clients that are there from the beginning, made or gone on with if need be."""
+    path = folder / f"{method}-{seed}"
+    if (path / "config.yaml").is_file():
+        run = fedpl.Run.open(path)
+        return Past.of((run if run.finished else fedpl.go_on(path)).path)
     others = Tweets(topics=tuple(topic for topic in AIRLINES if topic not in HELD_OUT))
+    config = fedpl.Config.of(method, seed=seed, data=others, precision=precision, baselines=[])
+    changes = {"store_vectors": True, "tracking__plots": False, "evaluation__every": 0}
+    return Past.of(fedpl.run(config, run_dir=str(path), **changes).path)
+
+
+# How newcomers join, by the name in the results: which run, and from where.
+WAYS: dict[str, tuple[str, Start]] = {
+    "base": ("fedbip_g", "base"),
+    "nearest": ("fedbip_g", "nearest"),
+    "average": ("fedavg", "nearest"),
+}
+
+
+def run_seed(
+    seed: int, precision: str, folder: Path, found: dict[str, Any], save: Callable[[], None]
+) -> None:
+    """What is missing of a seed."""
     data = Tweets(topics=HELD_OUT).load(seed)
-    pasts = {}
-    for method in ("fedbip_g", "fedavg"):
-        config = fedpl.Config.of(method, seed=seed, data=others, precision=precision, baselines=[])
-        changes = {"store_vectors": True, "tracking__plots": False, "evaluation__every": 0}
-        run = fedpl.run(config, run_dir=str(folder / f"{method}-{seed}"), **changes)
-        pasts[method] = Past.of(run.path)
-    found: dict[str, Any] = {}
     for size in SIZES:
-        few = fewer(data, size)
-        found[str(size)] = {
-            "base": joined(pasts["fedbip_g"], few, "base"),
-            "nearest": joined(pasts["fedbip_g"], few, "nearest"),
-            "average": joined(pasts["fedavg"], few, "nearest"),
-        }
-    return found
+        own = found.setdefault(str(size), {})
+        for way in [one for one in WAYS if one not in own]:
+            method, start = WAYS[way]
+            own[way] = joined(finished(method, seed, precision, folder), fewer(data, size), start)
+            save()
+            print(f"seed {seed}  {size} examples  {way}: {own[way]}", flush=True)
+
+
+def whole(seed: dict[str, Any]) -> bool:
+    """Whether nothing of a seed is missing."""
+    return all(WAYS.keys() == seed.get(str(size), {}).keys() for size in SIZES)
 
 
 ROW_OF = {"base": "from θ₀", "nearest": "nearest"}
@@ -121,17 +138,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.onboarding", description=__doc__)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--precision", default="auto", help="auto, 32-true or bf16-mixed")
+    parser.add_argument("--runs", type=Path, default=Path("runs/onboarding"), help="where the runs are kept")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
     results: dict[str, Any] = {**describe(), "precision": arguments.precision, "seeds": {}}
     if arguments.out.is_file():
         results["seeds"] = json.loads(arguments.out.read_text())["seeds"]
     for seed in arguments.seeds:
-        if str(seed) not in results["seeds"]:
-            with tempfile.TemporaryDirectory() as folder:
-                results["seeds"][str(seed)] = run_seed(seed, arguments.precision, Path(folder))
-            write_json(arguments.out, results)
-    page = PAGE.format(seeds=", ".join(results["seeds"]), table=table(results["seeds"]))
+        run_seed(
+            seed,
+            arguments.precision,
+            arguments.runs,
+            results["seeds"].setdefault(str(seed), {}),
+            lambda: write_json(arguments.out, results),
+        )
+    seeds = {seed: found for seed, found in results["seeds"].items() if whole(found)}
+    page = PAGE.format(seeds=", ".join(seeds), table=table(seeds))
     write_atomically(arguments.out.with_suffix(".md"), page.encode())
     print(page)
 
