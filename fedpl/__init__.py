@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedpl.api import Run, go_on, load, run
+    from fedpl.api import Run, go_on, load, load_all, run
     from fedpl.config import Config
     from fedpl.errors import UserError
     from fedpl.method import Method
@@ -22,10 +22,22 @@ if TYPE_CHECKING:
     from fedpl.tasks import Task
 
 __version__ = "0.1.0"
-__all__ = ["Aggregator", "Config", "Method", "Objective", "Run", "Task", "UserError", "go_on", "load", "run"]
+__all__ = [
+    "Aggregator",
+    "Config",
+    "Method",
+    "Objective",
+    "Run",
+    "Task",
+    "UserError",
+    "go_on",
+    "load",
+    "load_all",
+    "run",
+]
 
 _HOME = {
-    **dict.fromkeys(("Run", "go_on", "load", "run"), "fedpl.api"),
+    **dict.fromkeys(("Run", "go_on", "load", "load_all", "run"), "fedpl.api"),
     "Aggregator": "fedpl.server",
     "Config": "fedpl.config",
     "Method": "fedpl.method",

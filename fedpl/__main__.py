@@ -11,7 +11,10 @@ COMMANDS = {
     "fit": "fine-tune one foundation model for many clients",
     "compare": "several methods over several seeds, as a table",
     "replay": "recorded task vectors under other server settings, without training",
+    "onboard": "adapters for newcomers of a finished run",
     "sweep": "search settings by a W&B sweep file, without a server",
+    "predict": "what clients' models answer to the texts of a table",
+    "export": "a client's adapter or whole model in a folder, or the clients as CSV",
     "report": "runs' pictures, and one HTML page about them",
 }
 
@@ -30,7 +33,7 @@ def _command(argv: list[str]) -> int:
         return 0
     if name not in COMMANDS:
         raise UserError(f"there is no command '{name}'; there are {', '.join(COMMANDS)}")
-    package = name in ("compare", "replay", "sweep")
+    package = name in ("compare", "onboard", "replay", "sweep")
     module = import_module(f"fedpl.{name}.__main__" if package else f"fedpl.{name}")
     code: int = module.main(rest)
     return code

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fedpl.config import Config, with_changes
+from fedpl.data import FederatedData
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.problems import check
+from fedpl.records import given as givings
+from fedpl.records.newcomer import Newcomer
 from fedpl.records.plain import Matrix, flat
 from fedpl.records.results import RunSummary
 from fedpl.records.rounds import RoundRecord, read_rounds
@@ -18,15 +24,18 @@ if TYPE_CHECKING:
     import pandas
     from rich import console
 
+    from fedpl.onboard import past, tables
+    from fedpl.onboard import session as onboarding
     from fedpl.page import found
     from fedpl.page import write as page
     from fedpl.pictures import plots
-    from fedpl.runs import adapters, experiment, resume
+    from fedpl.runs import adapters, experiment, resume, together
     from fedpl.tracking import matrices
 else:
-    adapters, experiment, resume = (
-        deferred(f"fedpl.runs.{name}") for name in ("adapters", "experiment", "resume")
+    adapters, experiment, resume, together = (
+        deferred(f"fedpl.runs.{name}") for name in ("adapters", "experiment", "resume", "together")
     )
+    past, tables, onboarding = (deferred(f"fedpl.onboard.{name}") for name in ("past", "tables", "session"))
     found, page = deferred("fedpl.page.found"), deferred("fedpl.page.write")
     matrices, plots = map(deferred, ("fedpl.tracking.matrices", "fedpl.pictures.plots"))
     console, pandas = map(deferred, ("rich.console", "pandas"))
@@ -65,7 +74,11 @@ def go_on(run_dir: str | Path, **changes: Any) -> Run:
 
 
 def load(
-    run: str | Path | Run, client: str, personal: bool = False, base: str | Path | None = None
+    run: str | Path | Run,
+    client: str,
+    personal: bool = False,
+    base: str | Path | None = None,
+    newcomer: bool = False,
 ) -> adapters.ClientModel:
     """A client's model of a run, ready to answer: ``predict(texts)``, ``logits(texts)``, PEFT's ``model``.
 
@@ -74,12 +87,38 @@ def load(
         client: The client's id.
         personal: The model that the client keeps beside its aggregate (Ditto, APFL), instead.
         base: Where the frozen model lies now, if not where it did when the run was made.
+        newcomer: Whether it is one that joined when the run had ended, see `Run.onboard`.
 
     Raises:
         UserError: If there is no such adapter, or the frozen model is not there or has other weights.
     """
     path = run.path if isinstance(run, Run) else Path(run)
-    return adapters.load(path, client, personal, None if base is None else str(base))
+    return adapters.load(path, client, personal, None if base is None else str(base), newcomer)
+
+
+def load_all(
+    run: str | Path | Run,
+    clients: Sequence[str] | None = None,
+    base: str | Path | None = None,
+    newcomer: bool = False,
+) -> together.ClientModels:
+    """Several clients' models on one frozen model: ``predict(texts, clients)``, ``logits(texts, clients)``.
+
+    Rows of different clients go through in one pass, by PEFT's ``adapter_names``.
+
+    Args:
+        run: The run, or its directory.
+        clients: Whose; None: all that have an adapter.
+        base: As of `load`; likewise newcomer.
+        newcomer: Whether they are such as joined when the run had ended.
+
+    Raises:
+        UserError: As of `load`.
+    """
+    path = run.path if isinstance(run, Run) else Path(run)
+    if clients is None:
+        clients = adapters.clients_with_adapters(path, newcomer)
+    return together.load_all(path, clients, None if base is None else str(base), newcomer)
 
 
 class Run:
@@ -162,6 +201,109 @@ class Run:
     def weights(self, round: int | None = None) -> pandas.DataFrame:
         """Mixing weights pᵢₖ, averaged over blocks: row i takes from column k. As `similarity`."""
         return self._labelled(matrices.read_matrix(self.path / "matrices", self._round(round), "weights"))
+
+    @property
+    def given(self) -> pandas.DataFrame:
+        """Whose updates are in whose aggregate: how many task vectors of the column's client, in whole or in
+        part, the row's aggregate holds; see `fedpl.records.given.given`.
+
+        Raises:
+            UserError: If clients choose among several models, of which the run does not say what is in them.
+        """
+        rule, folder = self.config.aggregator, self.path / "matrices"
+        if rule.receive.several:
+            raise UserError(
+                f"{self.config.name}: its clients choose among several models, and the run does not record "
+                f"what each of these holds"
+            )
+        mixed = rule.combine.shifts_base or getattr(rule.combine, "mixes", "") == "models"
+        rounds = (
+            (
+                matrices.read_matrix(folder, record.round, "weights"),
+                [rule.weighting.one_for_all or age == 0 for age in record.clients.age],
+            )
+            for record in self.records
+        )
+        return self._labelled(givings.given(rounds, mixed))
+
+    def receivers(self, client: str) -> list[str]:
+        """Whose aggregates hold updates of a client: who is concerned when it is to be removed.
+
+        Args:
+            client: Its id; it is not among them itself.
+
+        Raises:
+            UserError: If there is no such client; or as of `given`.
+        """
+        table = self.given
+        if client not in table.columns:
+            raise UserError(f"{self.path} has no client '{client}'; there is {', '.join(self.clients[:8])}")
+        return [other for other in self.clients if other != client and table.loc[other, client] > 0]
+
+    @property
+    def table(self) -> pandas.DataFrame:
+        """The clients of a finished run, a row each: examples, scores of every model, weights of the last
+        round, how much was given to others and taken from them over all rounds.
+
+        Raises:
+            UserError: If it is not finished.
+        """
+        summary = self.summary
+        rows = {}
+        for row, (client, own) in enumerate(summary.clients.items()):
+            models = {
+                "aggregated": own.scores.aggregated,
+                "tuned": own.scores.tuned,
+                "floor": own.scores.majority,
+                **{name: other.clients[client].aggregated for name, other in summary.baselines.items()},
+            }
+            scores = {
+                f"{model}/{metric.name}": None if found is None else found[metric.name]
+                for model, found in models.items()
+                for metric in summary.metrics
+            }
+            rejected = summary.rejected.get(client, 0)
+            rows[client] = {
+                "examples": own.examples,
+                **scores,
+                "own weight": float(summary.weights[row][row]),
+                "rejected": rejected,
+            }
+        found = pandas.DataFrame.from_dict(rows, orient="index")
+        if not self.config.aggregator.receive.several:
+            given = self.given
+            own_part = np.diagonal(given)
+            found["given to others"] = given.sum(axis=0).to_numpy() - own_part
+            found["taken from others"] = given.sum(axis=1).to_numpy() - own_part
+        return found.rename_axis("client")
+
+    def onboard(
+        self,
+        data: str | Path | FederatedData,
+        name: str | None = None,
+        start: onboarding.Start = "base",
+        rounds: int | None = None,
+        serve: onboarding.Served = "aggregated",
+        columns: Mapping[str, str] | None = None,
+    ) -> tuple[Newcomer, ...]:
+        """Adapters for newcomers of the finished run; what ``python -m fedpl.onboard`` does.
+
+        Args:
+            data: A table (file, folder or pattern) with the run's columns, or clients with their splits.
+            name: Of a single newcomer, whose rows all are.
+            start: base or nearest, see `fedpl.onboard.session.onboard`; likewise rounds and serve.
+            rounds: Of the run that newcomers go through; None: all, for nearest the first.
+            serve: What adapters hold: aggregated, tuned or local.
+            columns: Names of the table's columns that are others than the run's: ``{"text": "review"}``.
+
+        Raises:
+            UserError: If the run is not finished or kept no task vectors (``store_vectors``), its method has
+                no place for newcomers, or the data do not fit.
+        """
+        gone = past.Past.of(self.path)
+        if not isinstance(data, FederatedData):
+            data = tables.newcomers(self.config, [str(data)], gone.summary.classes, name, columns)
+        return onboarding.onboard(gone, data, start, rounds, serve)
 
     def report(self) -> list[Path]:
         """Draw the pictures of a finished run into ``plots/``, and write ``report.html``, finished or not."""

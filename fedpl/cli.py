@@ -61,8 +61,8 @@ class Ended(BaseException):
     """The process was asked to end (SIGTERM). No `Exception`: nothing on the way takes it for an error."""
 
 
-class _Options(argparse.ArgumentParser):
-    """The options of one entry point beside the settings of a run."""
+class Options(argparse.ArgumentParser):
+    """The options of one entry point; what is wrong with them is said in one line."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message)
@@ -206,7 +206,7 @@ def split_options(
     Raises:
         UserError: If an own option is absent or has a wrong value.
     """
-    options = _Options(
+    options = Options(
         prog=program,
         description=description,
         epilog="All options of python -m fedpl.fit are taken too; its --help explains them.",
@@ -227,6 +227,17 @@ def add_import(parser: argparse.ArgumentParser) -> None:
         help="import this module of yours first: the classes that a run directory names are taken from fedpl "
         "and from modules named so, others are refused; give it once for each",
     )
+
+
+def add_whose(parser: argparse.ArgumentParser) -> None:
+    """The options that say which of a client's models, and on which frozen one."""
+    parser.add_argument(
+        "--personal", action="store_true", help="the model that the client keeps beside its aggregate"
+    )
+    parser.add_argument(
+        "--newcomer", action="store_true", help="of a client that joined the finished run (fedpl.onboard)"
+    )
+    parser.add_argument("--base", help="where the frozen model lies now, if not where it did")
 
 
 def import_named(modules: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from fedpl.data.columns import Columns
 from fedpl.data.conventions import Convention, LabelNoise, groups_of
 from fedpl.data.dialogues import Example, check_rows, dialogues, example
 from fedpl.data.files import refuse_one_name, stem_of
-from fedpl.data.labels import check_declared, check_labels
+from fedpl.data.labels import check_classes, check_declared, check_labels
 from fedpl.data.partition import Partition, Rows, refuse_empty
 from fedpl.data.reading import Table
 from fedpl.data.records import ClientData, FederatedData, Source, Split
@@ -86,8 +86,15 @@ class Tabular(Source):
             ]
         return found
 
-    def federate(self, tables: Sequence[Table], seed: int) -> FederatedData:
+    def federate(
+        self, tables: Sequence[Table], seed: int, known: tuple[str, ...] | None = None
+    ) -> FederatedData:
         """Clients from tables; clients and classes in sorted order.
+
+        Args:
+            tables: The rows.
+            seed: Of the splits.
+            known: The classes, where they are those of a run; None: the labels that there are.
 
         Raises:
             UserError: If cells are empty, labels cannot be meant, or clients are too small.
@@ -97,6 +104,9 @@ class Tabular(Source):
             check_cells(table, self.wanted, columns.lists)
         if columns.dialogues:
             check_rows(tables)
+        elif known is not None:
+            check_rows(tables)
+            check_classes(tables, columns.label, known)
         else:
             check_labels(tables, columns.label)
         if self.partition.natural and columns.by_file:
@@ -113,9 +123,9 @@ class Tabular(Source):
             for split, places in own.places.items()
             for place in places
         ]
-        if columns.declared and not columns.dialogues:
+        if columns.declared and not columns.dialogues and known is None:
             check_declared(used)
-        classes = () if columns.dialogues else tuple(sorted({label for _, label in used}))
+        classes = () if columns.dialogues else known or tuple(sorted({label for _, label in used}))
         maps = self.convention.maps(classes, seed)
         groups = groups_of([*dealt], len(maps), seed)
         noisy = self.noise.noisy([*dealt], seed)

@@ -40,6 +40,26 @@ def check_labels(tables: Sequence[Table], column: str) -> None:
         )
 
 
+def check_classes(tables: Sequence[Table], column: str, known: Sequence[str]) -> None:
+    """Refuse labels that are none of the classes.
+
+    Args:
+        tables: With full cells.
+        column: Of the labels.
+        known: The classes.
+
+    Raises:
+        UserError: Naming line and label of the first, and the classes.
+    """
+    for table in tables:
+        for i, row in enumerate(table.rows):
+            if (label := word(row[column])) not in known:
+                raise UserError(
+                    f"{table.at(i)}: {column!r} is {some([label])}, which is none of the run's classes "
+                    f"({some(known)}); mend the label, or start a new run for other classes"
+                )
+
+
 def check_declared(rows: Iterable[tuple[str, str]]) -> None:
     """Refuse classes that no client is trained on.
 

@@ -65,10 +65,16 @@ class TextFiles(Tabular):
             found.append("data.paths: name at least one file")
         return found + [line for path in self.paths for line in path_problems(path)]
 
-    def load(self, seed: int) -> FederatedData:
+    def load(self, seed: int, known: tuple[str, ...] | None = None) -> FederatedData:
+        """Read the data and split it.
+
+        Args:
+            seed: The same seed gives the same splits.
+            known: The classes, where they are those of a run.
+        """
         tables = [self._read(file) for path in self.paths for file in files_of(path)]
         refuse_twice([table.path for table in tables if table.rows])
-        return self.federate(tables, seed)
+        return self.federate(tables, seed, known)
 
     @property
     def _format(self) -> Format:

@@ -15,7 +15,8 @@ class Card(Kept):
 
     Attributes:
         client: Whose it is.
-        kind: adapters: the client's aggregate; personal: what it keeps beside.
+        kind: adapters: the client's aggregate; personal: what it keeps beside; newcomers: of a client that
+            joined later, see ``newcomer.json`` beside it.
         method: Name of the method.
         round: After which round.
         base: The frozen model: an absolute folder, or a hub id.
@@ -28,6 +29,10 @@ class Card(Kept):
         id2label: The classes, by the number of the model's answer; empty where it answers in words.
         scores: Of the client's models, on its test split.
         quantized: What the frozen linear layers were packed in, 4bit or 8bit; null: they were not.
+        weights: pₖ of the last round by client: its own, and those of the ten others that count most.
+        served: Of newcomers: what it holds, aggregated, tuned or local.
+        data: Digest of the client's data.
+        versions: Of Python and of the packages that results depend on.
     """
 
     FILE: ClassVar[str] = "fedpl.json"
@@ -44,6 +49,10 @@ class Card(Kept):
     id2label: Mapping[str, str]
     scores: Models
     quantized: str | None = optional()
+    weights: Mapping[str, float] | None = optional()
+    served: str | None = optional()
+    data: str | None = optional()
+    versions: Mapping[str, str] | None = optional()
 
     @property
     def labels(self) -> tuple[str, ...]:

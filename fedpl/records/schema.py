@@ -9,6 +9,7 @@ from typing import Any, Union, get_args, get_origin
 
 from fedpl.records.card import Card
 from fedpl.records.comparison import Comparison
+from fedpl.records.newcomer import Newcomer
 from fedpl.records.plain import LARGEST, Matrix, Part, is_record, parts
 from fedpl.records.results import MethodResult, RunSummary
 from fedpl.records.rounds import RoundRecord
@@ -19,6 +20,7 @@ FILES = {
     "state/result.json": MethodResult,
     "comparison.json": Comparison,
     "adapters/<client>/fedpl.json": Card,
+    "newcomers/<client>/newcomer.json": Newcomer,
 }
 HEAD = f"""# Files of results
 

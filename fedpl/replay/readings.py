@@ -17,14 +17,13 @@ import numpy as np
 from fedpl.errors import UserError
 from fedpl.interop import allocate, borrow, lend
 from fedpl.records.scores import Scores
-from fedpl.replay.recording import Recording, check_vectors
+from fedpl.replay.recording import Recording, check_vectors, play
 from fedpl.rounds.asking import freeze
 from fedpl.rounds.checkpoints import Outdated
 from fedpl.runs.folder import RunFolder
 from fedpl.runs.prepared import Prepared
 from fedpl.server import Aggregator
 from fedpl.server.state import ServerState, TaskVectors
-from fedpl.tracking.vectors import read_vectors
 
 
 class Replayer:
@@ -112,15 +111,7 @@ class Replayer:
 
     def _rounds(self) -> Iterator[TaskVectors]:
         """The recorded task vectors, all in the same memory, which the next round overwrites."""
-        age = np.full(len(self._clients), -1)
-        self._matrix.zero_()
-        for recorded in self.recording.rounds:
-            vectors = read_vectors(recorded)
-            took_part = ~vectors.isnan().all(1)
-            mask = took_part.numpy()
-            # Who took no part counts, if at all, with what it last sent.
-            self._matrix[took_part] = vectors[took_part].to(self._matrix.device)
-            age = np.where(mask, 0, np.where(age < 0, -1, age + 1))
+        for mask, age in play(self.recording.rounds, self._matrix):
             yield TaskVectors(
                 lend(self._matrix), jnp.array(mask), self._examples, jnp.array(age), self._groups
             )

@@ -1,9 +1,11 @@
 """A run that stored its task vectors, as something to aggregate again."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from fedpl.config import Config
 from fedpl.deferred import deferred
@@ -11,6 +13,8 @@ from fedpl.errors import UserError
 from fedpl.runs.resume import saved_configuration
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fedpl.runs import sharing
     from fedpl.tracking import vectors
 else:
@@ -29,6 +33,31 @@ class Recording(NamedTuple):
     folder: Path
     config: Config
     rounds: tuple[Path, ...]
+
+
+def play(
+    rounds: Sequence[Path], matrix: "Float[Tensor, 'clients params']"
+) -> "Iterator[tuple[Bool[np.ndarray, 'clients'], Int[np.ndarray, 'clients']]]":
+    """Put recorded task vectors into a matrix, round by round: each overwrites the one before.
+
+    Who took no part counts, if at all, with what it last sent.
+
+    Args:
+        rounds: The files.
+        matrix: A row for each recorded client.
+
+    Yields:
+        Who took part, and rounds since a row was filled; −1: never.
+    """
+    age = np.full(len(matrix), -1)
+    matrix.zero_()
+    for recorded in rounds:
+        sent = vectors.read_vectors(recorded)
+        took_part = ~sent.isnan().all(1)
+        mask = took_part.numpy()
+        matrix[took_part] = sent[took_part].to(matrix.device)
+        age = np.where(mask, 0, np.where(age < 0, -1, age + 1))
+        yield mask, age
 
 
 def read_recording(folder: Path) -> Recording:

@@ -70,21 +70,38 @@ class ClientModel:
             options: Of transformers' ``generate``, where answers are words.
         """
         if not self.task.headed:
-            return [self._answer(text, options) for text in texts]
+            return [answer for text in texts for answer in self.answers_in_words([text], options)]
         return [self.labels[one] for out in self._outputs(texts) for one in self.task.answers(out)]
 
     @torch.no_grad()
-    def _answer(self, prompt: str, options: Mapping[str, Any]) -> str:
+    def answers_in_words(self, prompts: Sequence[str], options: Mapping[str, Any]) -> list[str]:
+        """What the model writes to prompts that go through it together, filled up on the left.
+
+        Args:
+            prompts: At least one.
+            options: Of transformers' ``generate``.
+        """
         settings = model_settings(self.card, self.card.base)
         ask = self.task.questions(settings)
         assert ask is not None
-        row = Example(prompt, messages=exchange(prompt, "?"))
-        asked = ask(dialogues([row], [0], self.card.client))
-        tokenizer, ids = load_tokenizer(settings), torch.tensor(asked.ids)
+        rows = [Example(prompt, messages=exchange(prompt, "?")) for prompt in prompts]
+        asked = ask(dialogues(rows, range(len(rows)), self.card.client))
+        tokenizer, longest = load_tokenizer(settings), max(map(len, asked.ids))
+        left = [longest - len(row) for row in asked.ids]
+        pad = tokenizer.pad_token_id
+        ids = torch.tensor([[pad] * n + row for n, row in zip(left, asked.ids, strict=True)])
+        mask = torch.tensor([[0] * n + [1] * (longest - n) for n in left])
         how: dict[str, Any] = {"max_new_tokens": _MOST_NEW, "do_sample": False, **options}
-        ends = {"eos_token_id": list(asked.ends), "pad_token_id": tokenizer.pad_token_id}
-        found: Any = self.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **ends, **how)
-        return str(tokenizer.decode(found[0, ids.shape[1] :], skip_special_tokens=True))
+        ends = {"eos_token_id": list(asked.ends), "pad_token_id": pad}
+        found: Any = self.model.generate(input_ids=ids, attention_mask=mask, **ends, **how)
+        return [str(tokenizer.decode(row[longest:], skip_special_tokens=True)) for row in found]
+
+    def inputs(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Texts as the model takes them, all in one pass."""
+        settings = model_settings(self.card, self.card.base)
+        examples = self.task.encoder(settings)(Split(tuple(texts), (0,) * len(texts)))
+        found: dict[str, Tensor] = examples.collate(list(range(len(texts)))).inputs
+        return found
 
     @torch.no_grad()
     def _outputs(self, texts: Sequence[str]) -> list[Tensor]:
@@ -106,7 +123,14 @@ def model_settings(card: Card, base: str) -> ModelConfig:
     return ModelConfig(path=base, pooling=pooling, max_length=card.max_length, quantized=quantized)
 
 
-def load(run: Path, client: str, personal: bool = False, base: str | None = None) -> ClientModel:
+def load(
+    run: Path,
+    client: str,
+    personal: bool = False,
+    base: str | None = None,
+    newcomer: bool = False,
+    name: str = "default",
+) -> ClientModel:
     """A client's model.
 
     Args:
@@ -114,11 +138,31 @@ def load(run: Path, client: str, personal: bool = False, base: str | None = None
         client: The client's id.
         personal: The model that the client keeps beside its aggregate (Ditto, APFL), instead.
         base: Where the frozen model lies now, if not where it did.
+        newcomer: Whether it is one that joined when the run had ended (``newcomers/``).
+        name: What PEFT calls the adapter.
 
     Raises:
         UserError: If there is no such adapter, it is not whole, or the frozen model is not there or another.
     """
-    folder = _folder(run, client, "personal" if personal else "adapters")
+    folder, card = located(run, client, personal, base, newcomer)
+    task = task_of(run)
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # it would warn of the head, which the adapter brings
+    try:
+        return _loaded(card, task, folder, name)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{folder} cannot be loaded as an adapter: {' '.join(str(error).split())}") from error
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+def located(
+    run: Path, client: str, personal: bool = False, base: str | None = None, newcomer: bool = False
+) -> tuple[Path, Card]:
+    """An adapter's folder and card, which names its frozen model where that lies now; as of `load`."""
+    folder = _folder(run, client, "newcomers" if newcomer else "personal" if personal else "adapters")
+    if newcomer and personal:
+        folder = folder / "personal"
     if not (folder / Card.FILE).is_file():
         raise UserError(
             f"{folder} has no {Card.FILE}: the run is not finished, or an earlier version made it; go on "
@@ -132,16 +176,20 @@ def load(run: Path, client: str, personal: bool = False, base: str | None = None
             f"{folder} belongs to a base model whose weights have SHA-256 {card.base_sha256}, those of "
             f"{path} have {found}; name the right one: fedpl.load(..., base=...)"
         )
-    card = replace(card, base=path)
-    task = task_of(run)
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # it would warn of the head, which the adapter brings
-    try:
-        return _loaded(card, task, folder)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{folder} cannot be loaded as an adapter: {' '.join(str(error).split())}") from error
-    finally:
-        transformers_logging.set_verbosity(before)
+    return folder, replace(card, base=path)
+
+
+def clients_with_adapters(run: Path, newcomer: bool = False) -> list[str]:
+    """Whose adapters a run holds, in sorted order of their folders.
+
+    Raises:
+        UserError: If there are none.
+    """
+    kind = "newcomers" if newcomer else "adapters"
+    found = [Card.read(path.parent).client for path in sorted((run / kind).glob(f"*/{Card.FILE}"))]
+    if not found:
+        raise UserError(f"{run / kind} holds no adapters; is the run finished?")
+    return found
 
 
 def task_of(run: Path) -> Task:
@@ -156,7 +204,7 @@ def task_of(run: Path) -> Task:
         return build(Task, named, "task")  # type: ignore[type-abstract]
 
 
-def _loaded(card: Card, task: Task, folder: Path) -> ClientModel:
+def _loaded(card: Card, task: Task, folder: Path, name: str) -> ClientModel:
     settings = model_settings(card, card.base)
     if card.loads_as == CLASSIFIER:
         own = AutoModelForSequenceClassification.from_pretrained(
@@ -167,16 +215,16 @@ def _loaded(card: Card, task: Task, folder: Path) -> ClientModel:
         )
         settle(own)
         own.config.pad_token_id = load_tokenizer(settings).pad_token_id
-        return ClientModel(card, PeftModel.from_pretrained(own, str(folder)).eval(), task)
+        return ClientModel(card, PeftModel.from_pretrained(own, str(folder), name).eval(), task)
     if card.loads_as == CAUSAL:
         causal = AutoModelForCausalLM.from_pretrained(
             card.base, dtype=torch.float32, **quantisation(card.quantized)
         )
         settle(causal)
-        return ClientModel(card, PeftModel.from_pretrained(causal, str(folder)).eval(), task)
+        return ClientModel(card, PeftModel.from_pretrained(causal, str(folder), name).eval(), task)
     whole = task.base(settings, card.labels).eval()
     whole.load_state_dict(load_file(folder / HEAD_FILE), strict=False)
-    model = PeftModel.from_pretrained(whole.encoder, str(folder)).eval()
+    model = PeftModel.from_pretrained(whole.encoder, str(folder), name).eval()
     whole.set_submodule("encoder", model)
     return ClientModel(card, model, task, whole)
 

@@ -1,6 +1,7 @@
 """What lies beside each adapter of a run: ``fedpl.json``, by which it is loaded, and a model card."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -10,10 +11,14 @@ from fedpl.files import quoted, write_atomically
 from fedpl.model.saved import CAUSAL, CLASSIFIER, ENCODER, HEAD_FILE
 from fedpl.model.weights import digest, resolve
 from fedpl.records.card import Card
-from fedpl.records.messages import Census
-from fedpl.records.results import MethodResult
+from fedpl.records.messages import Census, Member
+from fedpl.records.newcomer import Newcomer
+from fedpl.records.results import MethodResult, Models
 from fedpl.records.scores import Metric
 from fedpl.tasks import templates
+from fedpl.versions import versions
+
+_NEIGHBOURS = 10  # that a card names
 
 
 def describe(config: Config, census: Census, found: MethodResult, folder: Path) -> None:
@@ -28,29 +33,87 @@ def describe(config: Config, census: Census, found: MethodResult, folder: Path) 
     Raises:
         UserError: If they cannot be written.
     """
-    base, sha256 = resolve(config.model.path), digest(config.model.path)
+    base = resolve(config.model.path), digest(config.model.path)
     for kind in ("adapters", "personal"):
-        for client in census.clients:
-            where = folder / kind / quoted(client)
+        for row, member in enumerate(census.members):
+            where = folder / kind / quoted(member.client)
             if not where.is_dir():
                 continue
-            card = Card(
-                client=client,
+            weights = dict(zip(census.clients, found.weights[row].tolist(), strict=True))
+            card = replace(
+                _card(config, census, member, where, base, weights),
                 kind=kind,
-                method=config.name,
                 round=found.rounds,
-                base=base,
-                base_sha256=sha256,
-                loads_as=_loads_as(config, where),
-                pooling=config.model.pooling,
-                max_length=config.model.max_length,
-                id2label={str(i): label for i, label in enumerate(census.labels)},
-                scores=found.clients[client],
-                quantized=config.model.quantized,
+                scores=found.clients[member.client],
             )
-            card.write(where)
-            words = getattr(config.task, "template", "")
-            write_atomically(where / "README.md", page(card, census.metrics, folder, words).encode())
+            _put(card, config, census, where, folder)
+
+
+def describe_newcomer(config: Config, census: Census, newcomer: Newcomer, where: Path, run: Path) -> None:
+    """The same for an adapter of a newcomer.
+
+    Args:
+        config: The run's.
+        census: The newcomers.
+        newcomer: Whose it is.
+        where: The adapter's folder.
+        run: The run directory.
+
+    Raises:
+        UserError: If they cannot be written.
+    """
+    base = resolve(config.model.path), digest(config.model.path)
+    member = next(one for one in census.members if one.client == newcomer.client)
+    test = newcomer.scores.get("test")
+    scores = Models(
+        aggregated=None if test is None else test.aggregated, tuned=None if test is None else test.tuned
+    )
+    card = _card(config, census, member, where, base, newcomer.weights)
+    card = replace(card, kind="newcomers", round=newcomer.rounds, scores=scores, served=newcomer.served)
+    _put(card, config, census, where, run)
+    if (own := where / "personal").is_dir():
+        card = replace(card, loads_as=_loads_as(config, own))
+        _put(card, config, census, own, run)
+
+
+def _card(
+    config: Config,
+    census: Census,
+    member: Member,
+    where: Path,
+    base: tuple[str, str],
+    weights: Mapping[str, float],
+) -> Card:
+    return Card(
+        client=member.client,
+        kind="adapters",
+        method=config.name,
+        round=0,
+        base=base[0],
+        base_sha256=base[1],
+        loads_as=_loads_as(config, where),
+        pooling=config.model.pooling,
+        max_length=config.model.max_length,
+        id2label={str(i): label for i, label in enumerate(census.labels)},
+        scores=Models(aggregated=None, tuned=None),
+        quantized=config.model.quantized,
+        weights=_largest(weights, member.client),
+        data=member.origin,
+        versions=versions(),
+    )
+
+
+def _largest(weights: Mapping[str, float], client: str) -> dict[str, float]:
+    """A client's own weight, and those of the others that count most."""
+    others = sorted((one for one in weights if one != client), key=lambda one: -abs(weights[one]))
+    named = [one for one in others[:_NEIGHBOURS] if weights[one]]
+    return {one: weights[one] for one in (client, *named)}
+
+
+def _put(card: Card, config: Config, census: Census, where: Path, run: Path) -> None:
+    card.write(where)
+    words = getattr(config.task, "template", "")
+    write_atomically(where / "README.md", page(card, census.metrics, run, words).encode())
 
 
 def _loads_as(config: Config, folder: Path) -> str:
@@ -79,13 +142,13 @@ def page(card: Card, metrics: Sequence[Metric], run: Path, template: str = "") -
         about = [
             f"- prompts as `{templates.TEMPLATES.get(template, template)!r}`, to {card.max_length} tokens"
         ]
-    what = "its aggregate" if card.kind == "adapters" else "what it keeps beside its aggregate"
+    what = _KINDS[card.kind]
     rows = [
         f"| {name} | {' | '.join(metric.shown(own[metric.name]) for metric in metrics)} |"
         for name, own in (("aggregated", card.scores.aggregated), ("tuned", card.scores.tuned))
         if own is not None
     ]
-    personal = "" if card.kind == "adapters" else ", personal=True"
+    option = {"personal": ", personal=True", "newcomers": ", newcomer=True"}.get(card.kind, "")
     names = [f"{metric.label}{f', {metric.unit}' if metric.unit else ''}" for metric in metrics]
     lines = [
         "---",
@@ -99,6 +162,7 @@ def page(card: Card, metrics: Sequence[Metric], run: Path, template: str = "") -
         f"- base model: `{card.base}`, weights with SHA-256 `{card.base_sha256}`",
         *([f"- frozen linear layers packed in {card.quantized}"] if card.quantized else []),
         *about,
+        *_origin(card),
         "",
         f"Test scores of this client's models ({', '.join(names)}):",
         "",
@@ -111,13 +175,42 @@ def page(card: Card, metrics: Sequence[Metric], run: Path, template: str = "") -
         "```python",
         "import fedpl",
         "",
-        f"fedpl.load({str(run.absolute())!r}, {card.client!r}{personal}).predict(['a text'])",
+        f"fedpl.load({str(run.absolute())!r}, {card.client!r}{option}).predict(['a text'])",
         "```",
         "",
         *(_causal(template) if card.loads_as == CAUSAL else _OTHERS[card.loads_as]),
         "",
     ]
     return "\n".join(lines)
+
+
+_KINDS = {
+    "adapters": "its aggregate",
+    "personal": "what it keeps beside its aggregate",
+    "newcomers": "which joined when the run had ended",
+}
+
+
+_SERVED = {
+    "aggregated": "the aggregate as received",
+    "tuned": "the aggregate after one more round of local training",
+    "local": "what training alone gives, without the others",
+}
+
+
+def _origin(card: Card) -> list[str]:
+    """Whose updates are in it, of which data it is, and what made it."""
+    found = []
+    if card.served is not None:
+        found.append(f"- what it holds: {_SERVED[card.served]}")
+    if card.weights is not None:
+        shown = (f"{client} {weight:+.3f}" for client, weight in card.weights.items())
+        found.append(f"- weights of the last round, its own first: {', '.join(shown)}")
+    if card.data is not None:
+        found.append(f"- digest of the client's data: `{card.data}`")
+    if card.versions is not None:
+        found.append(f"- made with {', '.join(f'{name} {one}' for name, one in card.versions.items())}")
+    return found
 
 
 _CLASSIFIER = """With PEFT alone (in this folder; in float32 or bfloat16):

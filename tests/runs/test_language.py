@@ -221,3 +221,13 @@ def test_methods_that_need_a_head_are_refused_by_name(method: str, config: Confi
 def test_settings_that_would_do_nothing_are_refused(changes: dict[str, Any], config: Config) -> None:
     with pytest.raises(UserError, match=next(iter(changes))):
         check(with_changes(config, changes))
+
+
+def test_a_newcomer_of_a_language_model(done: Path, tmp_path: Path) -> None:
+    table = tmp_path / "acme.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows("acme", ("yes", "no"))))
+    (found,) = fedpl.Run.open(done).onboard(table, start="nearest")
+    assert found.scores["test"].tuned["loss"] < found.scores["test"].local["loss"]
+    assert fedpl.load(done, "acme", newcomer=True).predict(["one?"], max_new_tokens=2)
+    page = (done / "newcomers" / "acme" / "README.md").read_text()
+    assert "weights of the last round, its own first: acme +" in page

@@ -39,6 +39,7 @@ class Stacked:
         UserError: If the adapter cannot be stacked.
 
     Attributes:
+        bytes_per_token: Activations that a token leaves for the backward pass; 0: not counted.
         limits: Largest pass through the model; halved when memory runs out, like the size.
     """
 
@@ -54,8 +55,8 @@ class Stacked:
         self._size = cohort_size(
             config.cohort_size, self.device, foundation.layout.size, free, config.objective.copies
         )
-        per_token = self._bytes_per_token() if config.tokens_per_pass == "auto" else 0
-        self.limits = pass_limits(config.tokens_per_pass, self.device, per_token, free)
+        self.bytes_per_token = self._bytes_per_token() if config.tokens_per_pass == "auto" else 0
+        self.limits = pass_limits(config.tokens_per_pass, self.device, self.bytes_per_token, free)
 
     @property
     def size(self) -> int:

@@ -1,0 +1,1 @@
+"""Newcomers of a finished run: an adapter each, without training the others again."""

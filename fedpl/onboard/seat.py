@@ -1,0 +1,126 @@
+"""A newcomer's place at a run's server: its task vectors among the recorded ones, under the run's rule."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from fedpl.interop import allocate, borrow, lend
+from fedpl.onboard.past import Past
+from fedpl.records.messages import Census
+from fedpl.replay.recording import play
+from fedpl.rounds.checkpoints import Room
+from fedpl.server import Combine, FactorWise, ProductSpace
+from fedpl.server.evidence import shared_groups
+from fedpl.server.round import Round
+from fedpl.server.state import Aggregation, ServerState, TaskVectors
+
+
+class Seat:
+    """Goes through a run's rounds again with one row more, or with a client's row in other hands.
+
+    Args:
+        past: The run.
+        census: The newcomers.
+        client: Whose seat it is; one of the run's ids takes that client's row.
+        disk: Below which folder matrices lie; None: in memory.
+
+    Attributes:
+        place: Its row.
+        state: The server's after the rounds so far.
+        row: Where its task vector of the round goes.
+    """
+
+    def __init__(self, past: Past, census: Census, client: str, disk: Path | None = None) -> None:
+        self.past = past
+        self.layout = census.layout
+        others, rule = past.clients, past.config.aggregator
+        self.place = others.index(client) if client in others else len(others)
+        n = max(len(others), self.place + 1)
+        self._examples = np.array([*past.examples, 0][:n], np.int32)
+        self._examples[self.place] = next(m.examples for m in census.members if m.client == client)
+        if disk is None:
+            self._matrix = allocate(n, self.layout.size, census.initial.device)
+            self.state = rule.init(jnp.array(lend(census.initial)), n)
+        else:
+            room = Room.below(disk, n, self.layout.size)
+            self._matrix = borrow(room.vectors)
+            self.state = rule.init(jnp.array(lend(census.initial.cpu())), n, room.aggregates)
+        self.row = self._matrix[self.place]
+        self._aggregation: Aggregation | None = None
+
+    @property
+    def received(self) -> Any:
+        """θ̄ as it receives it next: a torch tensor of its own."""
+        return borrow(self.state.personal)[self.place].clone()
+
+    @property
+    def weights(self) -> Float[np.ndarray, "groups clients"]:
+        """pₖ of the last round."""
+        assert self._aggregation is not None
+        return np.asarray(self._aggregation.weights)[:, self.place]
+
+    @property
+    def similarity(self) -> Float[np.ndarray, "groups clients"]:
+        """sₖ of the last round."""
+        assert self._aggregation is not None
+        return np.asarray(self._aggregation.similarity)[:, self.place]
+
+    def rounds(self, number: int) -> Iterator[int]:
+        """The run's first rounds; what `row` then holds is aggregated when the next one is asked for."""
+        recorded = play(self.past.recording.rounds[:number], self._matrix[: len(self.past.clients)])
+        for round, (mask, age) in enumerate(recorded, start=1):
+            yield round
+            n = len(self._matrix)
+            mask, age = (np.append(values, 0)[:n].astype(values.dtype) for values in (mask, age))
+            mask[self.place], age[self.place] = True, 0
+            vectors = TaskVectors(
+                lend(self._matrix),
+                jnp.array(mask),
+                jnp.array(self._examples),
+                jnp.array(age, jnp.int32),
+            )
+            state, aggregation = self.past.config.aggregator.update(self.state, vectors, self.layout)
+            # The matrix is filled again next: nothing may be running on it then.
+            self.state, self._aggregation = jax.block_until_ready((state, aggregation))
+
+    def nearest(self, last: ServerState) -> Any:
+        """The last aggregates of those it is like, as one: a torch tensor of its own.
+
+        Each group of tensors is the mean of the others' by its own weights, of which negative ones and that
+        of itself do not count; what clients do not exchange stays its own. A client that the run has takes
+        its own last aggregate.
+
+        Args:
+            last: The run's last state.
+        """
+        others, rule = np.asarray(last.personal), self.past.config.aggregator
+        if self.place < len(others):
+            return borrow(jnp.array(others[self.place])).clone()
+        own = self.weights.clip(min=0)
+        own[:, self.place] = 0
+        n, whole = len(others) + 1, own.sum(1, keepdims=True)
+        weights = np.zeros((len(own), n, n), np.float32)
+        weights[:, self.place] = np.divide(own, whole, out=np.zeros_like(own), where=whole > 0)
+        personal = jnp.asarray(np.vstack([others, np.asarray(self.state.personal)[self.place]]))
+        groups = shared_groups(self.layout, rule.granularity, rule.shared(self.layout))
+        mixing: Combine = FactorWise("models")
+        if isinstance(rule.combine, ProductSpace):
+            mixing = replace(rule.combine, mixes="models")
+        step, _ = mixing(
+            Round(
+                personal,
+                jnp.zeros_like(personal),
+                jnp.asarray(weights),
+                groups,
+                jnp.ones(n, bool),
+                self.layout,
+                last.reference,
+            )
+        )
+        return borrow(jnp.array(personal[self.place] + step[self.place])).clone()

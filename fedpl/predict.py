@@ -1,0 +1,104 @@
+"""``python -m fedpl.predict``: what clients' models answer to the texts of a table, as CSV."""
+
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedpl.cli import Options, add_import, add_whose, import_named, run_main
+from fedpl.data import Columns, HubText, TextFiles
+from fedpl.data.cells import check_cells, check_columns, word
+from fedpl.data.reading import Format, read_table
+from fedpl.deferred import deferred
+from fedpl.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from fedpl.runs import adapters, resume, together
+else:
+    torch = deferred("torch")
+    adapters, resume, together = (
+        deferred(f"fedpl.runs.{name}") for name in ("adapters", "resume", "together")
+    )
+
+_AT_ONCE = 1024  # rows that are answered before they are written
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the table, load the models, write a line for each text."""
+    parser = Options(
+        prog="python -m fedpl.predict",
+        description="Answer the texts of a table by clients' models of a finished run: text, label and a "
+        "probability for each class, or prompt and answer, as CSV.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="directory of a finished run")
+    parser.add_argument("table", help="CSV, TSV, JSON lines, Parquet or Arrow")
+    whose = parser.add_mutually_exclusive_group(required=True)
+    whose.add_argument("--client", help="whose model answers all rows")
+    whose.add_argument(
+        "--clients", metavar="COLUMN", help="the column that names each row's client: all in one model"
+    )
+    parser.add_argument("--text", metavar="COLUMN", help="of the texts or prompts; as in the run if absent")
+    parser.add_argument("--out", type=Path, help="the CSV file; standard output if absent")
+    parser.add_argument("--max_new_tokens", type=int, help="of an answer in words")
+    add_whose(parser)
+    add_import(parser)
+    options = parser.parse_args(argv)
+    import_named(options.modules)
+
+    source = resume.saved_configuration(options.run).data
+    columns = source.columns if isinstance(source, TextFiles | HubText) else Columns()
+    how = Format(source.separator, source.encoding) if isinstance(source, TextFiles) else Format()
+    text = options.text or columns.prompt or columns.text
+    wanted = [text, *([options.clients] if options.clients else [])]
+    table = read_table(options.table, wanted, how)
+    check_columns(table, wanted)
+    check_cells(table, wanted)
+    texts = [word(row[text]) for row in table.rows]
+    clients = [word(row[options.clients]) for row in table.rows] if options.clients else None
+    if options.out is not None and options.out.is_dir():
+        raise UserError(f"--out: {options.out} is a folder; name a file in it")
+    lines = _answers(options, texts, clients, text)
+    with options.out.open("w", newline="") if options.out else nullcontext(sys.stdout) as file:
+        csv.writer(file).writerows(lines)
+    return 0
+
+
+def _answers(
+    options: Any, texts: Sequence[str], clients: Sequence[str] | None, text: str
+) -> Iterator[list[Any]]:
+    """The header, then a line for each text, as it is answered."""
+    models: Any
+    if clients is None:
+        models = adapters.load(options.run, options.client, options.personal, options.base, options.newcomer)
+        model = models
+    else:
+        if options.personal:
+            raise UserError("--personal: one client at a time; name it by --client")
+        models = together.load_all(options.run, sorted(set(clients)), options.base, options.newcomer)
+        model = models.first
+    headed = model.task.headed
+    own = [] if clients is None else [options.clients]
+    names = [f"p({label})" for label in model.labels] if headed else []
+    yield [*own, text, "label" if headed else "answer", *names]
+    how = {} if options.max_new_tokens is None else {"max_new_tokens": options.max_new_tokens}
+    for start in range(0, len(texts), _AT_ONCE):
+        part = texts[start : start + _AT_ONCE]
+        whose = [] if clients is None else [clients[start : start + _AT_ONCE]]
+        left = [[client] for client in whose[0]] if whose else [[]] * len(part)
+        if headed:
+            logits = models.logits(part, *whose)
+            answers = model.task.answers(logits)
+            shares = torch.softmax(logits, -1).tolist()
+            for who, what, answer, row in zip(left, part, answers, shares, strict=True):
+                yield [*who, what, model.labels[answer], *(f"{share:.6f}" for share in row)]
+        else:
+            for who, what, answer in zip(left, part, models.predict(part, *whose, **how), strict=True):
+                yield [*who, what, answer]
+
+
+if __name__ == "__main__":
+    run_main(lambda: main(sys.argv[1:]))

@@ -1,0 +1,27 @@
+"""Whose task vectors are in whose aggregate, over all rounds of a run."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from fedpl.records.plain import Matrix
+
+
+def given(rounds: Iterable[tuple[Matrix, Sequence[bool]]], models: bool) -> Matrix:
+    """How many task vectors of client k, in whole or in part, client i's aggregate θ̄ᵢ holds.
+
+    Where clients receive updates, θ̄ᵢ is θ₀ + Σₜ Σₖ pᵢₖ τₖ: the sums over the rounds of |pᵢₖ|. Where models
+    are mixed, what another model holds comes with it: Cₜ = |Pₜ| (Cₜ₋₁ + 1). Zero says that nothing of k was
+    ever added to θ̄ᵢ; what others learned from k before they trained is not counted, nor can it be.
+
+    Args:
+        rounds: pᵢₖ of each round, averaged over blocks, and whose aggregate was renewed in it.
+        models: Whether models are mixed.
+    """
+    total: Matrix | None = None
+    for weights, renewed in rounds:
+        share = np.abs(weights)
+        before = np.zeros_like(share) if total is None else total
+        after = share @ before + share if models else before + share
+        total = np.where(np.asarray(renewed)[:, None], after, before)
+    return np.zeros((0, 0), np.float32) if total is None else total
