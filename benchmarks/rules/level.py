@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -38,8 +39,8 @@ def tested(cosine: Float[np.ndarray, "n n"]) -> np.ndarray:
 def silhouette(cosine: Float[np.ndarray, "n n"]) -> np.ndarray:
     """Labels of the rule before: corrected cosines, best silhouette above 0.2."""
     everyone = np.ones(len(cosine), bool)
-    corrected = np.asarray(CorrectedCosine()(cosine.astype(np.float32)[None], everyone), np.float64)[0]
-    return silhouette_clusters(corrected, everyone, 8, "average", 0.2)
+    corrected = CorrectedCosine()(jnp.asarray(cosine, jnp.float32)[None], jnp.asarray(everyone))
+    return silhouette_clusters(np.asarray(corrected[0], np.float64), everyone, 8, "average", 0.2)
 
 
 def levels() -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from fedpl.training.settings import EvaluationConfig
 from fedpl.training.stacked.backend import Stacked
 from fedpl.training.worker import Worker
 
-_HOW = ("cohort_size", "tokens_per_pass", "prefix_cache_mb", "gradient_checkpointing", "compile")
+_HOW = ("guard", "cohort_size", "tokens_per_pass", "prefix_cache_mb", "gradient_checkpointing", "compile")
 
 
 class Prepared(NamedTuple):
@@ -127,7 +127,8 @@ def private(config: Config) -> bool:
 def release(config: Config) -> str:
     """Digest of the settings that shape task vectors: runs that differ in them draw other noise.
 
-    Without what makes a run longer, shows it or says how it is computed: that gives the same task vectors.
+    Without what makes a run longer, shows it, says how it is computed or what clients use in the end: that
+    gives the same task vectors.
     """
     default, client = Config(), ClientConfig()
     free: tuple[str, ...] = ("run_dir", "baselines", "evaluation", "tracking", "store_vectors", "accelerator")
