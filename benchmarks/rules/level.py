@@ -14,7 +14,8 @@ from fedpl.server.similarity import CorrectedCosine
 from fedpl.server.structure import answer
 
 DRAWS = 400
-FEW = 100  # of the silhouette's, which is slow, and in the table of power
+FEW = 20  # of the silhouette's, which is slow
+POWER = 100
 LEVEL = 0.05
 
 
@@ -50,7 +51,7 @@ def levels() -> list[dict[str, Any]]:
         for kind in ("head", "adapter"):
             for n in (6, 12, 24, 100):
                 for last in (1, 5):
-                    for rule, draws in ((tested, DRAWS), (silhouette, FEW if n < 100 else 10)):
+                    for rule, draws in ((tested, DRAWS), (silhouette, FEW))[: 2 if n < 100 else 1]:
                         said = [says(rule(_cosines(structure, n, 0.45, kind, i, last))) for i in range(draws)]
                         shares = {word: said.count(word) / draws for word in ("alone", "one", "groups")}
                         found.append(
@@ -80,9 +81,9 @@ def powers() -> list[dict[str, Any]]:
     ):
         for kind in ("head", "adapter"):
             for size in (0.2, 0.3, 0.4, 0.5, 0.6, 0.8):
-                for rule in (tested, silhouette):
+                for rule, draws in ((tested, POWER), (silhouette, FEW)):
                     truth = STRUCTURES[structure](12, size).labels
-                    labels = [rule(_cosines(structure, 12, size, kind, i, 5)) for i in range(FEW)]
+                    labels = [rule(_cosines(structure, 12, size, kind, i, 5)) for i in range(draws)]
                     right = [ari(truth, own) for own in labels]
                     seen = [says(own) == "groups" for own in labels]
                     found.append(

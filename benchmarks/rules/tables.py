@@ -18,14 +18,14 @@ numbers; *adapter*: 74k numbers, half of whose noise lies in 64 directions. `gro
 
 ## Groups seen where there are none
 
-Share of draws in which the answer is *groups* (400 draws of the test, 100 of the silhouette, 10 at n = 100);
+Share of draws in which the answer is *groups* (400 draws of the test, 20 of the silhouette);
 in brackets: *one group*. Where nothing is shared *everyone alone* is right, else *one group*. Lengths 0.45.
 
 {level}
 
 ## Groups seen where there are some
 
-12 clients, five rounds, 100 draws: share of draws in which groups are seen (adjusted Rand index).
+12 clients, five rounds, 100 draws of the test, 20 of the silhouette: share of draws in which groups are seen (adjusted Rand index).
 
 {power}
 
@@ -101,7 +101,7 @@ def _level(found: Sequence[dict[str, Any]]) -> str:
                 for c in found
                 if (c["structure"], c["kind"], c["rule"]) == (structure, kind, rule)
             }
-            rows.append([_name(rule), f"{structure}, {kind}", *(own[column] for column in columns)])
+            rows.append([_name(rule), f"{structure}, {kind}", *(own.get(column, "–") for column in columns)])
     return _table(["rule", "vectors", *(f"n = {n}, {t} rounds" for n, t in columns)], rows)
 
 
