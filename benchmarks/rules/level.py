@@ -38,7 +38,7 @@ def tested(cosine: Float[np.ndarray, "n n"]) -> np.ndarray:
 
 
 def silhouette(cosine: Float[np.ndarray, "n n"]) -> np.ndarray:
-    """Labels of the rule before: corrected cosines, best silhouette above 0.2."""
+    """Labels of `fedbip_g`: corrected cosines, best silhouette above 0.2."""
     everyone = np.ones(len(cosine), bool)
     corrected = CorrectedCosine()(jnp.asarray(cosine, jnp.float32)[None], jnp.asarray(everyone))
     return silhouette_clusters(np.asarray(corrected[0], np.float64), everyone, 8, "average", 0.2)

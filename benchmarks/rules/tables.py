@@ -14,7 +14,7 @@ Written by `python -m benchmarks.rules` from the JSON beside it, which names mac
 Random task vectors, no training. A client's noise has length 1, a group's direction the length named (in the
 first round; it fades to 0.4 of it in the fifth). Half of the noise stays over the rounds. *head*: 770
 numbers; *adapter*: 74k numbers, half of whose noise lies in 64 directions. `groups` is `fedpl.server.Groups`,
-`silhouette` the rule that `fedbip_g` was before.
+`silhouette` the rule of `fedbip_g`, on whole vectors.
 
 ## Groups seen where there are none
 
@@ -25,7 +25,8 @@ in brackets: *one group*. Where nothing is shared *everyone alone* is right, els
 
 ## Groups seen where there are some
 
-12 clients, five rounds, 100 draws of the test, 20 of the silhouette: share of draws in which groups are seen (adjusted Rand index).
+12 clients, five rounds, 100 draws of the test, 20 of the silhouette: share of draws in which groups are seen
+(adjusted Rand index).
 
 {power}
 

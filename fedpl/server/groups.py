@@ -28,7 +28,7 @@ _COPY = 1 - 1e-6  # cosine of vectors that are one: it says nothing of what two 
 class Groups(Weighting):
     """Everyone alone, one group, or several: a tested answer, and Wiener weights of the cosines it leaves.
 
-    Ours (FedBip-G). Cosines of inner products, averaged over the rounds by `Subject.average`, are tested
+    Ours (FedBip-T). Cosines of inner products, averaged over the rounds by `Subject.average`, are tested
     against noise with as many clients; means inside and between the groups that stand the test are the
     clients' signal S, and weights are S (S + N)⁻¹ with what is missing on the diagonal as noise N. Clients
     share inside their group, with other groups as far as these are alike, and keep their own where the
