@@ -1,5 +1,6 @@
 """How often groups are seen where there are none, and where there are: the test by itself, many draws."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -44,6 +45,11 @@ def silhouette(cosine: Float[np.ndarray, "n n"]) -> np.ndarray:
     return silhouette_clusters(np.asarray(corrected[0], np.float64), everyone, 8, "average", 0.2)
 
 
+def _both(draws: int, slow: bool) -> list[tuple[Callable[[Float[np.ndarray, "n n"]], np.ndarray], int]]:
+    """The rules and their draws, the slow one where it is wanted."""
+    return [(tested, draws), (silhouette, FEW)] if slow else [(tested, draws)]
+
+
 def levels() -> list[dict[str, Any]]:
     """Shares of answers on vectors without groups, after one round and after five."""
     found = []
@@ -51,7 +57,7 @@ def levels() -> list[dict[str, Any]]:
         for kind in ("head", "adapter"):
             for n in (6, 12, 24, 100):
                 for last in (1, 5):
-                    for rule, draws in ((tested, DRAWS), (silhouette, FEW))[: 2 if n < 100 else 1]:
+                    for rule, draws in _both(DRAWS, slow=last == 5 and n in (12, 24)):
                         said = [says(rule(_cosines(structure, n, 0.45, kind, i, last))) for i in range(draws)]
                         shares = {word: said.count(word) / draws for word in ("alone", "one", "groups")}
                         found.append(
@@ -81,7 +87,7 @@ def powers() -> list[dict[str, Any]]:
     ):
         for kind in ("head", "adapter"):
             for size in (0.2, 0.3, 0.4, 0.5, 0.6, 0.8):
-                for rule, draws in ((tested, POWER), (silhouette, FEW)):
+                for rule, draws in _both(POWER, slow=size in (0.3, 0.6)):
                     truth = STRUCTURES[structure](12, size).labels
                     labels = [rule(_cosines(structure, 12, size, kind, i, 5)) for i in range(draws)]
                     right = [ari(truth, own) for own in labels]

@@ -116,7 +116,7 @@ def _power(found: Sequence[dict[str, Any]]) -> str:
                 for c in found
                 if (c["structure"], c["kind"], c["rule"]) == (structure, kind, rule)
             }
-            rows.append([f"{structure}, {kind}", _name(rule), *(own[size] for size in sizes)])
+            rows.append([f"{structure}, {kind}", _name(rule), *(own.get(size, "–") for size in sizes)])
     return _table(["vectors", "rule", *(f"length {size}" for size in sizes)], rows)
 
 
