@@ -66,21 +66,31 @@ def fit(cosine: Float[np.ndarray, "n n"]) -> Fit:
     total, pairs = float(np.square(values).sum()), len(values)
     tiny = 1e-12 * (total + 1e-12)
     flat = total - values.sum() ** 2 / pairs
-    single = min(flat, _one_group(cosine))
+    common = _one_group(cosine)
+    single = min(flat, float(np.square(values - common).sum()))
     noise = float(np.sqrt((single + _PRIOR**2) / pairs))  # one degree of freedom less for the mean, one more
-    common = float(values.mean() / noise * np.sqrt(pairs))
+    shared = float(values.mean() / noise * np.sqrt(pairs))
     if n < 3:
-        return Fit(np.arange(n), np.inf, -np.inf, 0.0, common, noise)
-    tree = linkage(np.maximum(1.0 - values, 0.0), "average")
+        return Fit(np.arange(n), np.inf, -np.inf, 0.0, shared, noise)
+    # Groups of cosines as they are, and of what they are beyond a common direction.
+    labels, left = min((_best_cut(values), _best_cut(values - common)), key=lambda found: found[1])
+    left = max(left, tiny)
+    gain, choice = (float(np.log(max(one, tiny) / left)) for one in (single, flat))
+    return Fit(labels, left, gain, choice, shared, noise)
+
+
+def _best_cut(values: Float[np.ndarray, "pairs"]) -> tuple[Int[np.ndarray, "n"], float]:
+    """The cut of average linkage's tree into several groups that leaves the least, and what it leaves."""
+    tree = linkage(2.0 - values, "average")  # values above −1 and below 2: distances are positive
+    n, pairs = len(tree) + 1, len(values)
     sizes = np.concatenate([np.ones(n), tree[:, 3]])
     between = sizes[tree[:, 0].astype(int)] * sizes[tree[:, 1].astype(int)]
-    inside, count = np.cumsum(between * (1.0 - tree[:, 2])), np.cumsum(between)
+    inside, count = np.cumsum(between * (2.0 - tree[:, 2])), np.cumsum(between)
     inside, count = inside[:-1], count[:-1]  # the last merge leaves one group
-    left = total - inside**2 / count - (values.sum() - inside) ** 2 / (pairs - count)
+    total = values.sum() - inside
+    left = float(np.square(values).sum()) - inside**2 / count - total**2 / (pairs - count)
     best = int(np.argmin(left))
-    residual = float(max(left[best], tiny))
-    gain = float(np.log(max(single, tiny) / residual))
-    return Fit(cut(tree, best + 1), residual, gain, float(np.log(max(flat, tiny) / residual)), common, noise)
+    return cut(tree, best + 1), float(left[best])
 
 
 def cut(tree: Float[np.ndarray, "merges 4"], merges: int) -> Int[np.ndarray, "n"]:
@@ -97,26 +107,26 @@ def cut(tree: Float[np.ndarray, "merges 4"], merges: int) -> Int[np.ndarray, "n"
 
 
 def residual(cosine: Float[np.ndarray, "n n"], labels: Int[np.ndarray, "n"]) -> float:
-    """Sum of squares that one value inside groups and one between them leave."""
+    """Sum of squares that one value inside groups and one between them leave, as in `fit`."""
     values, same = squareform(cosine, checks=False), squareform(labels[:, None] == labels, checks=False)
-    return float(
-        sum(np.square(part - part.mean()).sum() for part in (values[same], values[~same]) if len(part))
+    return min(
+        float(sum(np.square(part - part.mean()).sum() for part in (own[same], own[~same]) if len(part)))
+        for own in (values, values - _one_group(cosine))
     )
 
 
-def _one_group(cosine: Float[np.ndarray, "n n"]) -> float:
-    """Residual of aᵢaₖ, a within bounds of its mean."""
+def _one_group(cosine: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "pairs"]:
+    """aᵢaₖ of one group, a within bounds of its mean; zero where cosines are not positive on average."""
     n = len(cosine)
     off = cosine - np.diag(cosine.diagonal())
     mean = off.sum() / (n * (n - 1))
     if mean <= 0:
-        return float(np.square(off).sum() / 2)
+        return np.zeros(n * (n - 1) // 2)
     middle = np.sqrt(mean)
     a = np.full(n, middle)
     for _ in range(10):
         a = np.clip(off @ a / np.maximum(a @ a - a * a, 1e-12), middle / _UNEQUAL, middle * _UNEQUAL)
-    left = off - np.outer(a, a)
-    return float((np.square(left).sum() - np.square(left.diagonal()).sum()) / 2)
+    return squareform(np.outer(a, a), checks=False)
 
 
 def bounds(clients: int, noise: float, level: float) -> Bounds:
@@ -205,7 +215,8 @@ def signal(
     between = ~np.eye(len(names), dtype=bool)
     spread = np.square(off - mean[np.ix_(group, group)])
     np.fill_diagonal(spread, 0.0)
-    noise = (spread.sum() + 2 * _PRIOR**2) / (len(off) * (len(off) - 1))
+    means = inside.sum() + between.sum() / 2
+    noise = (spread.sum() / 2 + _PRIOR**2) / (len(off) * (len(off) - 1) / 2 - means + 1)
     for part in (inside, between):
         if part.any():
             mean[part] = _shrunk(mean[part], count[part], noise)
