@@ -2,7 +2,7 @@
 
 Off-diagonal cosines are cᵢₖ = rᵢₖ + noise, where r is what the clients' true directions have in common. Three
 answers are weighed: everyone alone (r = 0); one group (r = aᵢaₖ: a common direction, of which clients show
-more or less); several groups (one value inside, one between, along average linkage's tree). How large the
+more or less); several groups (one value inside, one between, along a tree of clients). How large the
 noise is, is not known: LoRA's noise lies in few directions. So every statistic is free of scale, and its
 distribution without structure is simulated with as many clients.
 """
@@ -217,9 +217,9 @@ def signal(
     np.fill_diagonal(spread, 0.0)
     means = inside.sum() + between.sum() / 2
     noise = (spread.sum() / 2 + _PRIOR**2) / (len(off) * (len(off) - 1) / 2 - means + 1)
-    for part in (inside, between):
+    for part, each in ((inside, 2), (between, 1)):  # a pair inside a group was counted twice
         if part.any():
-            mean[part] = _shrunk(mean[part], count[part], noise)
+            mean[part] = _shrunk(mean[part], count[part] / each, noise)
     fitted = mean[np.ix_(group, group)]
     own = np.where(inside.any(1), mean.diagonal(), np.maximum(mean.max(1, where=between, initial=0.0), 0.0))
     share = np.clip(own[group], 0.0, 1.0)
