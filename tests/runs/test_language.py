@@ -221,3 +221,13 @@ def test_methods_that_need_a_head_are_refused_by_name(method: str, config: Confi
 def test_settings_that_would_do_nothing_are_refused(changes: dict[str, Any], config: Config) -> None:
     with pytest.raises(UserError, match=next(iter(changes))):
         check(with_changes(config, changes))
+
+
+def test_a_guard_compares_losses(config: Config, tmp_path: Path) -> None:
+    guarded = {"client.guard": "validation", "method": "fedbip_t"}
+    with pytest.raises(UserError, match="client 'three' has none"):
+        prepare(with_changes(config, guarded))
+    folder = ended(config, tmp_path / "run", **guarded, **{"data.small_clients": "drop"})
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert set(last["clients"]["guard"]) <= {"received", "own", "mixture"}
+    assert fedpl.load(folder, "one", personal=True).predict(["a?"], max_new_tokens=2)

@@ -72,6 +72,24 @@ def test_groups_are_found(labels: list[int], kind: str) -> None:
     assert np.mean(right) > 0.97
 
 
+def test_tasks_that_have_much_in_common_some_of_them_more() -> None:
+    """Three like tasks and three strangers, two clients each: no two values describe their cosines."""
+    between = np.full((6, 6), 0.25)
+    between[:3, :3] = 0.55
+    between[5, :] = between[:, 5] = 0.08
+    cosine = np.kron(between, np.ones((2, 2)))
+    for task, own in enumerate((0.6, 0.6, 0.6, 0.55, 0.55, 0.25)):
+        cosine[2 * task : 2 * task + 2, 2 * task : 2 * task + 2] = own
+    rough = np.random.default_rng(0).normal(0, 0.03, (12, 12))
+    cosine += np.triu(rough, 1) + np.triu(rough, 1).T
+    np.fill_diagonal(cosine, 1.0)
+    found = answer(cosine, np.full(12, NEW), 0.05)
+    assert are_groups(found)
+    assert found[6] == found[7] != found[8] == found[9]
+    mixed = weights(signal(cosine, found, 0.05))
+    assert (mixed[6:].reshape(6, 6, 2).sum(2)[[0, 2, 4], [3, 4, 5]] > 0.6).all()
+
+
 def test_unequal_noise_in_one_group_makes_no_groups() -> None:
     rng, n, draws = np.random.default_rng(0), 12, 100
     rows = []
