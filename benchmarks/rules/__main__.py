@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run what is missing, write the JSON, the tables and the picture."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rules", description=__doc__)
     parser.add_argument("--rules", nargs="*", choices=list(measures.RULES), default=list(measures.RULES))
+    parser.add_argument("--clients", nargs="*", type=int, choices=list(DRAWS), default=list(DRAWS))
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
     results: dict[str, Any] = {**describe(), "cells": [], "level": [], "power": []}
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_json(arguments.out, results)
     done = {(c["structure"], c["n"], c["size"], c["kind"], c["rule"]) for c in results["cells"]}
     for structure, n, size, kind, draws in cells():
+        if n not in arguments.clients:
+            continue
         for rule in arguments.rules:
             if (structure, n, size, kind, rule) in done or (n != 12 and rule in SLOW):
                 continue
