@@ -18,7 +18,7 @@ from fedpl.files import write_atomically, write_json
 
 RESULTS = Path(__file__).parents[1] / "results" / "rules.json"
 SIZES = (0.2, 0.3, 0.45, 0.6, 0.9)  # of a group's direction, noise being 1
-DRAWS = {4: 4, 6: 4, 12: 3, 24: 2, 100: 1, 500: 1}  # of each number of clients
+DRAWS = {4: 4, 6: 4, 12: 2, 24: 2, 100: 1, 500: 1}  # of each number of clients
 
 SLOW = ("fedbip_w", "silhouette", "CFL", "clusters")  # with twelve clients alone
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             k: v for k, v in json.loads(arguments.out.read_text()).items() if k in ("cells", "level", "power")
         }
     if not results["level"]:
-        results["level"], results["power"] = level.levels(), level.powers()
+        results["level"], results["power"] = level.levels((6, 12, 24, 100)), level.powers()
         write_json(arguments.out, results)
     done = {(c["structure"], c["n"], c["size"], c["kind"], c["rule"]) for c in results["cells"]}
     for structure, n, size, kind, draws in cells():

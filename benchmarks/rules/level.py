@@ -1,6 +1,6 @@
 """How often groups are seen where there are none, and where there are: the test by itself, many draws."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,8 +15,8 @@ from fedpl.server.similarity import CorrectedCosine
 from fedpl.server.structure import answer
 
 DRAWS = 400
-FEW = 20  # of the silhouette's, which is slow
-POWER = 100
+FEW = 10  # of the silhouette's, which is slow
+POWER = 60
 LEVEL = 0.05
 
 
@@ -50,14 +50,14 @@ def _both(draws: int, slow: bool) -> list[tuple[Callable[[Float[np.ndarray, "n n
     return [(tested, draws), (silhouette, FEW)] if slow else [(tested, draws)]
 
 
-def levels() -> list[dict[str, Any]]:
+def levels(n_clients: Sequence[int]) -> list[dict[str, Any]]:
     """Shares of answers on vectors without groups, after one round and after five."""
     found = []
     for structure in ("none", "one group", "one group, unequal noise", "common and individual"):
         for kind in ("head", "adapter"):
-            for n in (6, 12, 24, 100):
+            for n in n_clients:
                 for last in (1, 5):
-                    for rule, draws in _both(DRAWS, slow=last == 5 and n in (12, 24)):
+                    for rule, draws in _both(DRAWS if n <= 12 else DRAWS // 2, slow=last == 5 and n == 12):
                         said = [says(rule(_cosines(structure, n, 0.45, kind, i, last))) for i in range(draws)]
                         shares = {word: said.count(word) / draws for word in ("alone", "one", "groups")}
                         found.append(

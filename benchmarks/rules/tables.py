@@ -18,14 +18,14 @@ numbers; *adapter*: 74k numbers, half of whose noise lies in 64 directions. `gro
 
 ## Groups seen where there are none
 
-Share of draws in which the answer is *groups* (400 draws of the test, 20 of the silhouette);
+Share of draws in which the answer is *groups* (400 draws of the test, 200 from 24 clients on, 10 of the silhouette);
 in brackets: *one group*. Where nothing is shared *everyone alone* is right, else *one group*. Lengths 0.45.
 
 {level}
 
 ## Groups seen where there are some
 
-12 clients, five rounds, 100 draws of the test, 20 of the silhouette: share of draws in which groups are seen
+12 clients, five rounds, 60 draws of the test, 10 of the silhouette: share of draws in which groups are seen
 (adjusted Rand index).
 
 {power}

@@ -17,6 +17,8 @@ from scipy.spatial.distance import squareform
 
 _DRAWS = 399
 _DIRECTIONS = 64  # most directions of simulated noise
+_KEPT = 0.8  # of the level: simulated noise is only like the true one
+_COMMON = 1.0  # length of a simulated common direction
 _FEW = 16  # with more clients four times fewer: a safe bound costs them little power
 # Clients in a simulated draw: with more, noise imitates groups less, so their bound is on the safe side.
 _MOST = 100
@@ -142,21 +144,31 @@ def bounds(clients: int, noise: float, level: float) -> Bounds:
     directions = 4 ** int(
         np.clip(np.log(max(noise, 1e-6) ** -2) / np.log(4.0), 1, np.log(most) / np.log(4.0))
     )
-    draws = _null(min(clients, _MOST), directions)
-    return Bounds(*(float(np.quantile(one, 1 - level, method="higher")) for one in draws))
+    safe = 1 - _KEPT * level
+
+    def bound(draws: Float[np.ndarray, "draws"]) -> float:
+        return float(np.quantile(draws, safe, method="higher"))
+
+    gain, choice, common = map(bound, _null(min(clients, _MOST), directions, 0.0))
+    if clients <= _FEW:  # a common direction makes the cosines of a client's row alike, and rows are short
+        gain = max(gain, bound(_null(clients, 4 * _DIRECTIONS, _COMMON)[0]))
+    return Bounds(gain, choice, common)
 
 
 @lru_cache(maxsize=64)
-def _null(clients: int, directions: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Statistics of vectors of independent noise. The seed is fixed: the same run, the same weights."""
+def _null(clients: int, directions: int, common: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Statistics of vectors without groups: noise, with a common direction of this length noise of unequal
+    length, from half to twice. The seed is fixed: the same run, the same weights."""
     rng = np.random.default_rng((clients, directions))
+    length = np.geomspace(1 / _UNEQUAL, _UNEQUAL, clients)[:, None] if common else 1.0
     found = []
     for _ in range(_DRAWS if clients <= 50 else _DRAWS // 2):
-        vectors = rng.normal(size=(clients, directions))
+        noise = rng.normal(size=(clients, directions)) / np.sqrt(directions)
+        vectors = np.hstack([length * noise, np.full((clients, 1), common)])
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         found.append(fit(vectors @ vectors.T)[2:5])
-    gain, choice, common = np.array(found).T
-    return gain, choice, common
+    gain, choice, shared = np.array(found).T
+    return gain, choice, shared
 
 
 def answer(
