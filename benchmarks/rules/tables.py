@@ -18,8 +18,9 @@ numbers; *adapter*: 74k numbers, half of whose noise lies in 64 directions. `gro
 
 ## Groups seen where there are none
 
-Share of draws in which the answer is *groups* (400 draws of the test, 200 from 24 clients on, 10 of the silhouette);
-in brackets: *one group*. Where nothing is shared *everyone alone* is right, else *one group*. Lengths 0.45.
+Share of draws in which the answer is *groups* (400 draws of the test, 200 from 24 clients on, 10 of the
+silhouette); in brackets: *one group*. Where nothing is shared *everyone alone* is right, else *one group*.
+Lengths 0.45.
 
 {level}
 
