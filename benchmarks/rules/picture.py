@@ -44,5 +44,5 @@ def draw(results: dict[str, Any], path: Path) -> None:
         panel.set_title(structure, fontsize=10)
     figure.supxlabel("length of the groups' directions; noise has length 1")
     figure.supylabel("cosine of the update with the true direction")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=8, frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=8, frameon=False)
     figure.savefig(path, dpi=110)
