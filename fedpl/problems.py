@@ -39,6 +39,7 @@ def problems(config: Config) -> list[str]:
     found += _privacy_problems(config)
     found += _storage_problems(config)
     found += _quantised_problems(config)
+    found += _guard_problems(config)
     sections = (config.model, config.lora, config.client, config.evaluation)
     section: Any
     for section in (*sections, config.executor, config.participation, config.faults, config.privacy):
@@ -76,6 +77,24 @@ def _quantised_problems(config: Config) -> Sequence[str]:
         f"{config.model.quantized}; take another method, or null"
         for method in _methods(config)
         if method.aggregator.combine.shifts_base
+    ]
+
+
+def _guard_problems(config: Config) -> Sequence[str]:
+    """Methods whose clients do not use one adapter on weights that stay."""
+    if config.client.guard == "none":
+        return ()
+    reasons = [
+        (
+            method.name,
+            "uses two adapters at once" if method.objective.in_pairs else "changes the frozen weights",
+        )
+        for method in _methods(config)
+        if method.objective.in_pairs or method.aggregator.combine.shifts_base
+    ]
+    return [
+        f"client.guard: '{name}' {why}, of which there is no half; take another method, or none"
+        for name, why in reasons
     ]
 
 

@@ -8,6 +8,7 @@ from fedpl.server import (
     Cosine,
     FactorWise,
     FedBip,
+    Groups,
     InnerProduct,
     Local,
     SignAgreement,
@@ -95,4 +96,9 @@ RULES: dict[str, Aggregator] = {
         PRODUCT, similarity=CorrectedCosine(), weighting=Softmax(0.2)
     ),
     "Wiener, product space": Aggregator(PRODUCT, similarity=InnerProduct(), weighting=Wiener()),
+    # a tested answer
+    "tested": Aggregator(PRODUCTS, weighting=Groups()),
+    "tested, head": Aggregator(HEADS, weighting=Groups()),
+    "tested, nothing individual": Aggregator(PRODUCTS, weighting=Groups(individual=0.0)),
+    "tested, individual 0.15": Aggregator(PRODUCTS, weighting=Groups(individual=0.15)),
 }

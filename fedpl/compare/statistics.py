@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fedpl.compare.paired import harm_probability
 from fedpl.errors import UserError
 from fedpl.records.comparison import Comparison, MethodEntry, ModelEntry, RunEntry, Spread
 from fedpl.records.results import Model, RunSummary
@@ -119,7 +120,16 @@ def _model(
         scores={name: Spread.of([run[name] for run in found]) for name in names},
         gain=None if local is None else _gain(summaries, local, model),
         harmed=None if local is None else harmed(summaries, local, model, margin),
+        harm_probability=None if local is None or local is summaries else _harm(summaries, local, model),
     )
+
+
+def _harm(summaries: Sequence[RunSummary], local: Sequence[RunSummary], model: Model) -> float | None:
+    """Of the paired test, where a client has been scored both ways."""
+    metric = summaries[0].primary
+    found, alone = client_scores(summaries, model), client_scores(local, model)
+    gains = [metric.sign * (found[client] - alone[client]) for client in found if client in alone]
+    return harm_probability(gains) if gains else None
 
 
 def _gain(summaries: Sequence[RunSummary], local: Sequence[RunSummary], model: Model) -> Spread:

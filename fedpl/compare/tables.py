@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from fedpl.compare.paired import rejected
 from fedpl.compare.statistics import MODELS, TAILS, score_names
 from fedpl.records.comparison import Comparison, MethodEntry, Spread
 from fedpl.records.scores import Metric
@@ -73,11 +74,27 @@ def caption(comparison: Comparison) -> str:
         if "local" in comparison.methods
         else "harmed: unknown; put local among the methods"
     )
+    if told := _tested(comparison):
+        harm += f"; {told}"
     return (
         f"θ̄: the aggregate as received, θ: after local training; gain: over local-only training, seed by "
         f"seed; worst, decile: the worst client and the {tenth} tenth; {harm}; MB: traffic both ways; s: "
         f"training, aggregation and scoring"
     )
+
+
+def _tested(comparison: Comparison) -> str:
+    """Which models leave clients worse than training alone, by the paired test; empty where none is known."""
+    probabilities = {
+        f"{name} {_NAMES[model]}": probability
+        for name, entry in comparison.methods.items()
+        for model in MODELS
+        if (probability := entry.of(model).harm_probability) is not None
+    }
+    if not probabilities:
+        return ""
+    names = ", ".join(rejected(probabilities)) or "none"
+    return f"worse than alone over clients (paired sign flips, 5 % by Holm): {names}"
 
 
 def as_csv(comparison: Comparison) -> str:

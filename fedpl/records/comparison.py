@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedpl.records.plain import inline
+from fedpl.records.plain import inline, optional
 from fedpl.records.record import Kept
 from fedpl.records.scores import Metric, Scores
 
@@ -39,11 +39,14 @@ class ModelEntry:
             without local-only training.
         harmed: Clients whose primary metric, averaged over seeds, is worse than local-only training's by more
             than the margin; null without local-only training.
+        harm_probability: How probable so small a mean gain over local-only training were if the signs of the
+            clients' gains were chance: a paired sign-flip test over clients, one-sided.
     """
 
     scores: Mapping[str, Spread] = inline()
     gain: Spread | None
     harmed: tuple[str, ...] | None
+    harm_probability: float | None = optional()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -124,6 +124,7 @@ class Report(NamedTuple):
         choice: Which of several received models it trained from.
         late: It came after the round had closed (simulated).
         attempt: Of the work that it answers.
+        guard: Which model the client uses: received, own or mixture; empty: it has no guard, or does not say.
     """
 
     client: str
@@ -137,6 +138,7 @@ class Report(NamedTuple):
     choice: int | None = None
     late: bool = False
     attempt: int = 1
+    guard: str = ""
 
 
 class Failure(NamedTuple):

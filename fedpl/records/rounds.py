@@ -43,6 +43,7 @@ class ByClient:
         absolute_weight: Σₖ |pᵢₖ|.
         effective_neighbours: 1 / Σₖ pᵢₖ².
         self_weight: pᵢᵢ.
+        guard: Which model each uses by its guard: received, own or mixture; null for those that took no part.
     """
 
     id: tuple[str, ...]
@@ -52,6 +53,7 @@ class ByClient:
     absolute_weight: tuple[float, ...]
     effective_neighbours: tuple[float, ...]
     self_weight: tuple[float, ...]
+    guard: tuple[str | None, ...] | None = optional()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

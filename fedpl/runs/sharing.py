@@ -6,7 +6,7 @@ from dataclasses import replace
 from fedpl.config import ClientConfig, Config
 from fedpl.training.settings import EvaluationConfig
 
-_HOW = ("cohort_size", "tokens_per_pass", "prefix_cache_mb", "gradient_checkpointing", "compile")
+_HOW = ("guard", "cohort_size", "tokens_per_pass", "prefix_cache_mb", "gradient_checkpointing", "compile")
 
 
 def shifts(config: Config) -> bool:
@@ -27,7 +27,8 @@ def private(config: Config) -> bool:
 def release(config: Config) -> str:
     """Digest of the settings that shape task vectors: runs that differ in them draw other noise.
 
-    Without what makes a run longer, shows it or says how it is computed: that gives the same task vectors.
+    Without what makes a run longer, shows it, says how it is computed or what clients use in the end: that
+    gives the same task vectors.
     """
     default, client = Config(), ClientConfig()
     free: tuple[str, ...] = ("run_dir", "baselines", "evaluation", "tracking", "store_vectors")

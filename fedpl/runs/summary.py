@@ -38,6 +38,7 @@ def round_record(
     """
     similarity, weights = mean_over_blocks(result.similarity), mean_over_blocks(result.weights)
     losses = {report.client: report.loss for report in result.reports}
+    guards = {report.client: report.guard for report in result.reports if report.guard}
     splits = {
         split: SplitScores(
             aggregated=summarise(aggregated, metrics),
@@ -66,6 +67,7 @@ def round_record(
             id=clients,
             train_loss=tuple(losses.get(client) for client in clients),
             age=tuple(result.ledger.age.tolist()),
+            guard=tuple(guards.get(client) for client in clients) if guards else None,
             **diagnostics(similarity, weights),
         ),
         metrics=tuple(metrics),

@@ -3,6 +3,7 @@
 from fedpl.server.aggregator import Aggregator
 from fedpl.server.clustering import Bipartition, Clusters, SameChoice
 from fedpl.server.combine import Combine, FactorWise, ProductSpace, Residual, Stacking
+from fedpl.server.groups import Groups
 from fedpl.server.published import FedAmp, FedAwa, SimplexQp
 from fedpl.server.receiving import BestOf, Own, Receive
 from fedpl.server.robust import Krum, Trimmed
@@ -41,6 +42,7 @@ __all__ = [
     "FedAwa",
     "FedBip",
     "FixedSelf",
+    "Groups",
     "InnerProduct",
     "Krum",
     "Likeness",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -115,6 +115,7 @@ class Bipartition(_Grouping):
     longest_above: float = 0.1
     min_size: int = 3
     warmup: int = 1
+    by_products: ClassVar[bool] = True
 
     def weigh(self, evidence: "Evidence", memory: Memory) -> "tuple[Float[jax.Array, 'groups n n'], Memory]":
         n = len(evidence.mask)

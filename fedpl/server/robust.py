@@ -49,6 +49,12 @@ class Trimmed(Around):
         found = list(self.inner.problems())
         if not 0 <= self.share < 0.5:
             found.append(f"aggregator.weighting.share: must lie in [0, 0.5), got {self.share}")
+        if self.inner.by_products:
+            name = type(self.inner).__name__
+            found.append(
+                f"aggregator.weighting.inner: {name} looks at inner products, which are not trimmed; take "
+                f"{name} itself, or another inner rule"
+            )
         return found
 
 

@@ -35,6 +35,8 @@ class Weighting(ABC):
     """Whether all clients get the same row."""
     by_vectors: ClassVar[bool] = False
     """Whether it looks at task vectors or aggregates themselves, which ``server.storage: disk`` has not."""
+    by_products: ClassVar[bool] = False
+    """Whether it looks at inner products in place of similarities: what is done to those passes it by."""
 
     @property
     def on_host(self) -> bool:

@@ -31,6 +31,7 @@ from fedpl.records.messages import (
 from fedpl.records.scores import Scores, best
 from fedpl.site.delivery import deliver, deliver_answers
 from fedpl.site.faults import Faults
+from fedpl.site.guard import MEMORY, check, guard
 from fedpl.site.memory import Memory
 from fedpl.site.privacy import privatise
 from fedpl.training.session import Assignment, Fit
@@ -38,12 +39,21 @@ from fedpl.training.worker import Worker
 
 
 class Trained(NamedTuple):
-    """A client's work when its training is done."""
+    """A client's work when its training is done.
+
+    Attributes:
+        work: What was asked for.
+        received: What it started from.
+        choice: Which of several models that was.
+        fit: What its training reports.
+        model: Which model its guard has it use; empty: it has none.
+    """
 
     work: Work
     received: Float[Tensor, "params"]
     choice: int | None
     fit: Fit
+    model: str = ""
 
 
 class Site:
@@ -67,6 +77,8 @@ class Site:
         seed: int,
         settings: str = "",
     ) -> None:
+        if worker.partitions.config.guard == "validation":
+            check(data)
         self.worker = worker
         self.privacy = privacy
         self.faults = faults
@@ -114,14 +126,20 @@ class Site:
         begin = time.perf_counter()
         for places, theta, fits in self.worker.fit(assignments, group[0].round, group[0].objective):
             trained = time.perf_counter()
-            scores = self._scores([group[place] for place in places], theta, fits)
+            mine = [group[place] for place in places]
+            models = [""] * len(mine)
+            if self.worker.partitions.config.guard == "validation" and mine[0].splits:
+                start = torch.stack([received[place] for place in places])
+                guarded = guard(self.worker, [each.client for each in mine], start, theta, fits)
+                models, fits = [one.model for one in guarded], [one.fit for one in guarded]
+            scores = self._scores(mine, theta, fits)
             scored = time.perf_counter()
             # What a cohort took together is shared out evenly.
             seconds = Seconds((trained - begin) / len(places), 0.0, (scored - trained) / len(places))
             for i, place in enumerate(places):
                 work, row = group[place], into[group[place].client]
                 torch.sub(theta[i].to(row.device), received[place].to(row.device), out=row)
-                done = Trained(work, received[place], choices[place], fits[i])
+                done = Trained(work, received[place], choices[place], fits[i], models[i])
                 reports.append(self._report(done, row, scores[i], seconds))
             del theta, fits  # as large as the cohort, while the next one trains
             begin = time.perf_counter()
@@ -195,7 +213,13 @@ class Site:
         self, done: Trained, row: Float[Tensor, "params"], scores: Mapping[str, Scores], seconds: Seconds
     ) -> Report:
         work, fit = done.work, done.fit
-        kept = work.memory if fit.state is None else self._memory.keep(work.client, fit.state)
+        kept = work.memory
+        if done.model and "test" in work.splits:  # the last round's is the model that it is left with
+            assert isinstance(fit.tuned, torch.Tensor)
+            before = self._memory.recall(work.client, work.memory) if fit.state is None else fit.state
+            kept = self._memory.keep(work.client, {**before, MEMORY: fit.tuned.to("cpu", copy=True)})
+        elif fit.state is not None:
+            kept = self._memory.keep(work.client, fit.state)
         return Report(
             client=work.client,
             vector=row,
@@ -208,6 +232,7 @@ class Site:
             choice=done.choice,
             late=self.faults.late(work.client, work.round),
             attempt=work.attempt,
+            guard=done.model if self.privacy.clip is None else "",  # it tells of the client's data
         )
 
 

@@ -83,5 +83,8 @@ class Classification(Task):
     def score(self, targets: Sequence[int], answers: Sequence[int]) -> Scores:
         return classification_scores(targets, answers)
 
+    def goods(self, targets: Sequence[int], answers: Sequence[int]) -> list[float]:
+        return [float(target == answer) for target, answer in zip(targets, answers, strict=True)]
+
     def floor(self, client: ClientData, train: "examples.Examples", test: "examples.Examples") -> Scores:
         return self.score(client.test.labels, [client.majority()] * len(client.test))

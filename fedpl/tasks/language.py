@@ -210,6 +210,10 @@ class Choice(_Answering):
         return replace(data, clients=clients, notes=(*data.notes, *notes))
 
     def score(self, targets: Sequence[Sequence[int]], answers: Sequence[float]) -> Scores:
+        hits = self.goods(targets, answers)
+        return {"accuracy": sum(hits) / len(hits)}
+
+    def goods(self, targets: Sequence[Sequence[int]], answers: Sequence[float]) -> list[float]:
         best: dict[int, tuple[float, int]] = {}
         right = {}
         for (number, example, option, label), found in zip(targets, answers, strict=True):
@@ -217,8 +221,7 @@ class Choice(_Answering):
             # The first of equal ones, whatever the order in which they come.
             best[example] = max(best.get(example, (-math.inf, 1)), (value, -option))
             right[example] = label
-        hits = sum(-best[example][1] == label for example, label in right.items())
-        return {"accuracy": hits / len(right)}
+        return [float(-best[example][1] == right[example]) for example in sorted(right)]
 
     def floor(self, client: ClientData, train: "examples.Examples", test: "examples.Examples") -> Scores:
         """The answer that is most frequent in training, where it is an option, else the first option."""

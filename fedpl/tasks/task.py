@@ -97,6 +97,14 @@ class Task(ABC):
     def score(self, targets: Sequence[Any], answers: Sequence[Any]) -> Scores:
         """Quality of answers, by metric."""
 
+    def goods(self, targets: Sequence[Any], answers: Sequence[Any]) -> list[float]:
+        """How good the answer to each example is, the more the better: by the first metric of `score`."""
+        found = [self.score([target], [answer]) for target, answer in zip(targets, answers, strict=True)]
+        return [metric.sign * own[metric.name] for own in found for metric in self._first(own)]
+
+    def _first(self, scores: Scores) -> tuple[Metric, ...]:
+        return tuple(metric for metric in self.metrics if metric.name in scores)[:1]
+
     @abstractmethod
     def floor(self, client: ClientData, train: "Examples", test: "Examples") -> Scores:
         """Scores on a client's test split, which has examples, of the best answer that looks at no input.

@@ -51,6 +51,9 @@ class ClientConfig:
         max_steps: Most steps per round (of each phase, where the objective has several); null takes all
             epochs' steps.
         per_client: Clients with a learning rate or step budget of their own, by id.
+        guard: validation: after training a client uses what it received, its own model or half of both,
+            whichever is best on its own validation data by more than a standard error, else what it
+            received; none: its own model. What it sends is the same.
         mask_absent_classes: Whether a client cannot answer classes that its own training data lacks.
         gradient_clip: Largest norm of a step's gradient; 0 does not clip.
         model_dropout: Whether the frozen model's own dropout is active while training.
@@ -77,6 +80,7 @@ class ClientConfig:
     epochs: int = 2
     max_steps: int | None = None
     per_client: dict[str, PerClient] = field(default_factory=dict)
+    guard: Literal["none", "validation"] = "none"
     mask_absent_classes: bool = False
     gradient_clip: float = 1.0
     model_dropout: bool = True

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -87,6 +88,23 @@ class Worker:
             scores += found or []
         return scores
 
+    def goods(
+        self, clients: Sequence[str], models: Float[Tensor, "clients params"], split: str
+    ) -> list[Float[np.ndarray, "examples"]]:
+        """How good the answer to each example is, the more the better, without decoding.
+
+        Args:
+            clients: Whose data.
+            models: Their adapters.
+            split: validation or test.
+        """
+        found: list[Float[np.ndarray, "examples"]] = []
+        for part in self._parts(len(clients), found):
+            work = partial(self._answered, clients[part], models[part], split)
+            pairs = self._unless_out_of_memory(work, len(clients[part])) or []
+            found += [np.array(self.partitions.task.goods(*pair)) for pair in pairs]
+        return found
+
     def written(self, clients: Sequence[str], models: Models, split: str) -> list[list[str]]:
         """What one model per client answers in words to the prompts of a split; empty where nothing is asked.
 
@@ -138,14 +156,7 @@ class Worker:
 
     def _score(self, clients: Sequence[str], models: Models, split: str) -> list[Scores]:
         task = self.partitions.task
-        targets: list[list[Any]] = [[] for _ in clients]
-        answers: list[list[Any]] = [[] for _ in clients]
-        for part in self.backend.answers(clients, models, split):
-            rows = zip(part.client.tolist(), part.targets.tolist(), task.answers(part.outputs), strict=True)
-            for client, target, answer in rows:
-                targets[client].append(target)
-                answers[client].append(answer)
-        scores = [task.score(*pair) for pair in zip(targets, answers, strict=True)]
+        scores = [task.score(*pair) for pair in self._answered(clients, models, split)]
         asked = self.partitions.prompts
         if asked is None or split not in SPLITS:
             return scores
@@ -155,6 +166,19 @@ class Worker:
             {**task.score_decoded(*pair), **own}
             for pair, own in zip(zip(right, written, strict=True), scores, strict=True)
         ]
+
+    def _answered(
+        self, clients: Sequence[str], models: Models, split: str
+    ) -> list[tuple[list[Any], list[Any]]]:
+        """Targets and answers of each client."""
+        task = self.partitions.task
+        found: list[tuple[list[Any], list[Any]]] = [([], []) for _ in clients]
+        for part in self.backend.answers(clients, models, split):
+            rows = zip(part.client.tolist(), part.targets.tolist(), task.answers(part.outputs), strict=True)
+            for client, target, answer in rows:
+                found[client][0].append(target)
+                found[client][1].append(answer)
+        return found
 
     def _written(self, asked: Prompts, clients: Sequence[str], models: Models, split: str) -> list[list[str]]:
         assert isinstance(models, torch.Tensor), "answers of pairs of adapters are refused in the settings"

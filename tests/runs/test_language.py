@@ -231,3 +231,13 @@ def test_a_newcomer_of_a_language_model(done: Path, tmp_path: Path) -> None:
     assert fedpl.load(done, "acme", newcomer=True).predict(["one?"], max_new_tokens=2)
     page = (done / "newcomers" / "acme" / "README.md").read_text()
     assert "weights of the last round, its own first: acme +" in page
+
+
+def test_a_guard_compares_losses(config: Config, tmp_path: Path) -> None:
+    guarded = {"client.guard": "validation", "method": "fedbip_t"}
+    with pytest.raises(UserError, match="client 'three' has none"):
+        prepare(with_changes(config, guarded))
+    folder = ended(config, tmp_path / "run", **guarded, **{"data.small_clients": "drop"})
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert set(last["clients"]["guard"]) <= {"received", "own", "mixture"}
+    assert fedpl.load(folder, "one", personal=True).predict(["a?"], max_new_tokens=2)

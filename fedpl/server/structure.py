@@ -1,0 +1,264 @@
+"""Are there groups among clients, and how many? Tests and fits of a matrix of cosines, on the host.
+
+Off-diagonal cosines are cᵢₖ = rᵢₖ + noise, where r is what the clients' true directions have in common. Three
+answers are weighed: everyone alone (r = 0); one group (r = aᵢaₖ: a common direction, of which clients show
+more or less); several groups (one value inside, one between, along a tree of clients). How large the
+noise is, is not known: LoRA's noise lies in few directions. So every statistic is free of scale, and its
+distribution without structure is simulated with as many clients.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.cluster.hierarchy import linkage
+from scipy.spatial.distance import squareform
+
+_DRAWS = 399
+_DIRECTIONS = 64  # most directions of simulated noise
+_KEPT = 0.8  # of the level: simulated noise is only like the true one
+_COMMON = 1.0  # length of a simulated common direction
+_FEW = 16  # with more clients four times fewer: a safe bound costs them little power
+# Clients in a simulated draw: with more, noise imitates groups less, so their bound is on the safe side.
+_MOST = 100
+_UNEQUAL = 2.0  # a client of one group shows up to so many times as much, or as little, of it as the average
+_RIDGE = 0.05  # smallest eigenvalue of S + N
+_PRIOR = 0.03  # standard deviation of noise in cosines where nothing is known; it counts as one observation
+
+
+class Bounds(NamedTuple):
+    """What structureless noise exceeds with a given probability.
+
+    Attributes:
+        gain: Of `Fit.gain`: groups rather than one group.
+        choice: log(residual of one value / residual of the best tree cut): what choosing a cut gains alone.
+        common: Of `Fit.common`: one group rather than everyone alone.
+    """
+
+    gain: float
+    choice: float
+    common: float
+
+
+class Fit(NamedTuple):
+    """How well each answer describes the cosines.
+
+    Attributes:
+        labels: Clients of the best cut of the tree into several groups.
+        residual: Sum of squares that it leaves.
+        gain: log(residual of one group / residual of the best cut).
+        choice: log(residual of one value / residual of the best cut).
+        common: Mean cosine in units of its standard error.
+        noise: Standard deviation of a cosine's noise, if there is one group.
+    """
+
+    labels: Int[np.ndarray, "n"]
+    residual: float
+    gain: float
+    choice: float
+    common: float
+    noise: float
+
+
+def fit(cosine: Float[np.ndarray, "n n"]) -> Fit:
+    """The three answers' fits; with two clients there are no cuts, and `gain` is −∞."""
+    n = len(cosine)
+    values = squareform(cosine, checks=False)
+    total, pairs = float(np.square(values).sum()), len(values)
+    tiny = 1e-12 * (total + 1e-12)
+    flat = total - values.sum() ** 2 / pairs
+    common = _one_group(cosine)
+    single = min(flat, float(np.square(values - common).sum()))
+    noise = float(np.sqrt((single + _PRIOR**2) / pairs))  # one degree of freedom less for the mean, one more
+    shared = float(values.mean() / noise * np.sqrt(pairs))
+    if n < 3:
+        return Fit(np.arange(n), np.inf, -np.inf, 0.0, shared, noise)
+    # Groups of cosines as they are, and of what they are beyond a common direction.
+    labels, left = min((_best_cut(values), _best_cut(values - common)), key=lambda found: found[1])
+    left = max(left, tiny)
+    gain, choice = (float(np.log(max(one, tiny) / left)) for one in (single, flat))
+    return Fit(labels, left, gain, choice, shared, noise)
+
+
+def _best_cut(values: Float[np.ndarray, "pairs"]) -> tuple[Int[np.ndarray, "n"], float]:
+    """The cut of average linkage's tree into several groups that leaves the least, and what it leaves."""
+    tree = linkage(2.0 - values, "average")  # values above −1 and below 2: distances are positive
+    n, pairs = len(tree) + 1, len(values)
+    sizes = np.concatenate([np.ones(n), tree[:, 3]])
+    between = sizes[tree[:, 0].astype(int)] * sizes[tree[:, 1].astype(int)]
+    inside, count = np.cumsum(between * (2.0 - tree[:, 2])), np.cumsum(between)
+    inside, count = inside[:-1], count[:-1]  # the last merge leaves one group
+    total = values.sum() - inside
+    left = float(np.square(values).sum()) - inside**2 / count - total**2 / (pairs - count)
+    best = int(np.argmin(left))
+    return cut(tree, best + 1), float(left[best])
+
+
+def cut(tree: Float[np.ndarray, "merges 4"], merges: int) -> Int[np.ndarray, "n"]:
+    """Labels after the first merges of a tree: the smallest number of a client in the group."""
+    n = len(tree) + 1
+    members = {i: [i] for i in range(n)}
+    for step in range(merges):
+        a, b = tree[step, :2].astype(int)
+        members[n + step] = members.pop(a) + members.pop(b)
+    labels = np.arange(n)
+    for group in members.values():
+        labels[group] = min(group)
+    return labels
+
+
+def residual(cosine: Float[np.ndarray, "n n"], labels: Int[np.ndarray, "n"]) -> float:
+    """Sum of squares that one value inside groups and one between them leave, as in `fit`."""
+    values, same = squareform(cosine, checks=False), squareform(labels[:, None] == labels, checks=False)
+    return min(
+        float(sum(np.square(part - part.mean()).sum() for part in (own[same], own[~same]) if len(part)))
+        for own in (values, values - _one_group(cosine))
+    )
+
+
+def _one_group(cosine: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "pairs"]:
+    """aᵢaₖ of one group, a within bounds of its mean; zero where cosines are not positive on average."""
+    n = len(cosine)
+    off = cosine - np.diag(cosine.diagonal())
+    mean = off.sum() / (n * (n - 1))
+    if mean <= 0:
+        return np.zeros(n * (n - 1) // 2)
+    middle = np.sqrt(mean)
+    a = np.full(n, middle)
+    for _ in range(10):
+        a = np.clip(off @ a / np.maximum(a @ a - a * a, 1e-12), middle / _UNEQUAL, middle * _UNEQUAL)
+    return squareform(np.outer(a, a), checks=False)
+
+
+def bounds(clients: int, noise: float, level: float) -> Bounds:
+    """What structureless vectors exceed with probability `level`.
+
+    Args:
+        clients: How many.
+        noise: Standard deviation of a cosine, hence at least 1/noise² directions in which noise lies.
+        level: Probability.
+    """
+    # Noise of two parts, few directions and many, has the cosines of many and the coincidences of few.
+    most = _DIRECTIONS if clients <= _FEW else _DIRECTIONS // 4
+    directions = 4 ** int(
+        np.clip(np.log(max(noise, 1e-6) ** -2) / np.log(4.0), 1, np.log(most) / np.log(4.0))
+    )
+    safe = 1 - _KEPT * level
+
+    def bound(draws: Float[np.ndarray, "draws"]) -> float:
+        return float(np.quantile(draws, safe, method="higher"))
+
+    gain, choice, common = map(bound, _null(min(clients, _MOST), directions, 0.0))
+    if clients <= _FEW:  # a common direction makes the cosines of a client's row alike, and rows are short
+        gain = max(gain, bound(_null(clients, 4 * _DIRECTIONS, _COMMON)[0]))
+    return Bounds(gain, choice, common)
+
+
+@lru_cache(maxsize=64)
+def _null(clients: int, directions: int, common: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Statistics of vectors without groups: noise, with a common direction of this length noise of unequal
+    length, from half to twice. The seed is fixed: the same run, the same weights."""
+    rng = np.random.default_rng((clients, directions))
+    length = np.geomspace(1 / _UNEQUAL, _UNEQUAL, clients)[:, None] if common else 1.0
+    found = []
+    for _ in range(_DRAWS if clients <= 50 else _DRAWS // 2):
+        noise = rng.normal(size=(clients, directions)) / np.sqrt(directions)
+        vectors = np.hstack([length * noise, np.full((clients, 1), common)])
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        found.append(fit(vectors @ vectors.T)[2:5])
+    gain, choice, shared = np.array(found).T
+    return gain, choice, shared
+
+
+def answer(
+    cosine: Float[np.ndarray, "n n"], before: Int[np.ndarray, "n"], level: float
+) -> Int[np.ndarray, "n"]:
+    """Who belongs together: labels, one for all, one for each client, or groups.
+
+    An answer is changed only by evidence: what was found before stays while its statistic lies above the
+    median of noise, and another cut of the tree must gain more than choosing among cuts gains from noise.
+
+    Args:
+        cosine: Of the averaged inner products.
+        before: Labels of the last answer; −1 for clients that were not there.
+        level: Probability of seeing groups, or a common direction, where there are none.
+    """
+    n = len(cosine)
+    alone, one = np.arange(n), np.zeros(n, int)
+    if n < 2:
+        return alone
+    found = fit(cosine)
+    new, stay = bounds(n, found.noise, level), bounds(n, found.noise, 0.5)
+    known = before[before >= 0]
+    kinds = len(np.unique(known))
+    grouped = 1 < kinds < len(known)
+    if found.gain > (stay if grouped else new).gain:
+        if grouped and len(known) == n:
+            old = residual(cosine, before)
+            return before if np.log(old / found.residual) <= new.choice else found.labels
+        return found.labels
+    shared = 0 < kinds < len(known)
+    return one if found.common > (stay if shared else new).common else alone
+
+
+def signal(
+    cosine: Float[np.ndarray, "n n"], labels: Int[np.ndarray, "n"], individual: float
+) -> Float[np.ndarray, "n n"]:
+    """Cosines without noise: the clients' true directions' inner products, as shares of the vectors' energy.
+
+    Mean cosines inside every group and between every two are drawn towards the mean over groups as far as
+    noise explains how they differ (James and Stein); the diagonal is what a client shares with its group,
+    and a part of the rest.
+
+    Args:
+        cosine: As measured.
+        labels: Groups.
+        individual: Part of what no other client shows that is a client's own signal all the same; inner
+            products of different clients cannot tell it from noise.
+    """
+    names, group = np.unique(labels, return_inverse=True)
+    member = np.eye(len(names))[group]
+    off = cosine - np.diag(cosine.diagonal())
+    size = member.sum(0)
+    count = np.outer(size, size) - np.diag(size)
+    mean = (member.T @ off @ member) / np.maximum(count, 1)
+    inside = np.eye(len(names), dtype=bool) & (count > 0)
+    between = ~np.eye(len(names), dtype=bool)
+    spread = np.square(off - mean[np.ix_(group, group)])
+    np.fill_diagonal(spread, 0.0)
+    means = inside.sum() + between.sum() / 2
+    noise = (spread.sum() / 2 + _PRIOR**2) / (len(off) * (len(off) - 1) / 2 - means + 1)
+    for part, each in ((inside, 2), (between, 1)):  # a pair inside a group was counted twice
+        if part.any():
+            mean[part] = _shrunk(mean[part], count[part] / each, noise)
+    fitted = mean[np.ix_(group, group)]
+    own = np.where(inside.any(1), mean.diagonal(), np.maximum(mean.max(1, where=between, initial=0.0), 0.0))
+    share = np.clip(own[group], 0.0, 1.0)
+    np.fill_diagonal(fitted, share + individual * (1 - share))
+    return fitted
+
+
+def _shrunk(
+    mean: Float[np.ndarray, "cells"], count: Float[np.ndarray, "cells"], noise: float
+) -> Float[np.ndarray, "cells"]:
+    """Means of so many entries each, towards their common mean."""
+    centre = (mean * count).sum() / count.sum()
+    error = noise / count
+    true = max(float((np.square(mean - centre) - error).mean()), 0.0)
+    return centre + true / (true + error) * (mean - centre)
+
+
+def weights(signal: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
+    """W = S (S + N)⁻¹, S + N with ones on its diagonal; no negative weights, rows that sum to one.
+
+    A row without a positive weight is the client's own.
+    """
+    total = signal.copy()
+    np.fill_diagonal(total, 1.0)
+    smallest = np.linalg.eigvalsh(total)[0] if len(total) else 1.0
+    if smallest < _RIDGE:  # what was fitted block by block is not a matrix of inner products
+        total += (_RIDGE - smallest) * np.eye(len(total))
+    found = np.maximum(np.linalg.solve(total, signal.T).T, 0.0)
+    rows = found.sum(1, keepdims=True)
+    return np.where(rows > 0, found / np.where(rows > 0, rows, 1.0), np.eye(len(total)))
