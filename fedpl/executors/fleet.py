@@ -232,20 +232,25 @@ class Fleet:
 
     def _take(self, worker: int, reply: Reply) -> None:
         task = self._under_way.pop(worker, None)
-        if isinstance(reply, Lost):
-            _log.warning("worker %d is gone: %s; it is started again", worker, reply.reason)
-            self._crew.start(worker)
-            if task is not None and task.losses >= self._retries:
-                lost = RuntimeError(f"lost with its worker {task.losses + 1} times: {reply.reason}")
-                self._keep(task, Raised(lost))
-            elif task is not None:
-                self._waiting.appendleft(task._replace(losses=task.losses + 1))
-            for kind in (Frozen, Begin):  # a new worker hears what holds before anything else
-                if kind in self._told:
-                    told = Order("tell", (self._told[kind],))
-                    self._waiting.appendleft(_Task(_REMINDER, told, worker))
+        if not isinstance(reply, Lost):
+            if task is not None:
+                self._keep(task, reply)
+            return
+        _log.warning("worker %d is gone: %s; it is started again", worker, reply.reason)
+        self._crew.start(worker)
+        losses = 0
+        if task is not None and task.losses >= self._retries:
+            lost = RuntimeError(f"lost with its worker {task.losses + 1} times: {reply.reason}")
+            self._keep(task, Raised(lost))
+        elif task is not None and task.ticket > 0:
+            self._waiting.appendleft(task._replace(losses=task.losses + 1))
         elif task is not None:
-            self._keep(task, reply)
+            losses = task.losses + 1
+        self._waiting = deque(one for one in self._waiting if (one.ticket, one.worker) != (_REMINDER, worker))
+        for kind in (Frozen, Begin):  # a new worker hears what holds before anything else
+            if kind in self._told:
+                told = Order("tell", (self._told[kind],))
+                self._waiting.appendleft(_Task(_REMINDER, told, worker, losses))
 
     def _keep(self, task: _Task, reply: Done | Raised) -> None:
         if task.ticket == _REMINDER and isinstance(reply, Raised):

@@ -171,6 +171,22 @@ def test_replies_that_are_lost_late_and_out_of_order_change_nothing(
     assert crew.faults == {"", "lost before", "lost after", "at once"}
 
 
+class Doomed(Unreliable):
+    """A worker that dies of what it is told when it is started again."""
+
+    def send(self, worker: int, order: Order) -> None:
+        first = Lost("its memory was full") if order.verb in ("ask", "tell") and self.faults else Done(None)
+        self.faults.add("told")
+        self.replies.append((worker, first))
+
+
+def test_a_worker_that_dies_of_what_it_is_told_is_given_up() -> None:
+    fleet = Fleet(Doomed(1, object, seed=0), retries=2)
+    fleet.tell(Frozen())
+    with pytest.raises(RuntimeError, match=r"lost with its worker 3 times: its memory was full"):
+        fleet.ask("ask")
+
+
 class Failing(Here):
     """Cannot train a client."""
 
