@@ -14,6 +14,9 @@ class WandbConfig:
         name: Run name; null takes WANDB_NAME, else the run directory's name.
         group: Group name, for comparisons and sweeps; null takes WANDB_RUN_GROUP.
         tags: Tags of the run; none takes WANDB_TAGS.
+        artifacts: Whether the summary and all clients' adapters are uploaded too, as an artifact of the run.
+        alerts: Whether W&B sends an alert, as its user has set it up, about clients that are harmed (by more
+            than two points against local-only training) or whose task vectors were not used.
     """
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
@@ -21,6 +24,8 @@ class WandbConfig:
     name: str | None = None
     group: str | None = None
     tags: tuple[str, ...] = ()
+    artifacts: bool = False
+    alerts: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from fedpl.records.plain import encode, flat
 from fedpl.records.results import RunSummary
 from fedpl.records.rounds import RoundRecord
 from fedpl.rounds.loop import RoundResult
-from fedpl.tracking import rows
+from fedpl.tracking import closing, rows
 
 if TYPE_CHECKING:
     import psutil
@@ -104,6 +104,8 @@ class WandbTracker:
         every: int = 1,
     ) -> None:
         self.every = every
+        self._config = config
+        self._folder = folder
         mode = choose_mode(config)
         if mode == "online" and not logged_in():
             _warn("not logged in to W&B: recording offline")
@@ -161,8 +163,13 @@ class WandbTracker:
         return int(self._mark.read_text()) if self._mark.exists() else 0
 
     def finish(self, summary: RunSummary) -> None:
-        """Write the closing scores to the run's summary and end the run."""
-        self.run.summary.update(flat({"test": encode(summary.test), "total_seconds": summary.seconds.total}))
+        """Write the closing scores and the comparison to the run's summary, and end the run."""
+        own = flat({"test": encode(summary.test), "total_seconds": summary.seconds.total})
+        self.run.summary.update(own | closing.comparison(summary))
+        if self._config.artifacts:
+            closing.keep(self.run, summary, self._folder)
+        if self._config.alerts:
+            closing.alert(self.run, summary)
         self._end(0)
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from fedpl.rounds.loop import RoundResult
 from fedpl.runs.experiment import run
 from fedpl.runs.resume import saved_configuration
 from fedpl.tracking.weights_and_biases import WandbTracker
-from tests.made_up import Stopping, record, summary
+from tests.made_up import Stopping, record, result, summary
 from tests.tracking.conftest import end_process
 from tests.tracking.rounds import rounds_result
 from tests.tracking.wandb_stub import Stub
@@ -71,6 +71,29 @@ def test_every_round_is_there_when_it_ends(server: Stub, tmp_path: Path) -> None
     assert found.config["seed"]["value"] == 3
     assert found.summary["test/mean/aggregated/accuracy"] == 0.75
     assert found.exitcode == 0
+
+
+def test_a_run_that_ends_is_compared_kept_and_alerted_about(server: Stub, tmp_path: Path) -> None:
+    """Artifacts and alerts where they are asked for; the comparison always, also offline."""
+    (tmp_path / "adapters" / "a").mkdir(parents=True)
+    (tmp_path / "adapters" / "a" / "adapter_config.json").write_text("{}")
+    ended = summary(CLIENTS, baselines={"local": result({"a": 1.0, "b": 0.85, "c": 0.4})})
+    ended.write(tmp_path)
+    for config, id in ((WandbConfig(), "plain"), (WandbConfig(artifacts=True, alerts=True), "all")):
+        tracker = WandbTracker(config, tmp_path, {}, id)
+        log(tracker, 1)
+        tracker.finish(ended)
+        found = server.runs[id]
+        assert found.summary["over_local/harmed/aggregated"] == 1
+        assert found.summary["over_local/harmed_clients/aggregated"] == "b"
+        assert found.summary["over_local/gain/aggregated"] == pytest.approx(0.0, abs=1e-9)
+        assert found.summary["baselines/local/worst/aggregated"] == pytest.approx(0.4)
+        ours = [one for one in server.kept if "fedpl-" in str(one)]
+        assert len(ours) == len(server.alerts) == (id == "all")
+    assert "fedpl-all" in str(ours[0])
+    assert "1 clients harmed" in str(server.alerts[0])
+    assert "'b (run " in str(server.alerts[0])
+    assert not server.unknown
 
 
 def test_what_a_killed_process_did_not_send_is_sent_by_the_next(server: Stub, tmp_path: Path) -> None:

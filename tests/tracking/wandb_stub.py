@@ -63,6 +63,8 @@ class Stub:
         self.uploads: dict[str, int] = {}
         self.unknown: dict[str, str] = {}
         self.artifacts = 0
+        self.kept: list[dict[str, Any]] = []
+        self.alerts: list[dict[str, Any]] = []
         self.down = False
         self.delay = 0.0
         self.lock = threading.RLock()
@@ -136,6 +138,7 @@ class Stub:
 
     def _do_CreateArtifact(self, v: dict[str, Any]) -> Any:
         self.artifacts += 1
+        self.kept.append(v)
         sequence = {"id": "s", "latestArtifact": None}
         made = {"id": f"a{self.artifacts}", "state": "PENDING", "artifactSequence": sequence}
         return {"createArtifact": {"artifact": made}}
@@ -151,6 +154,10 @@ class Stub:
             node = {"storagePath": spec["name"], "uploadUrl": where, "uploadHeaders": []}
             nodes.append({**node, "uploadMultipartUrls": None, "artifact": {"id": spec["artifactID"]}})
         return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
+
+    def _do_NotifyScriptableRunAlert(self, v: dict[str, Any]) -> Any:
+        self.alerts.append(v)
+        return {"notifyScriptableRunAlert": {"success": True}}
 
     def _do_CommitArtifact(self, v: dict[str, Any]) -> Any:
         return {"commitArtifact": {"artifact": {"id": v["artifactID"], "digest": "d"}}}
