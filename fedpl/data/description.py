@@ -22,7 +22,7 @@ def describe(data: FederatedData) -> Iterator[str]:
         yield from data.notes
         yield from _unscored(clients)
         yield from _repeated(clients)
-        yield from (f"warning: {line}" for line in (*_constant(clients), *_alike("client ids", data.ids)))
+        yield from (f"warning: {line}" for line in (*_constant(clients), *_doubted(data.ids)))
         return
     times = Counter(
         label for client in clients for split in _SPLITS for label in getattr(client, split).labels
@@ -36,7 +36,7 @@ def describe(data: FederatedData) -> Iterator[str]:
     yield from _repeated(clients)
     yield from _lacking(clients, data.classes)
     yield from (f"warning: {line}" for line in _doubtful(data.classes, times, known))
-    yield from (f"warning: {line}" for line in _alike("client ids", data.ids))
+    yield from (f"warning: {line}" for line in _doubted(data.ids))
 
 
 def _right(split: Split) -> Sequence[int] | Sequence[str]:
@@ -167,6 +167,14 @@ def _alike(what: str, names: Iterable[str]) -> Iterator[str]:
     alike = [some(found) for found in spellings.values() if len(found) > 1]
     if alike:
         yield f"{what} that differ by case or spaces alone: {'; '.join(alike[:_NAMED])}"
+
+
+def _doubted(ids: Sequence[str]) -> Iterator[str]:
+    """What speaks against clients being meant."""
+    yield from _alike("client ids", ids)
+    missing = [name for name in ids if name.strip().lower() in (*_NO_LABELS, "nan", "null", "#n/a")]
+    if missing:
+        yield f"{some(missing)} may stand for no client; it is one"
 
 
 def _number(name: str) -> float | None:

@@ -8,6 +8,7 @@ from fedpl.data.cells import word
 from fedpl.data.columns import Columns
 from fedpl.data.reading import Table
 from fedpl.data.records import Dialogues, Message
+from fedpl.data.splitting import SPLITS, split_of
 from fedpl.data.wording import readable
 from fedpl.errors import UserError
 
@@ -45,7 +46,7 @@ def example(row: Mapping[str, Any], at: str, columns: Columns) -> Example:
     Raises:
         UserError: If its cells hold no conversation or no options, or there is nothing to learn.
     """
-    split = word(row[columns.declared]) if columns.declared else ""
+    split = _split(word(row[columns.declared]), at, columns.declared) if columns.declared else ""
     group = word(row[columns.group]) if columns.group else ""
     if not columns.dialogues:
         return Example(word(row[columns.text]), word(row[columns.label]), split, group=group)
@@ -61,6 +62,12 @@ def example(row: Mapping[str, Any], at: str, columns: Columns) -> Example:
         raise UserError(f"{at}: the answer is none of its {len(options)} options; mend the row")
     text = "\n".join(one.content for one in said[:-1])
     return Example(text, split=split, messages=said, options=options, group=group)
+
+
+def _split(name: str, at: str, column: str) -> str:
+    if (split := split_of(name)) is None:
+        raise UserError(f"{at}: {column!r}: split '{readable(name)}' is none of {', '.join(SPLITS)}")
+    return split
 
 
 def exchange(prompt: str, answer: str) -> tuple[Message, ...]:

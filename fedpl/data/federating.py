@@ -114,7 +114,7 @@ class Tabular(Source):
             for place in places
         ]
         if columns.declared and not columns.dialogues:
-            check_declared(used)
+            check_declared(used, tables, columns.label)
         classes = () if columns.dialogues else tuple(sorted({label for _, label in used}))
         maps = self.convention.maps(classes, seed)
         groups = groups_of([*dealt], len(maps), seed)
@@ -180,7 +180,7 @@ class Tabular(Source):
 
     def _split(self, rows: Sequence[Example], client: str, seed: int) -> Dealt:
         if self.columns.declared:
-            return declared([row.split for row in rows], client)
+            return declared([row.split for row in rows])
         stream = derive_seed(seed, "split", client=client)
         return drawn([row.text for row in rows], self.splitting, stream)
 

@@ -12,7 +12,7 @@ from fedpl.data.files import files_of, kind_of, path_problems, refuse_twice
 from fedpl.data.partition import ByColumn, Partition
 from fedpl.data.reading import Format, Table, read_table
 from fedpl.data.records import FederatedData
-from fedpl.data.splitting import SPLIT_WORDS, SmallClients, Splitting
+from fedpl.data.splitting import SmallClients, Splitting, split_of
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
 
@@ -79,7 +79,7 @@ class TextFiles(Tabular):
         separator = "," if kind_of(path) in ("csv", "tsv") else None
         check_columns(table, self.wanted, separator)
         words = {str(row.get("split")) for row in table.rows}
-        if "split" in table.columns and not self.columns.split and words <= SPLIT_WORDS:
+        if "split" in table.columns and not self.columns.split and all(map(split_of, words)):
             raise UserError(
                 f"{path}: has a column 'split' that nothing uses, so that its test rows would be trained on; "
                 f"name it with --data.columns.split split, or split anew with --data.columns.split none"
