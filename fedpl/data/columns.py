@@ -9,6 +9,8 @@ class Columns:
 
     Attributes:
         text: The text to classify.
+        text_pair: A second text, where two belong together (premise and hypothesis, two questions): they are
+            encoded as the model's tokenizer encodes pairs; empty: there is none.
         label: The class, as a word or a number.
         prompt: What is asked, for tasks whose answers are texts, in place of text and label.
         answer: The answer to learn, beside prompt.
@@ -33,6 +35,7 @@ class Columns:
     messages: str = ""
     options: str = ""
     group: str = ""
+    text_pair: str = ""
 
     @property
     def dialogues(self) -> bool:
@@ -41,9 +44,9 @@ class Columns:
 
     @property
     def own(self) -> tuple[str, ...]:
-        """The columns in which a row says its example."""
+        """The columns in which a row says its example; empty names are none."""
         if not self.dialogues:
-            return self.text, self.label
+            return self.text, self.text_pair, self.label
         return (self.messages,) if self.messages else (self.prompt, self.answer)
 
     @property
@@ -77,6 +80,8 @@ class Columns:
                 not self.dialogues or (self.text, self.label) == ("text", "label"),
                 "text: text and label are not read where prompt or messages are named; leave them out",
             ),
+            (not self.dialogues or not self.text_pair, "text_pair: goes with text and label"),
+            (self.text_pair not in (self.text, self.label), "text_pair: name a column of its own"),
         )
         return [f"data.columns.{what}" for holds, what in checks if not holds]
 

@@ -87,7 +87,7 @@ def _unscored(clients: Sequence[ClientData]) -> Iterator[str]:
 def _repeated(clients: Sequence[ClientData]) -> Iterator[str]:
     """Equal texts of one client: told once, and if it is tested on what it is trained on."""
     times = Counter(
-        (client.id, text) for client in clients for s in _SPLITS for text in getattr(client, s).texts
+        (client.id, text) for client in clients for s in _SPLITS for text in getattr(client, s).said
     )
     repeated = times.total() - len(times)
     if not repeated:
@@ -96,7 +96,7 @@ def _repeated(clients: Sequence[ClientData]) -> Iterator[str]:
         (client.id, text, label)
         for client in clients
         for split in _SPLITS
-        for text, label in zip(getattr(client, split).texts, _right(getattr(client, split)), strict=True)
+        for text, label in zip(getattr(client, split).said, _right(getattr(client, split)), strict=True)
     }
     both = len(labelled) - len(times)
     what = "answer" if isinstance(clients[0].train, Dialogues) else "label"
@@ -104,8 +104,8 @@ def _repeated(clients: Sequence[ClientData]) -> Iterator[str]:
     yield f"{counted(repeated, 'example')} with a text that the same client has before{labels}"
     leaked = sum(
         text in train
-        for client, train in ((client, set(client.train.texts)) for client in clients)
-        for text in (*client.validation.texts, *client.test.texts)
+        for client, train in ((client, set(client.train.said)) for client in clients)
+        for text in (*client.validation.said, *client.test.said)
     )
     if leaked:
         yield (

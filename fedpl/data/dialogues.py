@@ -19,10 +19,11 @@ class Example(NamedTuple):
     """A row of a table.
 
     Attributes:
-        text: What near-duplicates are found by.
+        text: The text, or what is said before the answer.
         label: Its class; empty where answers are no classes.
         split: What its split is declared to be.
         group: The true group that its row names.
+        second: The second text of a pair.
         messages: The conversation, if it is one.
         options: Possible answers.
     """
@@ -33,6 +34,12 @@ class Example(NamedTuple):
     messages: tuple[Message, ...] = ()
     options: tuple[str, ...] = ()
     group: str = ""
+    second: str = ""
+
+    @property
+    def said(self) -> str:
+        """All that it says, both texts of a pair."""
+        return f"{self.text}\n{self.second}" if self.second else self.text
 
 
 def example(row: Mapping[str, Any], at: str, columns: Columns) -> Example:
@@ -49,7 +56,8 @@ def example(row: Mapping[str, Any], at: str, columns: Columns) -> Example:
     split = _split(word(row[columns.declared]), at, columns.declared) if columns.declared else ""
     group = word(row[columns.group]) if columns.group else ""
     if not columns.dialogues:
-        return Example(word(row[columns.text]), word(row[columns.label]), split, group=group)
+        second = word(row[columns.text_pair]) if columns.text_pair else ""
+        return Example(word(row[columns.text]), word(row[columns.label]), split, group=group, second=second)
     if columns.messages:
         said = conversation(row[columns.messages], at, columns.messages)
     else:

@@ -13,7 +13,7 @@ from fedpl.data.files import refuse_one_name, stem_of
 from fedpl.data.labels import check_declared, check_labels
 from fedpl.data.partition import Partition, Rows, refuse_empty
 from fedpl.data.reading import Table
-from fedpl.data.records import ClientData, FederatedData, Source, Split
+from fedpl.data.records import ClientData, FederatedData, Pairs, Source, Split
 from fedpl.data.splitting import (
     Dealt,
     SmallClients,
@@ -139,7 +139,7 @@ class Tabular(Source):
                 if client in noisy:
                     called["train"] = self.noise.replaced(called["train"], len(classes), seed, client)
                 splits = {
-                    name: Split(tuple(rows[i].text for i in chosen), called[name])
+                    name: _labelled([rows[i] for i in chosen], called[name], bool(columns.text_pair))
                     for name, chosen in places.items()
                 }
             group = rows[0].group if self.convention.plain else f"convention-{groups[client]}"
@@ -166,7 +166,7 @@ class Tabular(Source):
                         f"group per client (data.columns.group)"
                     )
         labels = [row.label for row in rows]
-        looked_at = Rows([row.text for row in rows], labels, named, [row.split for row in rows])
+        looked_at = Rows([row.said for row in rows], labels, named, [row.split for row in rows])
         owners = self.partition.owners(looked_at, self.splitting.near_duplicates, seed)
         if self.small_clients != "drop":
             refuse_empty(self.partition, owners)
@@ -182,7 +182,7 @@ class Tabular(Source):
         if self.columns.declared:
             return declared([row.split for row in rows])
         stream = derive_seed(seed, "split", client=client)
-        return drawn([row.text for row in rows], self.splitting, stream)
+        return drawn([row.said for row in rows], self.splitting, stream)
 
     def _capped(self, places: list[int], labels: Sequence[int], client: str, seed: int) -> list[int]:
         """A client's training rows, as few as are asked for."""
@@ -194,3 +194,8 @@ class Tabular(Source):
             stream = np.random.default_rng(derive_seed(seed, "cap", client=client))
             places = stratified(places, labels, most, stream)
         return places
+
+
+def _labelled(rows: Sequence[Example], labels: tuple[int, ...], pairs: bool) -> Split:
+    texts = tuple(row.text for row in rows)
+    return Pairs(texts, labels, tuple(row.second for row in rows)) if pairs else Split(texts, labels)

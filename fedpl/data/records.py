@@ -24,6 +24,32 @@ class Split:
     def __len__(self) -> int:
         return len(self.texts)
 
+    @property
+    def said(self) -> Sequence[object]:
+        """What each example says, by which repetitions are found."""
+        return self.texts
+
+
+@dataclass(frozen=True)
+class Pairs(Split):
+    """Pairs of texts: a premise and a hypothesis, two questions.
+
+    Attributes:
+        texts: The first of each.
+        seconds: The second of each.
+    """
+
+    seconds: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.texts) != len(self.seconds):
+            raise ValueError(f"{len(self.texts)} texts but {len(self.seconds)} second ones")
+
+    @property
+    def said(self) -> Sequence[object]:
+        return tuple(zip(self.texts, self.seconds, strict=True))
+
 
 class Message(NamedTuple):
     """What somebody says.

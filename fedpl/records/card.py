@@ -27,6 +27,7 @@ class Card(Kept):
         max_length: Longer texts are cut to this many tokens.
         id2label: The classes, by the number of the model's answer; empty where it answers in words.
         scores: Of the client's models, on its test split.
+        pairs: Whether it answers to pairs of texts; null: to single ones.
         quantized: What the frozen linear layers were packed in, 4bit or 8bit; null: they were not.
     """
 
@@ -43,6 +44,7 @@ class Card(Kept):
     max_length: int
     id2label: Mapping[str, str]
     scores: Models
+    pairs: bool | None = optional()
     quantized: str | None = optional()
 
     @property

@@ -1,5 +1,6 @@
 """What lies beside each adapter of a run: ``fedpl.json``, by which it is loaded, and a model card."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def describe(config: Config, census: Census, found: MethodResult, folder: Path) 
                 max_length=config.model.max_length,
                 id2label={str(i): label for i, label in enumerate(census.labels)},
                 scores=found.clients[client],
+                pairs=census.pairs or None,
                 quantized=config.model.quantized,
             )
             card.write(where)
@@ -111,15 +113,29 @@ def page(card: Card, metrics: Sequence[Metric], run: Path, template: str = "") -
         "```python",
         "import fedpl",
         "",
-        f"fedpl.load({str(run.absolute())!r}, {card.client!r}{personal}).predict(['a text'])",
+        f"fedpl.load({str(run.absolute())!r}, {card.client!r}{personal}).predict([{_asked(card)}])",
         "```",
         "",
-        *(_causal(template) if card.loads_as == CAUSAL else _OTHERS[card.loads_as]),
+        *(_causal(template) if card.loads_as == CAUSAL else _without(card)),
         "",
     ]
     return "\n".join(lines)
 
 
+def _asked(card: Card) -> str:
+    return "('a text', 'its second')" if card.pairs else "'a text'"
+
+
+def _without(card: Card) -> list[str]:
+    """How PEFT alone loads a classifier; of a pair the model is told what the tokenizer says of it."""
+    lines = _OTHERS[card.loads_as]
+    if not card.pairs:
+        return lines
+    changed = (line.replace('(["a text"], ', '(["a text"], ["its second"], ') for line in lines)
+    return [_GIVEN.sub("model(**tokens)", line) for line in changed]
+
+
+_GIVEN = re.compile(r"model\(input_ids=.*\)(?=\.logits)")
 _CLASSIFIER = """With PEFT alone (in this folder; in float32 or bfloat16):
 
 ```python
