@@ -17,6 +17,7 @@ class Columns:
         messages: A conversation in place of prompt and answer: a list of {role, content}, the last one an
             assistant's.
         options: A list of possible answers, for choices.
+        value: A number to predict, in place of label (see ``task: Regression``); empty: there is none.
         client: Who the row belongs to; ``@file``: each file is a client, called by the file's name without
             its ending.
         split: Holds ``train``, ``validation`` or ``test``; leave empty to split by the fractions below. A
@@ -36,6 +37,7 @@ class Columns:
     options: str = ""
     group: str = ""
     text_pair: str = ""
+    value: str = ""
 
     @property
     def dialogues(self) -> bool:
@@ -43,10 +45,15 @@ class Columns:
         return bool(self.prompt or self.answer or self.messages)
 
     @property
+    def classed(self) -> bool:
+        """Whether rows have labels, which are classes."""
+        return not self.dialogues and not self.value
+
+    @property
     def own(self) -> tuple[str, ...]:
         """The columns in which a row says its example; empty names are none."""
         if not self.dialogues:
-            return self.text, self.text_pair, self.label
+            return self.text, self.text_pair, self.value or self.label
         return (self.messages,) if self.messages else (self.prompt, self.answer)
 
     @property
@@ -81,7 +88,15 @@ class Columns:
                 "text: text and label are not read where prompt or messages are named; leave them out",
             ),
             (not self.dialogues or not self.text_pair, "text_pair: goes with text and label"),
-            (self.text_pair not in (self.text, self.label), "text_pair: name a column of its own"),
+            (not self.dialogues or not self.value, "value: goes with text"),
+            (
+                not self.value or self.label == Columns.label,
+                "value: takes the place of label; name one or the other",
+            ),
+            (
+                self.text_pair not in (self.text, self.label, self.value) or not self.text_pair,
+                "text_pair: name a column of its own",
+            ),
         )
         return [f"data.columns.{what}" for holds, what in checks if not holds]
 

@@ -1,6 +1,7 @@
 """Rows as prompts with answers, or as conversations: what a cell may hold, and what is refused."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ class Example(NamedTuple):
         split: What its split is declared to be.
         group: The true group that its row names.
         second: The second text of a pair.
+        value: The number to predict.
         messages: The conversation, if it is one.
         options: Possible answers.
     """
@@ -35,6 +37,7 @@ class Example(NamedTuple):
     options: tuple[str, ...] = ()
     group: str = ""
     second: str = ""
+    value: float = 0.0
 
     @property
     def said(self) -> str:
@@ -57,7 +60,10 @@ def example(row: Mapping[str, Any], at: str, columns: Columns) -> Example:
     group = word(row[columns.group]) if columns.group else ""
     if not columns.dialogues:
         second = word(row[columns.text_pair]) if columns.text_pair else ""
-        return Example(word(row[columns.text]), word(row[columns.label]), split, group=group, second=second)
+        text, own = word(row[columns.text]), row[columns.value or columns.label]
+        if columns.value:
+            return Example(text, "", split, group=group, second=second, value=_number(own, at, columns.value))
+        return Example(text, word(own), split, group=group, second=second)
     if columns.messages:
         said = conversation(row[columns.messages], at, columns.messages)
     else:
@@ -70,6 +76,16 @@ def example(row: Mapping[str, Any], at: str, columns: Columns) -> Example:
         raise UserError(f"{at}: the answer is none of its {len(options)} options; mend the row")
     text = "\n".join(one.content for one in said[:-1])
     return Example(text, split=split, messages=said, options=options, group=group)
+
+
+def _number(cell: Any, at: str, column: str) -> float:
+    try:
+        found = math.nan if isinstance(cell, bool) else float(cell)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise UserError(f"{at}: {column!r} is '{readable(str(cell), 30)}', expected a number such as -1.5")
+    return found
 
 
 def _split(name: str, at: str, column: str) -> str:

@@ -140,7 +140,7 @@ class HubText(Tabular):
         table = Table(path, found.column_names, (), range(1, len(found) + 1))
         check_columns(table, self.wanted)
         rows = found.select_columns(self.wanted).to_list()
-        feature = None if self.columns.dialogues else found.features[self.columns.label]
+        feature = found.features[self.columns.label] if self.columns.classed else None
         for row in rows:
             if isinstance(feature, datasets.ClassLabel):
                 label = row[self.columns.label]

@@ -61,10 +61,10 @@ class ClientModel:
         """
         if not self.task.headed:
             raise UserError("logits: the model answers in words; call predict, or use its .model")
-        return torch.cat([torch.empty(0, len(self.labels)), *self._outputs(texts)])
+        return torch.cat([torch.empty(0, len(self.labels) or 1), *self._outputs(texts)])
 
-    def predict(self, texts: Sequence[Text], **options: Any) -> list[str]:
-        """The class of each text, or the answer to each prompt, decoded greedily.
+    def predict(self, texts: Sequence[Text], **options: Any) -> list[Any]:
+        """The class of each text, its number in regression, or the answer to each prompt, decoded greedily.
 
         Args:
             texts: Texts, pairs of texts, or prompts.
@@ -72,7 +72,8 @@ class ClientModel:
         """
         if not self.task.headed:
             return [self._answer(str(text), options) for text in texts]
-        return [self.labels[one] for out in self._outputs(texts) for one in self.task.answers(out)]
+        found = [one for out in self._outputs(texts) for one in self.task.answers(out)]
+        return [self.labels[one] for one in found] if self.task.labelled else found
 
     @torch.no_grad()
     def _answer(self, prompt: str, options: Mapping[str, Any]) -> str:
@@ -174,7 +175,7 @@ def _loaded(card: Card, task: Task, folder: Path) -> ClientModel:
     if card.loads_as == CLASSIFIER:
         own = AutoModelForSequenceClassification.from_pretrained(
             card.base,
-            id2label=dict(enumerate(card.labels)),
+            **({"id2label": dict(enumerate(card.labels))} if card.labels else {"num_labels": 1}),
             dtype=torch.float32,
             **quantisation(card.quantized, PeftConfig.from_pretrained(str(folder)).modules_to_save),
         )

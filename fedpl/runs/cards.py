@@ -74,7 +74,7 @@ def page(card: Card, metrics: Sequence[Metric], run: Path, template: str = "") -
     if card.loads_as != ENCODER:
         head["pipeline_tag"] = "text-generation" if card.loads_as == CAUSAL else "text-classification"
     about = [
-        f"- classes: {', '.join(f'{i} {label}' for i, label in card.id2label.items())}",
+        f"- {_answers(card)}",
         f"- pooling: {card.pooling}; texts are cut to {card.max_length} tokens",
     ]
     if card.loads_as == CAUSAL:
@@ -122,6 +122,12 @@ def page(card: Card, metrics: Sequence[Metric], run: Path, template: str = "") -
     return "\n".join(lines)
 
 
+def _answers(card: Card) -> str:
+    if not card.id2label:
+        return "answers: a number, as `fedpl.load` gives it; plain PEFT gives it in the scale of training"
+    return f"classes: {', '.join(f'{i} {label}' for i, label in card.id2label.items())}"
+
+
 def _asked(card: Card) -> str:
     return "('a text', 'its second')" if card.pairs else "'a text'"
 
@@ -129,6 +135,8 @@ def _asked(card: Card) -> str:
 def _without(card: Card) -> list[str]:
     """How PEFT alone loads a classifier; of a pair the model is told what the tokenizer says of it."""
     lines = _OTHERS[card.loads_as]
+    if not card.id2label:
+        lines = [line.replace("id2label=id2label", "num_labels=1") for line in lines if "= {int" not in line]
     if not card.pairs:
         return lines
     changed = (line.replace('(["a text"], ', '(["a text"], ["its second"], ') for line in lines)

@@ -245,5 +245,5 @@ def census(data: FederatedData, worker: Worker) -> Census:
         task.metrics,
         data.classes,
         f"{hardware.device}, {hardware.precision}",
-        any(isinstance(client.train, Pairs) for client in data.clients),
+        any(isinstance(client.train, Pairs) and bool(client.train.seconds) for client in data.clients),
     )

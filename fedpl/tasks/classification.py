@@ -65,6 +65,41 @@ def check_pairs(tokenizer: Any, model: ModelConfig) -> bool:
     return typed
 
 
+def text_encoder(
+    model: ModelConfig, targets: "Callable[[Split], Tensor]"
+) -> "Callable[..., examples.Examples]":
+    """How texts, or pairs of them, become tensors, as `Task.encoder`.
+
+    Args:
+        model: Which model.
+        targets: What is right for each example of a split, [examples].
+    """
+    tokenizer = pretrained.load_tokenizer(model)
+    types_of_pairs = cache(lambda: check_pairs(tokenizer, model))
+
+    def encode(split: Split, scored: bool = False) -> "examples.Examples":
+        pad = int(tokenizer.pad_token_id)
+        if not len(split):
+            return examples.Examples([], targets(split), pad)
+        texts, typed = [list(split.texts)], False
+        if isinstance(split, Pairs) and split.seconds:
+            typed = types_of_pairs()
+            texts.append(list(split.seconds))
+        # Of a pair that is too long the longer text is cut, token by token.
+        found = tokenizer(
+            *texts,
+            truncation="longest_first",
+            max_length=model.max_length,
+            return_token_type_ids=typed,
+        )
+        check_known(tokenizer, found["input_ids"], model.path)
+        ids = [torch.tensor(row) for row in found["input_ids"]]
+        types = [torch.tensor(row) for row in found["token_type_ids"]] if typed else None
+        return examples.Examples(ids, targets(split), pad, types=types)
+
+    return encode
+
+
 @dataclass(frozen=True)
 class Classification(Task):
     """One of several classes for each text, or pair of texts."""
@@ -77,30 +112,7 @@ class Classification(Task):
         return models.load_base(model, len(classes), True)
 
     def encoder(self, model: ModelConfig) -> "Callable[..., examples.Examples]":
-        tokenizer = pretrained.load_tokenizer(model)
-        types_of_pairs = cache(lambda: check_pairs(tokenizer, model))
-
-        def encode(split: Split, scored: bool = False) -> "examples.Examples":
-            targets, pad = torch.tensor(split.labels, dtype=torch.long), int(tokenizer.pad_token_id)
-            if not len(split):
-                return examples.Examples([], targets, pad)
-            texts, typed = [list(split.texts)], False
-            if isinstance(split, Pairs):
-                typed = types_of_pairs()
-                texts.append(list(split.seconds))
-            # Of a pair that is too long the longer text is cut, token by token.
-            found = tokenizer(
-                *texts,
-                truncation="longest_first",
-                max_length=model.max_length,
-                return_token_type_ids=typed,
-            )
-            check_known(tokenizer, found["input_ids"], model.path)
-            ids = [torch.tensor(row) for row in found["input_ids"]]
-            types = [torch.tensor(row) for row in found["token_type_ids"]] if typed else None
-            return examples.Examples(ids, targets, pad, types=types)
-
-        return encode
+        return text_encoder(model, lambda split: torch.tensor(split.labels, dtype=torch.long))
 
     def losses(self, outputs: "Float[Tensor, 'rows classes']", targets: "Tensor") -> "Float[Tensor, 'rows']":
         return torch.nn.functional.cross_entropy(outputs.float(), targets, reduction="none")

@@ -47,6 +47,7 @@ class _Answering(Task):
     template: str = "alpaca_short"
 
     headed: ClassVar[bool] = False
+    labelled: ClassVar[bool] = False
     zero_shot: ClassVar[bool] = True
 
     def take(self, data: FederatedData) -> FederatedData:
