@@ -18,6 +18,8 @@ REGRESSION = (
     Metric("pearson"),
     Metric("spearman"),
 )
+TOKENS = (Metric("loss", "", False), Metric("perplexity", "", False))
+EVERY = (*CLASSIFICATION, *REGRESSION, *TOKENS, *GENERATION)
 _ROUGE = tuple(metric.name for metric in GENERATION[:3])
 _CANDIDATES = 20  # constant answers that are tried, of each kind
 
