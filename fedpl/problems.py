@@ -99,14 +99,14 @@ def _guard_problems(config: Config) -> Sequence[str]:
 
 
 def _task_problems(config: Config) -> Sequence[str]:
-    """Settings that mean nothing where there are no classes and no head."""
-    if config.task.headed:
+    """Settings that mean nothing where there are no classes or no head."""
+    name, client, headed = type(config.task).__name__, config.client, config.task.headed
+    if config.task.labelled:
         return ()
-    name, client = type(config.task).__name__, config.client
     checks = (
-        (client.head_lr == ClientConfig.head_lr, "client.head_lr: there is no head"),
+        (headed or client.head_lr == ClientConfig.head_lr, "client.head_lr: there is no head"),
         (not client.mask_absent_classes, "client.mask_absent_classes: there are no classes"),
-        (config.model.pooling == ModelConfig.pooling, "model.pooling: nothing is pooled"),
+        (headed or config.model.pooling == ModelConfig.pooling, "model.pooling: nothing is pooled"),
         (config.faults.attack != "label_flip", "faults.attack: label_flip: there are no labels to flip"),
     )
     found = [f"{what} in {name}; leave it out" for holds, what in checks if not holds]
@@ -117,6 +117,8 @@ def _task_problems(config: Config) -> Sequence[str]:
             for method in _methods(config)
             if method.objective.in_pairs
         ]
+    if headed:
+        return found
     return [*found, *(line for method in _methods(config) for line in method.headless_problems())]
 
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 import fedpl
 from fedpl.cli import make_parser, read
+from fedpl.data import Pairs
 from fedpl.settings import plain
 from fedpl.tracking.progress import Display
 
@@ -248,3 +249,34 @@ def test_a_small_program_passes_mypy(tmp_path: Path) -> None:
 
 def environment() -> dict[str, str]:
     return {**os.environ, "MYPYPATH": f"{ROOT}:{ROOT / 'kernels'}"}
+
+
+def test_a_model_of_pairs(config: fedpl.Config, small_table: Path, tmp_path: Path) -> None:
+    """Trained, loaded and asked; with another second text a run is no longer the same."""
+    whole = small_table.read_text().splitlines()
+    lines = [f"{line},{'claim' if i == 0 else 'a good seat'}" for i, line in enumerate(whole)]
+    path = tmp_path / "pairs.csv"
+    path.write_text("\n".join(lines))
+    data = {"data__paths": (str(path),), "data__columns__text_pair": "claim"}
+    made = fedpl.run(config, run_dir=str(tmp_path / "run"), baselines=[], rounds=1, **data)
+    model = fedpl.load(made, made.clients[0])
+    test = made.config.data.load(made.config.seed).clients[0].test
+    assert isinstance(test, Pairs)
+    answers = model.predict([*zip(test.texts, test.seconds, strict=True)])
+    right = np.mean(
+        [model.labels.index(one) == label for one, label in zip(answers, test.labels, strict=True)]
+    )
+    assert model.card.scores.aggregated is not None
+    assert right == pytest.approx(model.card.scores.aggregated["accuracy"])
+    changed = model.logits([("a bad seat", "a good seat")]) - model.logits([("a good seat", "a bad seat")])
+    assert changed.abs().max() > 0
+    for asked in (["a good seat"], [("a", "b"), "c"]):
+        with pytest.raises(fedpl.UserError, match="has learnt pairs of texts: give"):
+            model.predict(asked)
+    assert (
+        "predict([('a text', 'its second')])"
+        in (made.path / "adapters" / made.clients[0] / "README.md").read_text()
+    )
+    path.write_text("\n".join(lines).replace("a good seat", "a fine seat"))
+    with pytest.raises(fedpl.UserError, match="the clients' data are no longer those of the run"):
+        fedpl.go_on(made.path, rounds=2)

@@ -4,7 +4,7 @@ from fedpl.data.columns import Columns
 from fedpl.data.conventions import AsWritten, Convention, LabelNoise, Permutation, Rotation, Swap
 from fedpl.data.description import describe
 from fedpl.data.partition import ByColumn, Partition
-from fedpl.data.records import ClientData, Dialogues, FederatedData, Message, Source, Split
+from fedpl.data.records import ClientData, Dialogues, FederatedData, Message, Pairs, Rated, Source, Split
 from fedpl.data.shares import Dirichlet, Iid, Pathological
 from fedpl.data.splitting import Splitting
 from fedpl.data.tables import HubText, TextFiles
@@ -24,9 +24,11 @@ __all__ = [
     "Iid",
     "LabelNoise",
     "Message",
+    "Pairs",
     "Partition",
     "Pathological",
     "Permutation",
+    "Rated",
     "Rotation",
     "Source",
     "Split",

@@ -1,12 +1,16 @@
 """What columns and cells of a table have to be, and a cell as a word."""
 
 import math
+import unicodedata
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from fedpl.data.reading import SEPARATORS, Table
 from fedpl.data.wording import readable, some
 from fedpl.errors import UserError
+
+# Spaces, control characters, and marks without a width: a cell of nothing else is empty to who looks at it.
+_UNSEEN = frozenset(("Cc", "Cf", "Zl", "Zp", "Zs"))
 
 
 def check_columns(table: Table, wanted: Sequence[str], separator: str | None = None) -> None:
@@ -32,7 +36,7 @@ def check_columns(table: Table, wanted: Sequence[str], separator: str | None = N
     made_up = ", or make clients up with data.partition" if "client" in absent else ""
     raise UserError(
         f"{table.path}: no column {', '.join(repr(name) for name in absent)}; it has "
-        f"{', '.join(map(readable, table.columns))}; {hint or f'name yours with data.columns{made_up}'}"
+        f"{', '.join(map(_shown, table.columns))}; {hint or f'name yours with data.columns{made_up}'}"
     )
 
 
@@ -66,5 +70,12 @@ def word(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
+def _shown(name: str) -> str:
+    """A column's name; in quotation marks where spaces belong to it, which nobody would see."""
+    return f"'{readable(name)}'" if name != name.strip() else readable(name)
+
+
 def _empty(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+    if isinstance(value, str):
+        return all(unicodedata.category(char) in _UNSEEN for char in value)
+    return value is None or (isinstance(value, float) and math.isnan(value))

@@ -9,12 +9,15 @@ class Columns:
 
     Attributes:
         text: The text to classify.
+        text_pair: A second text, where two belong together (premise and hypothesis, two questions): they are
+            encoded as the model's tokenizer encodes pairs; empty: there is none.
         label: The class, as a word or a number.
         prompt: What is asked, for tasks whose answers are texts, in place of text and label.
         answer: The answer to learn, beside prompt.
         messages: A conversation in place of prompt and answer: a list of {role, content}, the last one an
             assistant's.
         options: A list of possible answers, for choices.
+        value: A number to predict, in place of label (see ``task: Regression``); empty: there is none.
         client: Who the row belongs to; ``@file``: each file is a client, called by the file's name without
             its ending.
         split: Holds ``train``, ``validation`` or ``test``; leave empty to split by the fractions below. A
@@ -33,6 +36,8 @@ class Columns:
     messages: str = ""
     options: str = ""
     group: str = ""
+    text_pair: str = ""
+    value: str = ""
 
     @property
     def dialogues(self) -> bool:
@@ -40,10 +45,15 @@ class Columns:
         return bool(self.prompt or self.answer or self.messages)
 
     @property
+    def classed(self) -> bool:
+        """Whether rows have labels, which are classes."""
+        return not self.dialogues and not self.value
+
+    @property
     def own(self) -> tuple[str, ...]:
-        """The columns in which a row says its example."""
+        """The columns in which a row says its example; empty names are none."""
         if not self.dialogues:
-            return self.text, self.label
+            return self.text, self.text_pair, self.value or self.label
         return (self.messages,) if self.messages else (self.prompt, self.answer)
 
     @property
@@ -76,6 +86,16 @@ class Columns:
             (
                 not self.dialogues or (self.text, self.label) == ("text", "label"),
                 "text: text and label are not read where prompt or messages are named; leave them out",
+            ),
+            (not self.dialogues or not self.text_pair, "text_pair: goes with text and label"),
+            (not self.dialogues or not self.value, "value: goes with text"),
+            (
+                not self.value or self.label == Columns.label,
+                "value: takes the place of label; name one or the other",
+            ),
+            (
+                self.text_pair not in (self.text, self.label, self.value) or not self.text_pair,
+                "text_pair: name a column of its own",
             ),
         )
         return [f"data.columns.{what}" for holds, what in checks if not holds]

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from fedpl.data.records import ClientData, Dialogues, FederatedData, Split
+from fedpl.data.records import ClientData, Dialogues, FederatedData, Rated, Split
 from fedpl.data.wording import counted, listed, readable, some
 
 _CLASSES = 12  # that are named with their sizes
@@ -22,7 +22,14 @@ def describe(data: FederatedData) -> Iterator[str]:
         yield from data.notes
         yield from _unscored(clients)
         yield from _repeated(clients)
-        yield from (f"warning: {line}" for line in (*_constant(clients), *_alike("client ids", data.ids)))
+        yield from (f"warning: {line}" for line in (*_constant(clients), *_doubted(data.ids)))
+        return
+    if any(isinstance(client.train, Rated) for client in clients):
+        yield f"data: {counted(sum(sizes.values()), 'example')} ({parts}); {_numbers(clients)}"
+        yield from data.notes
+        yield from _unscored(clients)
+        yield from _repeated(clients)
+        yield from (f"warning: {line}" for line in (*_unvaried(clients), *_doubted(data.ids)))
         return
     times = Counter(
         label for client in clients for split in _SPLITS for label in getattr(client, split).labels
@@ -36,12 +43,31 @@ def describe(data: FederatedData) -> Iterator[str]:
     yield from _repeated(clients)
     yield from _lacking(clients, data.classes)
     yield from (f"warning: {line}" for line in _doubtful(data.classes, times, known))
-    yield from (f"warning: {line}" for line in _alike("client ids", data.ids))
+    yield from (f"warning: {line}" for line in _doubted(data.ids))
 
 
-def _right(split: Split) -> Sequence[int] | Sequence[str]:
+def _right(split: Split) -> Sequence[int] | Sequence[str] | Sequence[float]:
     """What is right for each example."""
+    if isinstance(split, Rated):
+        return split.values
     return split.answers if isinstance(split, Dialogues) else split.labels
+
+
+def _numbers(clients: Sequence[ClientData]) -> str:
+    splits = [getattr(client, split) for client in clients for split in _SPLITS]
+    values = [value for own in splits if isinstance(own, Rated) for value in own.values]
+    return f"numbers from {min(values):g} to {max(values):g}, mean {sum(values) / len(values):.3g}"
+
+
+def _unvaried(clients: Sequence[ClientData]) -> Iterator[str]:
+    """Clients that are taught one number alone."""
+    alone = [
+        client.id
+        for client in clients
+        if isinstance(client.train, Rated) and len(set(client.train.values)) == 1 < len(client.train)
+    ]
+    if alone:
+        yield f"{counted(len(alone), 'client')} with one number alone in training: {some(alone, _NAMED)}"
 
 
 def _answers(clients: Sequence[ClientData]) -> str:
@@ -87,7 +113,7 @@ def _unscored(clients: Sequence[ClientData]) -> Iterator[str]:
 def _repeated(clients: Sequence[ClientData]) -> Iterator[str]:
     """Equal texts of one client: told once, and if it is tested on what it is trained on."""
     times = Counter(
-        (client.id, text) for client in clients for s in _SPLITS for text in getattr(client, s).texts
+        (client.id, text) for client in clients for s in _SPLITS for text in getattr(client, s).said
     )
     repeated = times.total() - len(times)
     if not repeated:
@@ -96,16 +122,17 @@ def _repeated(clients: Sequence[ClientData]) -> Iterator[str]:
         (client.id, text, label)
         for client in clients
         for split in _SPLITS
-        for text, label in zip(getattr(client, split).texts, _right(getattr(client, split)), strict=True)
+        for text, label in zip(getattr(client, split).said, _right(getattr(client, split)), strict=True)
     }
     both = len(labelled) - len(times)
-    what = "answer" if isinstance(clients[0].train, Dialogues) else "label"
+    kinds = ((Dialogues, "answer"), (Rated, "number"), (Split, "label"))
+    what = next(name for kind, name in kinds if isinstance(clients[0].train, kind))
     labels = f", {counted(both, 'time')} with another {what}" if both else ""
     yield f"{counted(repeated, 'example')} with a text that the same client has before{labels}"
     leaked = sum(
         text in train
-        for client, train in ((client, set(client.train.texts)) for client in clients)
-        for text in (*client.validation.texts, *client.test.texts)
+        for client, train in ((client, set(client.train.said)) for client in clients)
+        for text in (*client.validation.said, *client.test.said)
     )
     if leaked:
         yield (
@@ -167,6 +194,14 @@ def _alike(what: str, names: Iterable[str]) -> Iterator[str]:
     alike = [some(found) for found in spellings.values() if len(found) > 1]
     if alike:
         yield f"{what} that differ by case or spaces alone: {'; '.join(alike[:_NAMED])}"
+
+
+def _doubted(ids: Sequence[str]) -> Iterator[str]:
+    """What speaks against clients being meant."""
+    yield from _alike("client ids", ids)
+    missing = [name for name in ids if name.strip().lower() in (*_NO_LABELS, "nan", "null", "#n/a")]
+    if missing:
+        yield f"{some(missing)} may stand for no client; it is one"
 
 
 def _number(name: str) -> float | None:

@@ -1,6 +1,7 @@
 """Rows as prompts with answers, or as conversations: what a cell may hold, and what is refused."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ from fedpl.data.cells import word
 from fedpl.data.columns import Columns
 from fedpl.data.reading import Table
 from fedpl.data.records import Dialogues, Message
+from fedpl.data.splitting import SPLITS, split_of
 from fedpl.data.wording import readable
 from fedpl.errors import UserError
 
@@ -18,10 +20,12 @@ class Example(NamedTuple):
     """A row of a table.
 
     Attributes:
-        text: What near-duplicates are found by.
+        text: The text, or what is said before the answer.
         label: Its class; empty where answers are no classes.
         split: What its split is declared to be.
         group: The true group that its row names.
+        second: The second text of a pair.
+        value: The number to predict.
         messages: The conversation, if it is one.
         options: Possible answers.
     """
@@ -32,6 +36,13 @@ class Example(NamedTuple):
     messages: tuple[Message, ...] = ()
     options: tuple[str, ...] = ()
     group: str = ""
+    second: str = ""
+    value: float = 0.0
+
+    @property
+    def said(self) -> str:
+        """All that it says, both texts of a pair."""
+        return f"{self.text}\n{self.second}" if self.second else self.text
 
 
 def example(row: Mapping[str, Any], at: str, columns: Columns) -> Example:
@@ -45,10 +56,14 @@ def example(row: Mapping[str, Any], at: str, columns: Columns) -> Example:
     Raises:
         UserError: If its cells hold no conversation or no options, or there is nothing to learn.
     """
-    split = word(row[columns.declared]) if columns.declared else ""
+    split = _split(word(row[columns.declared]), at, columns.declared) if columns.declared else ""
     group = word(row[columns.group]) if columns.group else ""
     if not columns.dialogues:
-        return Example(word(row[columns.text]), word(row[columns.label]), split, group=group)
+        second = word(row[columns.text_pair]) if columns.text_pair else ""
+        text, own = word(row[columns.text]), row[columns.value or columns.label]
+        if columns.value:
+            return Example(text, "", split, group=group, second=second, value=_number(own, at, columns.value))
+        return Example(text, word(own), split, group=group, second=second)
     if columns.messages:
         said = conversation(row[columns.messages], at, columns.messages)
     else:
@@ -61,6 +76,22 @@ def example(row: Mapping[str, Any], at: str, columns: Columns) -> Example:
         raise UserError(f"{at}: the answer is none of its {len(options)} options; mend the row")
     text = "\n".join(one.content for one in said[:-1])
     return Example(text, split=split, messages=said, options=options, group=group)
+
+
+def _number(cell: Any, at: str, column: str) -> float:
+    try:
+        found = math.nan if isinstance(cell, bool) else float(cell)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise UserError(f"{at}: {column!r} is '{readable(str(cell), 30)}', expected a number such as -1.5")
+    return found
+
+
+def _split(name: str, at: str, column: str) -> str:
+    if (split := split_of(name)) is None:
+        raise UserError(f"{at}: {column!r}: split '{readable(name)}' is none of {', '.join(SPLITS)}")
+    return split
 
 
 def exchange(prompt: str, answer: str) -> tuple[Message, ...]:

@@ -13,7 +13,7 @@ from fedpl.data.files import refuse_one_name, stem_of
 from fedpl.data.labels import check_classes, check_declared, check_labels
 from fedpl.data.partition import Partition, Rows, refuse_empty
 from fedpl.data.reading import Table
-from fedpl.data.records import ClientData, FederatedData, Source, Split
+from fedpl.data.records import ClientData, FederatedData, Pairs, Rated, Source, Split
 from fedpl.data.splitting import (
     Dealt,
     SmallClients,
@@ -72,7 +72,7 @@ class Tabular(Source):
             found.append(
                 "data.columns.group: data.convention has true groups of its own; name one or the other"
             )
-        if self.columns.dialogues:
+        if not self.columns.classed:
             needing = {
                 f"data.partition: {name}": self.partition.labelled,
                 f"data.convention: {type(self.convention).__name__}": not self.convention.plain,
@@ -80,7 +80,7 @@ class Tabular(Source):
                 "data.splitting.shots": self.splitting.shots > 0,
             }
             found += [
-                f"{what}: needs classes, and rows with prompts or messages have none; leave it out"
+                f"{what}: needs classes, and rows with prompts, messages or numbers have none; leave it out"
                 for what, used in needing.items()
                 if used
             ]
@@ -102,13 +102,12 @@ class Tabular(Source):
         columns = self.columns
         for table in tables:
             check_cells(table, self.wanted, columns.lists)
-        if columns.dialogues:
-            check_rows(tables)
-        elif known is not None:
-            check_rows(tables)
-            check_classes(tables, columns.label, known)
-        else:
+        if columns.classed and known is None:
             check_labels(tables, columns.label)
+        else:
+            check_rows(tables)
+            if columns.classed and known is not None:
+                check_classes(tables, columns.label, known)
         if self.partition.natural and columns.by_file:
             refuse_one_name([table.path for table in tables])
         by_client, notes = self._by_client(tables, seed)
@@ -123,9 +122,9 @@ class Tabular(Source):
             for split, places in own.places.items()
             for place in places
         ]
-        if columns.declared and not columns.dialogues and known is None:
-            check_declared(used)
-        classes = () if columns.dialogues else known or tuple(sorted({label for _, label in used}))
+        if columns.declared and columns.classed and known is None:
+            check_declared(used, tables, columns.label)
+        classes = (known or tuple(sorted({label for _, label in used}))) if columns.classed else ()
         maps = self.convention.maps(classes, seed)
         groups = groups_of([*dealt], len(maps), seed)
         noisy = self.noise.noisy([*dealt], seed)
@@ -143,13 +142,15 @@ class Tabular(Source):
             splits: dict[str, Any]
             if columns.dialogues:
                 splits = {name: dialogues(rows, chosen, client) for name, chosen in places.items()}
+            elif columns.value:
+                splits = {name: _rated([rows[i] for i in chosen], columns) for name, chosen in places.items()}
             else:
                 meant = maps[groups[client]]
                 called = {name: tuple(meant[labels[i]] for i in chosen) for name, chosen in places.items()}
                 if client in noisy:
                     called["train"] = self.noise.replaced(called["train"], len(classes), seed, client)
                 splits = {
-                    name: Split(tuple(rows[i].text for i in chosen), called[name])
+                    name: _labelled([rows[i] for i in chosen], called[name], bool(columns.text_pair))
                     for name, chosen in places.items()
                 }
             group = rows[0].group if self.convention.plain else f"convention-{groups[client]}"
@@ -176,7 +177,7 @@ class Tabular(Source):
                         f"group per client (data.columns.group)"
                     )
         labels = [row.label for row in rows]
-        looked_at = Rows([row.text for row in rows], labels, named, [row.split for row in rows])
+        looked_at = Rows([row.said for row in rows], labels, named, [row.split for row in rows])
         owners = self.partition.owners(looked_at, self.splitting.near_duplicates, seed)
         if self.small_clients != "drop":
             refuse_empty(self.partition, owners)
@@ -190,9 +191,9 @@ class Tabular(Source):
 
     def _split(self, rows: Sequence[Example], client: str, seed: int) -> Dealt:
         if self.columns.declared:
-            return declared([row.split for row in rows], client)
+            return declared([row.split for row in rows])
         stream = derive_seed(seed, "split", client=client)
-        return drawn([row.text for row in rows], self.splitting, stream)
+        return drawn([row.said for row in rows], self.splitting, stream)
 
     def _capped(self, places: list[int], labels: Sequence[int], client: str, seed: int) -> list[int]:
         """A client's training rows, as few as are asked for."""
@@ -204,3 +205,14 @@ class Tabular(Source):
             stream = np.random.default_rng(derive_seed(seed, "cap", client=client))
             places = stratified(places, labels, most, stream)
         return places
+
+
+def _rated(rows: Sequence[Example], columns: Columns) -> Rated:
+    seconds = tuple(row.second for row in rows) if columns.text_pair else ()
+    values = tuple(row.value for row in rows)
+    return Rated(tuple(row.text for row in rows), (0,) * len(rows), seconds, values)
+
+
+def _labelled(rows: Sequence[Example], labels: tuple[int, ...], pairs: bool) -> Split:
+    texts = tuple(row.text for row in rows)
+    return Pairs(texts, labels, tuple(row.second for row in rows)) if pairs else Split(texts, labels)

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 
 from fedpl.data.cells import word
 from fedpl.data.reading import Table
-from fedpl.data.wording import some
+from fedpl.data.wording import listed, some
 from fedpl.errors import UserError
 
-_NULLS = {"null", "nan", "<na>", "#n/a"}
+_NULLS = {"null", "nan", "<na>", "#n/a", "#ref!", "#value!", "#name?", "#num!", "#null!", "#div/0!"}
 _FEW = 10  # classes, up to which a table with few rows may have as many classes as it likes
 
 
@@ -34,9 +34,10 @@ def check_labels(tables: Sequence[Table], column: str) -> None:
     if not rows:
         raise UserError(f"the table has no rows: {', '.join(table.path for table in tables)}")
     if len(times) == rows > 2 or len(times) > max(rows / 2, _FEW):
+        where = listed((table.path for table in tables), 2)
         raise UserError(
-            f"{column!r} has {len(times):,} different values in {rows:,} rows, expected a few classes; "
-            f"is it another column? --data.columns.label"
+            f"{where}: {column!r} has {len(times):,} different values in {rows:,} rows, expected a few "
+            f"classes; is it another column? --data.columns.label"
         )
 
 
@@ -60,11 +61,13 @@ def check_classes(tables: Sequence[Table], column: str, known: Sequence[str]) ->
                 )
 
 
-def check_declared(rows: Iterable[tuple[str, str]]) -> None:
+def check_declared(rows: Iterable[tuple[str, str]], tables: Sequence[Table], column: str) -> None:
     """Refuse classes that no client is trained on.
 
     Args:
         rows: Declared split and label of each.
+        tables: Where they stand.
+        column: Of the labels.
 
     Raises:
         UserError: Naming them.
@@ -75,7 +78,11 @@ def check_declared(rows: Iterable[tuple[str, str]]) -> None:
     train = labels.pop("train", set())
     others = set().union(*labels.values()) - train
     if others:
+        places = (
+            table.at(i) for table in tables for i, row in enumerate(table.rows) if word(row[column]) in others
+        )
         raise UserError(
-            f"labels that stand in no train row, only in validation or test rows: {some(sorted(others))}; "
-            f"expected every class in training; mend the labels or the split column"
+            f"labels that stand in no train row, only in validation or test rows: {some(sorted(others))}, "
+            f"the first in {next(places)}, {column!r}; expected every class in training; mend the labels or "
+            f"the split column"
         )

@@ -4,15 +4,16 @@ import codecs
 import csv
 import gzip
 import io
-import json
 import sys
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fedpl.data.disguises import refuse_disguised
 from fedpl.data.files import kind_of
+from fedpl.data.objects import objects_of
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
 
@@ -88,6 +89,7 @@ def read_table(path: str, wanted: Collection[str], how: Format) -> Table:
     """
     kept = {*wanted, "split"}
     try:
+        refuse_disguised(path, _head(path), how.encoding)
         match kind_of(path):
             case "json":
                 return _json(path, kept, how.encoding)
@@ -99,11 +101,12 @@ def read_table(path: str, wanted: Collection[str], how: Format) -> Table:
     except UnicodeError as error:
         raise UserError(_not_in(path, how.encoding)) from error
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else ""
+        raise UserError(f"cannot read {path}: {reason or _broken(error)}") from error
 
 
 @contextmanager
-def _text(path: str, encoding: str) -> Iterator[IO[str]]:
+def _text(path: str, encoding: str) -> Iterator[io.TextIOWrapper]:
     # A byte order mark, which spreadsheets write, is none of the first column's name.
     encoding = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
     with _bytes(path) as raw, io.TextIOWrapper(raw, encoding, newline="") as file:
@@ -112,6 +115,15 @@ def _text(path: str, encoding: str) -> Iterator[IO[str]]:
 
 def _bytes(path: str) -> Any:
     return gzip.open(path, "rb") if path.lower().endswith(".gz") else Path(path).open("rb")
+
+
+def _broken(error: Exception) -> str:
+    return f"{str(error).splitlines()[0].rstrip('.')}; it is not whole: fetch or write it again"
+
+
+def _head(path: str) -> bytes:
+    with _bytes(path) as file:
+        return bytes(file.read(256))
 
 
 def _not_in(path: str, encoding: str) -> str:
@@ -168,48 +180,10 @@ def _separated(
 
 def _json(path: str, kept: Collection[str], encoding: str) -> Table:
     with _text(path, encoding) as file:
-        first = next((char for char in iter(lambda: file.read(1), "") if not char.isspace()), "")
-        file.seek(0)
-        if first == "[":
-            values = list(enumerate(_parsed(file.read(), path), start=1))
-        else:
-            values = [
-                (place, _parsed(line.strip(), path, place))
-                for place, line in enumerate(file, start=1)
-                if line.strip()
-            ]
-    unit = "row" if first == "[" else "line"
-    for place, value in values:
-        if not isinstance(value, dict):
-            raise UserError(
-                f"{path}: {unit} {place} holds a {type(value).__name__}, expected an object by column"
-            )
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:  # JSON can escape what is no text
-            raise UserError(
-                f"{path}: {unit} {place} holds half of a character, {error.object[error.start]!r}; "
-                f"mend the text"
-            ) from error
-    if not values:
-        raise UserError(f"{path}: is empty, expected one JSON object a line, or one array of objects")
+        unit, values = objects_of(file, path)
     columns = list(dict.fromkeys(name for _, value in values for name in value))
     rows = [{name: item for name, item in value.items() if name in kept} for _, value in values]
     return Table(path, columns, rows, [place for place, _ in values], unit)
-
-
-def _parsed(text: str, path: str, line: int = 1) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}: line {line + error.lineno - 1}: {error.msg} (column {error.colno}); expected one JSON "
-            f"object a line, or one array of objects"
-        ) from error
-    except RecursionError as error:
-        raise UserError(f"{path}: line {line} is nested too deep; expected objects by column") from error
-    except ValueError as error:
-        raise UserError(f"{path}: line {line}: {str(error).partition(';')[0]}; write it as text") from error
 
 
 def _arrow(path: str, kept: Collection[str], kind: str) -> Table:
@@ -225,7 +199,7 @@ def _arrow(path: str, kept: Collection[str], kind: str) -> Table:
                 table = table.select([place for place, name in enumerate(columns) if name in kept])
             rows = table.to_pylist()
     except pyarrow.ArrowException as error:
-        raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"cannot read {path}: {_broken(error)}") from error
     return Table(path, columns, rows, range(1, len(rows) + 1))
 
 

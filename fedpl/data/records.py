@@ -24,6 +24,59 @@ class Split:
     def __len__(self) -> int:
         return len(self.texts)
 
+    @property
+    def said(self) -> Sequence[object]:
+        """What each example says, by which repetitions are found."""
+        return self.texts
+
+
+@dataclass(frozen=True)
+class Pairs(Split):
+    """Pairs of texts: a premise and a hypothesis, two questions.
+
+    Attributes:
+        texts: The first of each.
+        seconds: The second of each.
+    """
+
+    seconds: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.seconds) not in self._sizes:
+            raise ValueError(f"{len(self.texts)} texts but {len(self.seconds)} second ones")
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        """How many second texts there may be."""
+        return (len(self.texts),)
+
+    @property
+    def said(self) -> Sequence[object]:
+        return tuple(zip(self.texts, self.seconds, strict=True)) if self.seconds else self.texts
+
+
+@dataclass(frozen=True)
+class Rated(Pairs):
+    """Texts, or pairs of them, with a number for each.
+
+    Attributes:
+        labels: 0 for each: there are no classes.
+        seconds: The second text of each; empty: there are none.
+        values: The numbers.
+    """
+
+    values: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.texts) != len(self.values):
+            raise ValueError(f"{len(self.texts)} texts but {len(self.values)} numbers")
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        return len(self.texts), 0
+
 
 class Message(NamedTuple):
     """What somebody says.

@@ -12,7 +12,6 @@ from fedpl.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 _ALIASES = {"val": "validation", "valid": "validation", "dev": "validation"}
-SPLIT_WORDS = {*SPLITS, *_ALIASES}
 SmallClients: TypeAlias = Literal["error", "drop", "train_only"]
 
 
@@ -102,21 +101,19 @@ class Dealt(NamedTuple):
         return self
 
 
-def declared(names: Sequence[str], client: str) -> Dealt:
-    """Rows as a split column has them.
+def split_of(name: str) -> str | None:
+    """The split that a word means, in upper or lower case; None: it means none."""
+    plain = name.strip().lower()
+    split = _ALIASES.get(plain, plain)
+    return split if split in SPLITS else None
 
-    Raises:
-        UserError: If it says anything else than a split.
-    """
+
+def declared(splits: Sequence[str]) -> Dealt:
+    """Rows as a split column has them."""
     places: dict[str, list[int]] = {split: [] for split in SPLITS}
-    for i, name in enumerate(names):
-        split = _ALIASES.get(name, name)
-        if split not in places:
-            raise UserError(
-                f"client '{readable(client)}': split '{readable(name)}' is none of {', '.join(SPLITS)}"
-            )
+    for i, split in enumerate(splits):
         places[split].append(i)
-    return Dealt(len(names), places)
+    return Dealt(len(splits), places)
 
 
 def drawn(texts: Sequence[str], splitting: Splitting, seed: int) -> Dealt:

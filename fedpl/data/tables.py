@@ -12,7 +12,7 @@ from fedpl.data.files import files_of, kind_of, path_problems, refuse_twice
 from fedpl.data.partition import ByColumn, Partition
 from fedpl.data.reading import Format, Table, read_table
 from fedpl.data.records import FederatedData
-from fedpl.data.splitting import SPLIT_WORDS, SmallClients, Splitting
+from fedpl.data.splitting import SmallClients, Splitting, split_of
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
 
@@ -85,7 +85,7 @@ class TextFiles(Tabular):
         separator = "," if kind_of(path) in ("csv", "tsv") else None
         check_columns(table, self.wanted, separator)
         words = {str(row.get("split")) for row in table.rows}
-        if "split" in table.columns and not self.columns.split and words <= SPLIT_WORDS:
+        if "split" in table.columns and not self.columns.split and all(map(split_of, words)):
             raise UserError(
                 f"{path}: has a column 'split' that nothing uses, so that its test rows would be trained on; "
                 f"name it with --data.columns.split split, or split anew with --data.columns.split none"
@@ -146,7 +146,7 @@ class HubText(Tabular):
         table = Table(path, found.column_names, (), range(1, len(found) + 1))
         check_columns(table, self.wanted)
         rows = found.select_columns(self.wanted).to_list()
-        feature = None if self.columns.dialogues else found.features[self.columns.label]
+        feature = found.features[self.columns.label] if self.columns.classed else None
         for row in rows:
             if isinstance(feature, datasets.ClassLabel):
                 label = row[self.columns.label]

@@ -66,9 +66,14 @@ class PooledClassifier(BaseModel):
         self.head = nn.Linear(encoder.config.hidden_size, classes, bias)
 
     def forward(
-        self, input_ids: Int[Tensor, "batch length"], attention_mask: Int[Tensor, "batch length"], **_: Any
+        self,
+        input_ids: Int[Tensor, "batch length"],
+        attention_mask: Int[Tensor, "batch length"],
+        token_type_ids: Int[Tensor, "batch length"] | None = None,
+        **_: Any,
     ) -> Float[Tensor, "batch classes"]:
-        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        pair = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **pair).last_hidden_state
         mask = attention_mask.to(states.dtype).unsqueeze(-1)
         match self.pooling:
             case "mean":

@@ -9,7 +9,7 @@ from fedpl.data.cells import word
 from fedpl.data.files import files_of, stem_of
 from fedpl.data.partition import Rows
 from fedpl.data.reading import Format, read_table
-from fedpl.data.splitting import SPLIT_WORDS
+from fedpl.data.splitting import split_of
 from fedpl.errors import UserError
 
 
@@ -63,7 +63,7 @@ def newcomers(
     declared = named.declared and named.declared in first.columns
     if not declared and named.split != "none":
         words = {word(row["split"]) for row in first.rows if "split" in row}
-        named = replace(named, split="split" if words and words <= SPLIT_WORDS else "")
+        named = replace(named, split="split" if words and all(map(split_of, words)) else "")
     if name is None and not named.by_file and named.client not in first.columns:
         if len(files) > 1:
             raise UserError(

@@ -28,6 +28,7 @@ class Card(Kept):
         max_length: Longer texts are cut to this many tokens.
         id2label: The classes, by the number of the model's answer; empty where it answers in words.
         scores: Of the client's models, on its test split.
+        pairs: Whether it answers to pairs of texts; null: to single ones.
         quantized: What the frozen linear layers were packed in, 4bit or 8bit; null: they were not.
         weights: pₖ of the last round by client: its own, and those of the ten others that count most.
         served: Of newcomers: what it holds, aggregated, tuned or local.
@@ -48,6 +49,7 @@ class Card(Kept):
     max_length: int
     id2label: Mapping[str, str]
     scores: Models
+    pairs: bool | None = optional()
     quantized: str | None = optional()
     weights: Mapping[str, float] | None = optional()
     served: str | None = optional()

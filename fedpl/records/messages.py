@@ -49,6 +49,7 @@ class Census(NamedTuple):
         metrics: What a score consists of, the primary metric first.
         labels: What answers may be, for people to read: names of the classes.
         place: Where and in which arithmetic clients train, for people to read.
+        pairs: Whether an example is a pair of texts.
     """
 
     members: tuple[Member, ...]
@@ -57,6 +58,7 @@ class Census(NamedTuple):
     metrics: tuple[Metric, ...]
     labels: tuple[str, ...]
     place: str
+    pairs: bool = False
 
     @property
     def clients(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
-from fedpl.data import Split
+from fedpl.data import Pairs, Split
 from fedpl.data.dialogues import Example, dialogues, exchange
 from fedpl.errors import UserError
 from fedpl.files import quoted
@@ -27,6 +27,7 @@ from fedpl.records.card import Card
 from fedpl.settings import build, importing_nothing
 from fedpl.tasks import Task
 
+Text: TypeAlias = str | tuple[str, str]
 _TOGETHER = 32  # texts in one pass
 _MOST_NEW = 80  # tokens of an answer in words
 
@@ -52,26 +53,27 @@ class ClientModel:
         """The classes, in the order of the logits."""
         return self.card.labels
 
-    def logits(self, texts: Sequence[str]) -> Float[Tensor, "texts classes"]:
-        """What the model gives for each text, before softmax.
+    def logits(self, texts: Sequence[Text]) -> Float[Tensor, "texts classes"]:
+        """What the model gives for each text, or each pair (first, second), before softmax.
 
         Raises:
-            UserError: If it answers in words.
+            UserError: If it answers in words, or pairs are given to a model of single texts or the other way.
         """
         if not self.task.headed:
             raise UserError("logits: the model answers in words; call predict, or use its .model")
-        return torch.cat([torch.empty(0, len(self.labels)), *self._outputs(texts)])
+        return torch.cat([torch.empty(0, len(self.labels) or 1), *self._outputs(texts)])
 
-    def predict(self, texts: Sequence[str], **options: Any) -> list[str]:
-        """The class of each text, or the answer to each prompt, decoded greedily.
+    def predict(self, texts: Sequence[Text], **options: Any) -> list[Any]:
+        """The class of each text, its number in regression, or the answer to each prompt, decoded greedily.
 
         Args:
-            texts: Texts, or prompts.
+            texts: Texts, pairs of texts, or prompts.
             options: Of transformers' ``generate``, where answers are words.
         """
         if not self.task.headed:
-            return [answer for text in texts for answer in self.answers_in_words([text], options)]
-        return [self.labels[one] for out in self._outputs(texts) for one in self.task.answers(out)]
+            return [answer for text in texts for answer in self.answers_in_words([str(text)], options)]
+        found = [one for out in self._outputs(texts) for one in self.task.answers(out)]
+        return [self.labels[one] for one in found] if self.task.labelled else found
 
     @torch.no_grad()
     def answers_in_words(self, prompts: Sequence[str], options: Mapping[str, Any]) -> list[str]:
@@ -104,16 +106,28 @@ class ClientModel:
         return found
 
     @torch.no_grad()
-    def _outputs(self, texts: Sequence[str]) -> list[Tensor]:
+    def _outputs(self, texts: Sequence[Text]) -> list[Tensor]:
         if not texts:
             return []
         settings = model_settings(self.card, self.card.base)
-        examples = self.task.encoder(settings)(Split(tuple(texts), (0,) * len(texts)))
+        examples = self.task.encoder(settings)(self._split(texts))
         found = []
         for start in range(0, len(texts), _TOGETHER):
             inputs = examples.collate(list(range(start, min(start + _TOGETHER, len(texts))))).inputs
             found.append(self.model(**inputs).logits if self.head is None else self.head(**inputs))
         return found
+
+    def _split(self, texts: "Sequence[Text]") -> Split:
+        labels = (0,) * len(texts)
+        firsts = [text for text in texts if isinstance(text, str)]
+        pairs = [(text[0], text[1]) for text in texts if not isinstance(text, str) and len(text) == 2]
+        if self.card.pairs and len(pairs) == len(texts):
+            first, second = zip(*pairs, strict=True)
+            return Pairs(first, labels, second)
+        if not self.card.pairs and len(firsts) == len(texts):
+            return Split(tuple(firsts), labels)
+        wanted = "pairs of texts: give (first, second) for each" if self.card.pairs else "single texts"
+        raise UserError(f"predict: the model of client '{self.card.client}' has learnt {wanted}")
 
 
 def model_settings(card: Card, base: str) -> ModelConfig:
@@ -209,7 +223,7 @@ def _loaded(card: Card, task: Task, folder: Path, name: str) -> ClientModel:
     if card.loads_as == CLASSIFIER:
         own = AutoModelForSequenceClassification.from_pretrained(
             card.base,
-            id2label=dict(enumerate(card.labels)),
+            **({"id2label": dict(enumerate(card.labels))} if card.labels else {"num_labels": 1}),
             dtype=torch.float32,
             **quantisation(card.quantized, PeftConfig.from_pretrained(str(folder)).modules_to_save),
         )

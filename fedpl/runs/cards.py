@@ -1,5 +1,6 @@
 """What lies beside each adapter of a run: ``fedpl.json``, by which it is loaded, and a model card."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +97,7 @@ def _card(
         max_length=config.model.max_length,
         id2label={str(i): label for i, label in enumerate(census.labels)},
         scores=Models(aggregated=None, tuned=None),
+        pairs=census.pairs or None,
         quantized=config.model.quantized,
         weights=_largest(weights, member.client),
         data=member.origin,
@@ -135,7 +137,7 @@ def page(card: Card, metrics: Sequence[Metric], run: Path, template: str = "") -
     if card.loads_as != ENCODER:
         head["pipeline_tag"] = "text-generation" if card.loads_as == CAUSAL else "text-classification"
     about = [
-        f"- classes: {', '.join(f'{i} {label}' for i, label in card.id2label.items())}",
+        f"- {_answers(card)}",
         f"- pooling: {card.pooling}; texts are cut to {card.max_length} tokens",
     ]
     if card.loads_as == CAUSAL:
@@ -175,10 +177,10 @@ def page(card: Card, metrics: Sequence[Metric], run: Path, template: str = "") -
         "```python",
         "import fedpl",
         "",
-        f"fedpl.load({str(run.absolute())!r}, {card.client!r}{option}).predict(['a text'])",
+        f"fedpl.load({str(run.absolute())!r}, {card.client!r}{option}).predict([{_asked(card)}])",
         "```",
         "",
-        *(_causal(template) if card.loads_as == CAUSAL else _OTHERS[card.loads_as]),
+        *(_causal(template) if card.loads_as == CAUSAL else _without(card)),
         "",
     ]
     return "\n".join(lines)
@@ -213,6 +215,28 @@ def _origin(card: Card) -> list[str]:
     return found
 
 
+def _answers(card: Card) -> str:
+    if not card.id2label:
+        return "answers: a number, as `fedpl.load` gives it; plain PEFT gives it in the scale of training"
+    return f"classes: {', '.join(f'{i} {label}' for i, label in card.id2label.items())}"
+
+
+def _asked(card: Card) -> str:
+    return "('a text', 'its second')" if card.pairs else "'a text'"
+
+
+def _without(card: Card) -> list[str]:
+    """How PEFT alone loads a classifier; of a pair the model is told what the tokenizer says of it."""
+    lines = _OTHERS[card.loads_as]
+    if not card.id2label:
+        lines = [line.replace("id2label=id2label", "num_labels=1") for line in lines if "= {int" not in line]
+    if not card.pairs:
+        return lines
+    changed = (line.replace('(["a text"], ', '(["a text"], ["its second"], ') for line in lines)
+    return [_GIVEN.sub("model(**tokens)", line) for line in changed]
+
+
+_GIVEN = re.compile(r"model\(input_ids=.*\)(?=\.logits)")
 _CLASSIFIER = """With PEFT alone (in this folder; in float32 or bfloat16):
 
 ```python

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedpl.conditions import PrivacyConfig
-from fedpl.data import ClientData, FederatedData
+from fedpl.data import ClientData, FederatedData, Pairs
 from fedpl.errors import UserError
 from fedpl.objectives.models import stack_models
 from fedpl.records.messages import (
@@ -270,4 +270,5 @@ def census(data: FederatedData, worker: Worker) -> Census:
         task.metrics,
         data.classes,
         f"{hardware.device}, {hardware.precision}",
+        any(isinstance(client.train, Pairs) and bool(client.train.seconds) for client in data.clients),
     )

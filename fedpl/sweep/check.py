@@ -71,6 +71,12 @@ def check_values(sweep: Sweep, trials: Trials) -> None:
         raise UserError(f"a trial with {_words(first)}: {error}") from None
     if sweep.metric.startswith("validation") and config.evaluation.every < 1:
         raise UserError(f"evaluation.every: {sweep.metric} is never scored; set it to 1")
+    task, wanted = config.task, sweep.metric.rpartition("/")[2]
+    names = [metric.name for metric in (*task.metrics, *(task.decoded if task.writes else ()))]
+    if wanted not in ("train_loss", *names):
+        raise UserError(
+            f"metric.name: {sweep.metric} is no score of {type(task).__name__}, which has {', '.join(names)}"
+        )
     for dimension in sweep.dimensions:
         for value in dimension.samples()[1:]:
             try:

@@ -10,7 +10,7 @@ from fedpl.errors import UserError
 from fedpl.presets import read_yaml
 from fedpl.records.scores import Metric, Summary
 from fedpl.sweep.space import Dimension, read_space
-from fedpl.tasks.metrics import CLASSIFICATION
+from fedpl.tasks.metrics import EVERY
 
 Method = Literal["grid", "random", "bayes"]
 
@@ -83,7 +83,7 @@ class Sweep:
         return value >= self.target if self.goal == "maximize" else value <= self.target
 
 
-def read_sweep(path: Path, metrics: Sequence[Metric] = CLASSIFICATION) -> Sweep:
+def read_sweep(path: Path, metrics: Sequence[Metric] = EVERY) -> Sweep:
     """A sweep from its file.
 
     Args:

@@ -2,6 +2,7 @@
 
 from fedpl.tasks.classification import Classification
 from fedpl.tasks.language import Choice, Generation
+from fedpl.tasks.regression import Regression
 from fedpl.tasks.task import Task
 
-__all__ = ["Choice", "Classification", "Generation", "Task"]
+__all__ = ["Choice", "Classification", "Generation", "Regression", "Task"]

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from fedpl.data import ClientData, Split
+from fedpl.data import ClientData, Pairs, Split
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.model.settings import ModelConfig
@@ -47,9 +48,61 @@ def check_known(tokenizer: Any, encoded: Sequence[Sequence[int]], path: str) -> 
         )
 
 
+def check_pairs(tokenizer: Any, model: ModelConfig) -> bool:
+    """Whether the model is told which text of a pair each token belongs to.
+
+    Raises:
+        UserError: If nothing tells it where the first text ends.
+    """
+    typed = getattr(pretrained.kind_of(model), "type_vocab_size", 0) > 1
+    apart = tokenizer.num_special_tokens_to_add(True) > tokenizer.num_special_tokens_to_add(False)
+    if not typed and not apart:
+        raise UserError(
+            f"data.columns.text_pair: the tokenizer of {model.path} puts nothing between two texts, "
+            f"and the model knows no types of tokens; take an encoder such as BERT, or write both texts in "
+            f"one column"
+        )
+    return typed
+
+
+def text_encoder(
+    model: ModelConfig, targets: "Callable[[Split], Tensor]"
+) -> "Callable[..., examples.Examples]":
+    """How texts, or pairs of them, become tensors, as `Task.encoder`.
+
+    Args:
+        model: Which model.
+        targets: What is right for each example of a split, [examples].
+    """
+    tokenizer = pretrained.load_tokenizer(model)
+    types_of_pairs = cache(lambda: check_pairs(tokenizer, model))
+
+    def encode(split: Split, scored: bool = False) -> "examples.Examples":
+        pad = int(tokenizer.pad_token_id)
+        if not len(split):
+            return examples.Examples([], targets(split), pad)
+        texts, typed = [list(split.texts)], False
+        if isinstance(split, Pairs) and split.seconds:
+            typed = types_of_pairs()
+            texts.append(list(split.seconds))
+        # Of a pair that is too long the longer text is cut, token by token.
+        found = tokenizer(
+            *texts,
+            truncation="longest_first",
+            max_length=model.max_length,
+            return_token_type_ids=typed,
+        )
+        check_known(tokenizer, found["input_ids"], model.path)
+        ids = [torch.tensor(row) for row in found["input_ids"]]
+        types = [torch.tensor(row) for row in found["token_type_ids"]] if typed else None
+        return examples.Examples(ids, targets(split), pad, types=types)
+
+    return encode
+
+
 @dataclass(frozen=True)
 class Classification(Task):
-    """One of several classes for each text."""
+    """One of several classes for each text, or pair of texts."""
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -59,20 +112,7 @@ class Classification(Task):
         return models.load_base(model, len(classes), True)
 
     def encoder(self, model: ModelConfig) -> "Callable[..., examples.Examples]":
-        tokenizer = pretrained.load_tokenizer(model)
-
-        def encode(split: Split, scored: bool = False) -> "examples.Examples":
-            texts = list(split.texts)
-            encoded = (
-                tokenizer(texts, truncation=True, max_length=model.max_length)["input_ids"] if texts else []
-            )
-            check_known(tokenizer, encoded, model.path)
-            ids = [torch.tensor(row) for row in encoded]
-            return examples.Examples(
-                ids, torch.tensor(split.labels, dtype=torch.long), int(tokenizer.pad_token_id)
-            )
-
-        return encode
+        return text_encoder(model, lambda split: torch.tensor(split.labels, dtype=torch.long))
 
     def losses(self, outputs: "Float[Tensor, 'rows classes']", targets: "Tensor") -> "Float[Tensor, 'rows']":
         return torch.nn.functional.cross_entropy(outputs.float(), targets, reduction="none")

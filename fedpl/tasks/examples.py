@@ -39,11 +39,13 @@ class Examples(Dataset):
         mass: Targets of each example: its share of a step's loss follows from it. None: one each.
         learned: Which of each example's tokens are learned, by position; None: the model is not told.
         cut: How many of the examples were cut to fit.
+        types: Which text of a pair each token belongs to, 0 or 1; None: the model is not told.
 
     Attributes:
         tokens: All examples' token ids, one after another; `ids` are views of it.
         lengths: Tokens of each example.
         marks: Like `tokens`, whether each is learned; None: the model is not told.
+        types: Like `tokens`, which text of a pair each belongs to; None: the model is not told.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Examples(Dataset):
         mass: Sequence[float] | None = None,
         learned: Sequence[Bool[Tensor, "_"]] | None = None,
         cut: int = 0,
+        types: Sequence[Int[Tensor, "_"]] | None = None,
     ) -> None:
         self.targets = targets
         self.pad = pad
@@ -62,6 +65,7 @@ class Examples(Dataset):
         self.tokens = torch.cat([torch.empty(0, dtype=torch.long), *ids])
         self.ids = self.tokens.split(self.lengths)
         self.marks = None if learned is None else torch.cat([torch.empty(0, dtype=torch.bool), *learned])
+        self.types = None if types is None else torch.cat([torch.empty(0, dtype=torch.long), *types])
         self.cut = cut
 
     def __len__(self) -> int:
@@ -83,6 +87,9 @@ class Examples(Dataset):
             inputs["learned"] = pad_sequence(
                 [marks[i] for i in chosen], batch_first=True, padding_value=False
             )
+        if self.types is not None:
+            types = self.types.split(self.lengths)
+            inputs["token_type_ids"] = pad_sequence([types[i] for i in chosen], batch_first=True)
         return Batch(inputs, self.targets[list(chosen)])
 
 

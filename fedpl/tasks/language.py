@@ -15,7 +15,7 @@ from fedpl.records.scores import Metric, Scores
 from fedpl.tasks import templates
 from fedpl.tasks.classification import check_known
 from fedpl.tasks.decoding import DecodingConfig
-from fedpl.tasks.metrics import GENERATION, best_constant, generation_scores
+from fedpl.tasks.metrics import GENERATION, TOKENS, best_constant, generation_scores
 from fedpl.tasks.task import Task
 from fedpl.tasks.templates import Questions
 
@@ -31,7 +31,6 @@ else:
         deferred, ("torch", "fedpl.model.pretrained", "fedpl.model.language", "fedpl.tasks.examples")
     )
 
-_TOKENS = (Metric("loss", "", False), Metric("perplexity", "", False))
 _LARGEST = 700.0  # loss whose exponential is still a number
 
 
@@ -47,6 +46,7 @@ class _Answering(Task):
     template: str = "alpaca_short"
 
     headed: ClassVar[bool] = False
+    labelled: ClassVar[bool] = False
     zero_shot: ClassVar[bool] = True
 
     def take(self, data: FederatedData) -> FederatedData:
@@ -137,7 +137,7 @@ class Generation(_Answering):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        return self.decoded * (self.decoding is not None) + _TOKENS
+        return self.decoded * (self.decoding is not None) + TOKENS
 
     @property
     def writes(self) -> DecodingConfig | None:

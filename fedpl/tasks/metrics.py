@@ -3,13 +3,23 @@
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
 from fedpl.deferred import deferred
 from fedpl.records.scores import Metric, Scores
 
-measures, rouge = map(deferred, ("sklearn.metrics", "rouge_score.rouge_scorer"))
+measures, rouge, stats = map(deferred, ("sklearn.metrics", "rouge_score.rouge_scorer", "scipy.stats"))
 
 CLASSIFICATION = (Metric("accuracy", "%"), Metric("macro_f1", "%"))
 GENERATION = tuple(Metric(name, "%") for name in ("rouge1", "rouge2", "rougeL", "exact_match"))
+REGRESSION = (
+    Metric("mae", "", False),
+    Metric("rmse", "", False),
+    Metric("pearson"),
+    Metric("spearman"),
+)
+TOKENS = (Metric("loss", "", False), Metric("perplexity", "", False))
+EVERY = (*CLASSIFICATION, *REGRESSION, *TOKENS, *GENERATION)
 _ROUGE = tuple(metric.name for metric in GENERATION[:3])
 _CANDIDATES = 20  # constant answers that are tried, of each kind
 
@@ -18,6 +28,23 @@ def classification_scores(labels: Sequence[int], answers: Sequence[int]) -> Scor
     """Share of right answers, and F1 averaged over the classes that occur among labels or answers."""
     f1 = measures.f1_score(labels, answers, average="macro", zero_division=0.0)
     return {"accuracy": float(measures.accuracy_score(labels, answers)), "macro_f1": float(f1)}
+
+
+def regression_scores(values: Sequence[float], answers: Sequence[float]) -> Scores:
+    """Mean absolute and root mean square error, and correlations: 0 where one side is constant.
+
+    Args:
+        values: What is right, at least one.
+        answers: What was answered.
+    """
+    right, own = np.array(values, np.float64), np.array(answers, np.float64)
+    varied = bool(np.isfinite(own).all()) and np.ptp(right) > 0 and np.ptp(own) > 0
+    return {
+        "mae": float(np.abs(right - own).mean()),
+        "rmse": float(np.sqrt(np.square(right - own).mean())),
+        "pearson": float(stats.pearsonr(right, own).statistic) if varied else 0.0,
+        "spearman": float(stats.spearmanr(right, own).statistic) if varied else 0.0,
+    }
 
 
 def generation_scores(references: Sequence[str], answers: Sequence[str]) -> Scores:

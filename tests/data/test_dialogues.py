@@ -110,7 +110,7 @@ def test_a_cap_is_drawn_and_not_the_first_rows(tmp_path: Path) -> None:
     ("lines", "columns", "message"),
     [
         ([*rows(), {"prompt": "p", "answer": "", "client": "a"}], PAIRS, "line 21 has an empty 'answer'"),
-        ([*rows(), {"prompt": "p", "answer": " ", "client": "a"}], PAIRS, "line 21: the answer is empty"),
+        ([*rows(), {"prompt": "p", "answer": " ", "client": "a"}], PAIRS, "line 21 has an empty 'answer'"),
         ([*rows(), {"prompt": ["p"], "answer": "x", "client": "a"}], PAIRS, "line 21: 'prompt' holds a list"),
         ([{"messages": "hello", "options": [], "client": "a"}], TALKS, "line 1: 'messages' holds no list"),
         ([{"messages": talk("a"), "options": [], "client": "a"}], TALKS, "has the roles user; expected"),

@@ -237,3 +237,13 @@ def test_goals_follow_the_metrics_direction(tmp_path: Path) -> None:
         read_sweep(write(tmp_path, metric=error | {"goal": "maximize"}), REGRESSION)
     with pytest.raises(UserError, match="bottom_decile; rmse, pearson, got"):
         read_sweep(write(tmp_path, metric=accuracy), REGRESSION)
+
+
+def test_the_metric_is_one_of_the_task_s(tmp_path: Path) -> None:
+    name = "validation/aggregated/mean/mae"
+    with pytest.raises(UserError, match="mae is better the other way: write goal: minimize"):
+        read_sweep(write(tmp_path, metric={"name": name, "goal": "maximize"}))
+    sweep = read_sweep(write(tmp_path, metric={"name": name, "goal": "minimize"}))
+    with pytest.raises(UserError, match="mae is no score of Classification, which has accuracy, macro_f1"):
+        checked(sweep, [])
+    checked(sweep, ["--task=fedpl.tasks.Regression"])

@@ -108,23 +108,29 @@ def _passes(rows: Rows, chosen: Plan) -> Iterator[Pass]:
     marks = np.zeros(len(mask), bool)
     if texts.marks is not None:
         marks[mask] = texts.marks[ranges(texts.begin[place], lengths)]
+    types = np.zeros(len(mask), np.int64)
+    if texts.types is not None:
+        types[mask] = texts.types[ranges(texts.begin[place], lengths)]
     tokens = (chosen.sizes * chosen.widths).tolist()
     columns = (
         torch.from_numpy(ids).split(tokens),
         torch.from_numpy(mask.astype(np.int64)).split(tokens),
         torch.from_numpy(marks).split(tokens),
+        torch.from_numpy(types).split(tokens),
         texts.targets[torch.from_numpy(place)].split(sizes),
         torch.from_numpy(rows.client).split(sizes),
         torch.from_numpy(rows.weight.astype(np.float32)).split(sizes),
         torch.from_numpy(rows.key).split(sizes),
     )
     begin = 0
-    for size, even, own_ids, own_mask, learned, targets, client, weight, key in zip(
+    for size, even, own_ids, own_mask, learned, own_types, targets, client, weight, key in zip(
         sizes, chosen.even.tolist(), *columns, strict=True
     ):
         inputs = {"input_ids": own_ids.view(size, -1), "attention_mask": own_mask.view(size, -1)}
         if texts.marks is not None:
             inputs["learned"] = learned.view(size, -1)
+        if texts.types is not None:
+            inputs["token_type_ids"] = own_types.view(size, -1)
         own = rows.take(slice(begin, begin + size))
         between = (int(own.client[0]), int(own.client[-1]) + 1) if even else None
         yield Pass(inputs, targets, client, weight, key, own, between)

@@ -46,6 +46,7 @@ class Texts:
         targets: What is right for each example.
         pad: What fills rows up.
         marks: Like tokens, whether each is learned; None: the model is not told.
+        types: Like tokens, which text of a pair each belongs to; None: the model is not told.
     """
 
     def __init__(self, splits: Iterable[Examples]) -> None:
@@ -59,12 +60,18 @@ class Texts:
         self.mass = np.concatenate([np.array(split.mass, np.float64) for split in self.splits])
         self.targets: Tensor = torch.cat([split.targets for split in self.splits])
         self.pad = self.splits[0].pad
-        marks = [split.marks for split in self.splits if split.marks is not None]
-        self.marks = np.concatenate([own.numpy() for own in marks]) if marks else None
+        self.marks = _joined(split.marks for split in self.splits)
+        self.types = _joined(split.types for split in self.splits)
 
     def places(self, splits: Iterable[Examples]) -> Int[np.ndarray, "splits"]:
         """Where these splits are among `splits`."""
         return np.array([self._places[split] for split in splits], np.int64)
+
+
+def _joined(columns: Iterable[Tensor | None]) -> np.ndarray | None:
+    """What there is of the splits' tokens; a split without it is one without tokens."""
+    found = [column.numpy() for column in columns if column is not None]
+    return np.concatenate(found) if found else None
 
 
 @dataclass(frozen=True, eq=False)
