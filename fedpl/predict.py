@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from fedpl.runs import adapters, resume, together
+    from fedpl.runs.adapters import Text
 else:
     torch = deferred("torch")
     adapters, resume, together = (
@@ -52,23 +53,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     source = resume.saved_configuration(options.run).data
     columns = source.columns if isinstance(source, TextFiles | HubText) else Columns()
     how = Format(source.separator, source.encoding) if isinstance(source, TextFiles) else Format()
-    text = options.text or columns.prompt or columns.text
-    wanted = [text, *([options.clients] if options.clients else [])]
+    text, second = options.text or columns.prompt or columns.text, columns.text_pair
+    wanted = [text, *filter(None, (second, options.clients))]
     table = read_table(options.table, wanted, how)
     check_columns(table, wanted)
     check_cells(table, wanted)
-    texts = [word(row[text]) for row in table.rows]
+    texts: list[Text] = [
+        (word(row[text]), word(row[second])) if second else word(row[text]) for row in table.rows
+    ]
     clients = [word(row[options.clients]) for row in table.rows] if options.clients else None
     if options.out is not None and options.out.is_dir():
         raise UserError(f"--out: {options.out} is a folder; name a file in it")
-    lines = _answers(options, texts, clients, text)
+    lines = _answers(options, texts, clients, [text, second] if second else [text])
     with options.out.open("w", newline="") if options.out else nullcontext(sys.stdout) as file:
         csv.writer(file).writerows(lines)
     return 0
 
 
 def _answers(
-    options: Any, texts: Sequence[str], clients: Sequence[str] | None, text: str
+    options: Any, texts: "Sequence[Text]", clients: Sequence[str] | None, columns: Sequence[str]
 ) -> Iterator[list[Any]]:
     """The header, then a line for each text, as it is answered."""
     models: Any
@@ -80,24 +83,25 @@ def _answers(
             raise UserError("--personal: one client at a time; name it by --client")
         models = together.load_all(options.run, sorted(set(clients)), options.base, options.newcomer)
         model = models.first
-    headed = model.task.headed
+    headed, labelled = model.task.headed, model.task.labelled
     own = [] if clients is None else [options.clients]
-    names = [f"p({label})" for label in model.labels] if headed else []
-    yield [*own, text, "label" if headed else "answer", *names]
+    names = [f"p({label})" for label in model.labels] if labelled else []
+    yield [*own, *columns, "label" if labelled else "value" if headed else "answer", *names]
     how = {} if options.max_new_tokens is None else {"max_new_tokens": options.max_new_tokens}
     for start in range(0, len(texts), _AT_ONCE):
         part = texts[start : start + _AT_ONCE]
         whose = [] if clients is None else [clients[start : start + _AT_ONCE]]
-        left = [[client] for client in whose[0]] if whose else [[]] * len(part)
-        if headed:
+        said = [[one] if isinstance(one, str) else [*one] for one in part]
+        left = [[client, *own] for client, own in zip(whose[0], said, strict=True)] if whose else said
+        if labelled:
             logits = models.logits(part, *whose)
             answers = model.task.answers(logits)
             shares = torch.softmax(logits, -1).tolist()
-            for who, what, answer, row in zip(left, part, answers, shares, strict=True):
-                yield [*who, what, model.labels[answer], *(f"{share:.6f}" for share in row)]
+            for row, answer, each in zip(left, answers, shares, strict=True):
+                yield [*row, model.labels[answer], *(f"{share:.6f}" for share in each)]
         else:
-            for who, what, answer in zip(left, part, models.predict(part, *whose, **how), strict=True):
-                yield [*who, what, answer]
+            for row, answer in zip(left, models.predict(part, *whose, **how), strict=True):
+                yield [*row, answer]
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 import fedpl
 from fedpl.cli import make_parser, read
 from fedpl.data import Pairs
+from fedpl.predict import main as predict
 from fedpl.settings import plain
 from fedpl.tracking.progress import Display
 
@@ -270,6 +271,14 @@ def test_a_model_of_pairs(config: fedpl.Config, small_table: Path, tmp_path: Pat
     assert right == pytest.approx(model.card.scores.aggregated["accuracy"])
     changed = model.logits([("a bad seat", "a good seat")]) - model.logits([("a good seat", "a bad seat")])
     assert changed.abs().max() > 0
+    table = tmp_path / "asked.csv"
+    table.write_text("text,claim\na bad seat,a good seat\n")
+    assert (
+        predict([str(made.path), str(table), "--client", made.clients[0], f"--out={tmp_path / 'out.csv'}"])
+        == 0
+    )
+    (answer,) = model.predict([("a bad seat", "a good seat")])
+    assert f"a bad seat,a good seat,{answer}," in (tmp_path / "out.csv").read_text()
     for asked in (["a good seat"], [("a", "b"), "c"]):
         with pytest.raises(fedpl.UserError, match="has learnt pairs of texts: give"):
             model.predict(asked)

@@ -72,8 +72,11 @@ class ClientModel:
         """
         if not self.task.headed:
             return [answer for text in texts for answer in self.answers_in_words([str(text)], options)]
-        found = [one for out in self._outputs(texts) for one in self.task.answers(out)]
-        return [self.labels[one] for one in found] if self.task.labelled else found
+        return self.named([one for out in self._outputs(texts) for one in self.task.answers(out)])
+
+    def named(self, answers: Sequence[Any]) -> list[Any]:
+        """Answers by the names of their classes, where there are classes."""
+        return [self.labels[one] for one in answers] if self.task.labelled else list(answers)
 
     @torch.no_grad()
     def answers_in_words(self, prompts: Sequence[str], options: Mapping[str, Any]) -> list[str]:
@@ -98,10 +101,10 @@ class ClientModel:
         found: Any = self.model.generate(input_ids=ids, attention_mask=mask, **ends, **how)
         return [str(tokenizer.decode(row[longest:], skip_special_tokens=True)) for row in found]
 
-    def inputs(self, texts: Sequence[str]) -> dict[str, Tensor]:
+    def inputs(self, texts: "Sequence[Text]") -> dict[str, Tensor]:
         """Texts as the model takes them, all in one pass."""
         settings = model_settings(self.card, self.card.base)
-        examples = self.task.encoder(settings)(Split(tuple(texts), (0,) * len(texts)))
+        examples = self.task.encoder(settings)(self._split(texts))
         found: dict[str, Tensor] = examples.collate(list(range(len(texts)))).inputs
         return found
 

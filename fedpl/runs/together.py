@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fedpl.data.wording import some
 from fedpl.errors import UserError
 from fedpl.model.saved import ENCODER, HEAD_FILE
-from fedpl.runs.adapters import ClientModel, load, located
+from fedpl.runs.adapters import ClientModel, Text, load, located
 
 _TOGETHER = 32  # rows of one pass
 _MIXED = (nn.Linear, nn.Embedding)  # modules that PEFT has rows of several adapters go through
@@ -46,7 +46,7 @@ class ClientModels:
         """The classes, in the order of the logits."""
         return self.first.labels
 
-    def logits(self, texts: Sequence[str], clients: Sequence[str]) -> Float[Tensor, "texts classes"]:
+    def logits(self, texts: Sequence[Text], clients: Sequence[str]) -> Float[Tensor, "texts classes"]:
         """What each text's client's model gives, before softmax.
 
         Args:
@@ -58,14 +58,14 @@ class ClientModels:
         """
         if not self.first.task.headed:
             raise UserError("logits: the models answer in words; call predict")
-        found = torch.empty(len(texts), len(self.labels))
+        found = torch.empty(len(texts), len(self.labels) or 1)
         numbers = self._numbers(texts, clients)
         for places in self._parts(numbers):
             found[places] = self._outputs([texts[i] for i in places], [numbers[i] for i in places])
         return found
 
-    def predict(self, texts: Sequence[str], clients: Sequence[str], **options: Any) -> list[str]:
-        """The class of each text, or the answer to each prompt, decoded greedily, by its client's model.
+    def predict(self, texts: Sequence[Text], clients: Sequence[str], **options: Any) -> list[Any]:
+        """The class or number of each text, or the answer to each prompt, by its client's model, greedily.
 
         Args:
             texts: Texts, or prompts.
@@ -76,17 +76,17 @@ class ClientModels:
             UserError: If a client has no adapter here.
         """
         if self.first.task.headed:
-            return [self.labels[i] for i in self.first.task.answers(self.logits(texts, clients))]
+            return self.first.named(self.first.task.answers(self.logits(texts, clients)))
         found, numbers = [""] * len(texts), self._numbers(texts, clients)
         for places in self._parts(numbers):
-            own = [texts[i] for i in places]
+            own = [str(texts[i]) for i in places]
             with self._adapters([numbers[i] for i in places]) as names:
                 answers = self.first.answers_in_words(own, {**names, **options})
             for place, answer in zip(places, answers, strict=True):
                 found[place] = answer
         return found
 
-    def _numbers(self, texts: Sequence[str], clients: Sequence[str]) -> list[int]:
+    def _numbers(self, texts: Sequence[Text], clients: Sequence[str]) -> list[int]:
         if len(texts) != len(clients):
             raise ValueError(f"expected a client for each text, got {len(texts)} and {len(clients)}")
         if unknown := sorted(set(clients) - set(self.clients)):
@@ -110,7 +110,7 @@ class ClientModels:
             yield {}
 
     @torch.no_grad()
-    def _outputs(self, texts: Sequence[str], numbers: Sequence[int]) -> Float[Tensor, "texts classes"]:
+    def _outputs(self, texts: Sequence[Text], numbers: Sequence[int]) -> Float[Tensor, "texts classes"]:
         inputs = self.first.inputs(texts)
         with self._adapters(numbers) as names:
             if not self.heads:

@@ -10,6 +10,7 @@ import pytest
 import fedpl
 from fedpl.cli import make_parser, read
 from fedpl.data import Rated
+from fedpl.predict import main as predict
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def config(small_run: list[str], small_table: Path, tmp_path_factory: pytest.Tem
 @pytest.fixture(scope="module")
 def made(config: fedpl.Config, tmp_path_factory: pytest.TempPathFactory) -> fedpl.Run:
     folder = tmp_path_factory.mktemp("regression") / "run"
-    return fedpl.run(config, run_dir=str(folder), baselines=["local"])
+    return fedpl.run(config, run_dir=str(folder), baselines=["local"], store_vectors=True)
 
 
 def test_a_model_answers_with_the_numbers_that_were_scored(made: fedpl.Run) -> None:
@@ -44,6 +45,32 @@ def test_a_model_answers_with_the_numbers_that_were_scored(made: fedpl.Run) -> N
         assert model.logits(client.test.texts).shape == (len(answers), 1)
     page = (made.path / "adapters" / client.id / "README.md").read_text()
     assert "answers: a number" in page
+
+
+def test_several_clients_at_once_and_on_the_command_line(
+    made: fedpl.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts, clients = ["the crew was late", "a fine day", "lost again"], ["one-a", "two-a", "one-a"]
+    wanted = [fedpl.load(made, c).predict([t])[0] for c, t in zip(clients, texts, strict=True)]
+    assert fedpl.load_all(made).predict(texts, clients) == pytest.approx(wanted, rel=1e-4)
+    table = tmp_path / "t.csv"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "who"), *zip(texts, clients, strict=True)])
+    assert predict([str(made.path), str(table), "--clients", "who"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["who"] for row in rows] == clients
+    assert [float(row["value"]) for row in rows] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_newcomer_of_a_regression(made: fedpl.Run, tmp_path: Path) -> None:
+    table = tmp_path / "acme.csv"
+    with table.open("w", newline="") as file:
+        split = ("train", "train", "validation", "test")
+        rows = [(f"the crew was {'good ' * (i % 5)}{'a ' * i}", i % 5 - 2, split[i % 4]) for i in range(24)]
+        csv.writer(file).writerows([("text", "stars", "split"), *rows])
+    (found,) = made.onboard(table, rounds=1)
+    assert found.scores["test"].local["mae"] > 0
+    assert isinstance(fedpl.load(made, "acme", newcomer=True).predict(["text"])[0], float)
 
 
 def test_the_worst_has_the_largest_error(made: fedpl.Run) -> None:
