@@ -1,6 +1,7 @@
 """Regression from data to report: one by one as in cohorts, cut off as in one go, less error as better."""
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,3 +105,10 @@ def test_plain_peft_loads_the_head_of_one_row(config: fedpl.Config, tmp_path: Pa
     page = (made.path / "adapters" / made.clients[0] / "README.md").read_text()
     assert "num_labels=1" in page
     assert "id2label" not in page
+
+
+def test_a_guard_goes_by_errors(config: fedpl.Config, tmp_path: Path) -> None:
+    made = fedpl.run(config, run_dir=str(tmp_path / "run"), baselines=[], client__guard="validation")
+    last = json.loads((made.path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {*last["clients"]["guard"]} <= {"received", "own", "mixture"}
+    assert isinstance(fedpl.load(made, "one-a", personal=True).predict(["a"])[0], float)
