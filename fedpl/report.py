@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fedpl.cli import run_main
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
+from fedpl.records.scores import MARGIN
 
 if TYPE_CHECKING:
     from fedpl.page import found, write
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--margin",
         type=float,
-        default=0.02,
+        default=MARGIN,
         help="loss of the primary metric against local-only training, in its own numbers (accuracy: a "
         "fraction), beyond which a client counts as harmed",
     )

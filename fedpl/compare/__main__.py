@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fedpl.cli import run_main, split_options
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
+from fedpl.records.scores import MARGIN
 from fedpl.signpost import add_list_methods
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--margin",
         type=float,
-        default=0.02,
+        default=MARGIN,
         help="loss of test accuracy against local-only training, as a fraction, beyond which a client counts "
         "as harmed",
     )

@@ -168,8 +168,9 @@ class Fleet:
         answers: list[Answer] = []
         for answer in reply.value:
             if isinstance(answer, Report):
-                row = torch.empty_like(answer.vector) if into is None else into.get(answer.client)
-                row = torch.empty_like(answer.vector) if row is None else row
+                row = None if into is None else into.get(answer.client)
+                if row is None:  # nobody gave a place, or nobody asked this client
+                    row = torch.empty_like(answer.vector)
                 answer = answer._replace(vector=row.copy_(answer.vector))
             answers.append(answer)
         yield from answers

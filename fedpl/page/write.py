@@ -15,8 +15,8 @@ from fedpl.page.film import BYTES, film
 from fedpl.page.found import Alone, Found
 from fedpl.page.neighbours import neighbours
 from fedpl.pictures.plots import cluster_order
+from fedpl.records.scores import MARGIN
 
-MARGIN = 0.02  # as of a comparison
 _FEW = 16  # clients whose matrices are also told in numbers
 _LISTED = 100  # of what was noticed and rejected
 

@@ -62,6 +62,9 @@ def best(scores: Sequence[Scores], metric: Metric) -> Scores:
     return max(scores, key=lambda own: metric.sign * own[metric.name])
 
 
+MARGIN = 0.02  # of the primary metric, in its own numbers: a smaller loss harms nobody, unless told otherwise
+
+
 def is_harmed(own: float, alone: float, metric: Metric, margin: float) -> bool:
     """Whether a score is worse than local-only training's by more than a margin; NaN harms nobody.
 

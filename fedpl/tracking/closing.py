@@ -8,14 +8,13 @@ import numpy as np
 
 from fedpl.deferred import deferred
 from fedpl.records.results import Model, RunSummary
-from fedpl.records.scores import is_harmed
+from fedpl.records.scores import MARGIN, is_harmed
 
 if TYPE_CHECKING:
     import wandb
 else:
     wandb = deferred("wandb")
 
-_MARGIN = 0.02  # of accuracy as a fraction: what tables and reports take unasked
 _MODELS: tuple[Model, ...] = ("aggregated", "tuned")
 _NAMED = 20  # clients in an alert
 
@@ -32,7 +31,7 @@ def harmed(summary: RunSummary, model: Model) -> tuple[str, ...]:
             own.scores.value(model, metric),
             alone.scores_of(client).value("aggregated", metric),
             metric,
-            _MARGIN,
+            MARGIN,
         )
     )
 
