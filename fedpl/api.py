@@ -14,10 +14,9 @@ from fedpl.data import FederatedData
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.problems import check
-from fedpl.records import given as givings
 from fedpl.records.newcomer import Newcomer
 from fedpl.records.plain import Matrix, flat
-from fedpl.records.results import RunSummary
+from fedpl.records.results import Client, RunSummary
 from fedpl.records.rounds import RoundRecord, read_rounds
 
 if TYPE_CHECKING:
@@ -30,12 +29,14 @@ if TYPE_CHECKING:
     from fedpl.page import write as page
     from fedpl.pictures import plots
     from fedpl.runs import adapters, experiment, resume, together
+    from fedpl.runs import given as givings
     from fedpl.tracking import matrices
 else:
     adapters, experiment, resume, together = (
         deferred(f"fedpl.runs.{name}") for name in ("adapters", "experiment", "resume", "together")
     )
     past, tables, onboarding = (deferred(f"fedpl.onboard.{name}") for name in ("past", "tables", "session"))
+    givings = deferred("fedpl.runs.given")
     found, page = deferred("fedpl.page.found"), deferred("fedpl.page.write")
     matrices, plots = map(deferred, ("fedpl.tracking.matrices", "fedpl.pictures.plots"))
     console, pandas = map(deferred, ("rich.console", "pandas"))
@@ -53,7 +54,7 @@ def run(config: Config | None = None, **changes: Any) -> Run:
     """
     config = with_changes(config or Config(), changes) if changes else config or Config()
     check(config)
-    return Run(experiment.run(config, console.Console()))
+    return _reported(experiment.run(config, console.Console()), config)
 
 
 def go_on(run_dir: str | Path, **changes: Any) -> Run:
@@ -68,9 +69,14 @@ def go_on(run_dir: str | Path, **changes: Any) -> Run:
     """
     saved = resume.saved_configuration(Path(run_dir))
     config = with_changes(saved, changes)
-    check(config)
+    check(config, begun=True)
     resume.refuse_changes(saved, config)
-    return Run(experiment.run(config, console.Console(), resume=Path(run_dir)))
+    return _reported(experiment.run(config, console.Console(), resume=Path(run_dir)), config)
+
+
+def _reported(path: Path, config: Config) -> Run:
+    page.write_at_end(path, config.tracking)
+    return Run(path)
 
 
 def load(
@@ -79,6 +85,7 @@ def load(
     personal: bool = False,
     base: str | Path | None = None,
     newcomer: bool = False,
+    model: adapters.Served = "aggregated",
 ) -> adapters.ClientModel:
     """A client's model of a run, ready to answer: ``predict(texts)``, ``logits(texts)``, PEFT's ``model``.
 
@@ -88,12 +95,13 @@ def load(
         personal: The model that the client keeps beside its aggregate (Ditto, APFL), instead.
         base: Where the frozen model lies now, if not where it did when the run was made.
         newcomer: Whether it is one that joined when the run had ended, see `Run.onboard`.
+        model: best: what the client chose by its validation data, in a run with ``client.serve: best``.
 
     Raises:
         UserError: If there is no such adapter, or the frozen model is not there or has other weights.
     """
     path = run.path if isinstance(run, Run) else Path(run)
-    return adapters.load(path, client, personal, None if base is None else str(base), newcomer)
+    return adapters.load(path, client, personal, None if base is None else str(base), newcomer, model=model)
 
 
 def load_all(
@@ -101,6 +109,7 @@ def load_all(
     clients: Sequence[str] | None = None,
     base: str | Path | None = None,
     newcomer: bool = False,
+    model: adapters.Served = "aggregated",
 ) -> together.ClientModels:
     """Several clients' models on one frozen model: ``predict(texts, clients)``, ``logits(texts, clients)``.
 
@@ -111,6 +120,7 @@ def load_all(
         clients: Whose; None: all that have an adapter.
         base: As of `load`; likewise newcomer.
         newcomer: Whether they are such as joined when the run had ended.
+        model: As of `load`.
 
     Raises:
         UserError: As of `load`.
@@ -118,7 +128,7 @@ def load_all(
     path = run.path if isinstance(run, Run) else Path(run)
     if clients is None:
         clients = adapters.clients_with_adapters(path, newcomer)
-    return together.load_all(path, clients, None if base is None else str(base), newcomer)
+    return together.load_all(path, clients, None if base is None else str(base), newcomer, model)
 
 
 class Run:
@@ -203,28 +213,25 @@ class Run:
         return self._labelled(matrices.read_matrix(self.path / "matrices", self._round(round), "weights"))
 
     @property
+    def knows_given(self) -> bool:
+        """Whether `given` can say anything."""
+        return givings.is_known(self.path, self.config)
+
+    @property
     def given(self) -> pandas.DataFrame:
         """Whose updates are in whose aggregate: how many task vectors of the column's client, in whole or in
-        part, the row's aggregate holds; see `fedpl.records.given.given`.
+        part, the row's aggregate holds; see `fedpl.records.given.given`. With ``start_from`` the columns also
+        name those whom only the earlier run had.
 
         Raises:
-            UserError: If clients choose among several models, of which the run does not say what is in them.
+            UserError: If the run does not say what is in the models that clients choose among, or with which
+                they began.
         """
-        rule, folder = self.config.aggregator, self.path / "matrices"
-        if rule.receive.several:
-            raise UserError(
-                f"{self.config.name}: its clients choose among several models, and the run does not record "
-                f"what each of these holds"
-            )
-        mixed = rule.combine.shifts_base or getattr(rule.combine, "mixes", "") == "models"
-        rounds = (
-            (
-                matrices.read_matrix(folder, record.round, "weights"),
-                [rule.weighting.one_for_all or age == 0 for age in record.clients.age],
-            )
-            for record in self.records
+        records = self.records
+        names, found = (
+            givings.given_in(self.path, self.config, records) if records else ((), np.zeros((0, 0)))
         )
-        return self._labelled(givings.given(rounds, mixed))
+        return pandas.DataFrame(found, index=list(self.clients), columns=list(names))
 
     def receivers(self, client: str) -> list[str]:
         """Whose aggregates hold updates of a client: who is concerned when it is to be removed.
@@ -250,7 +257,8 @@ class Run:
         """
         summary = self.summary
         rows = {}
-        for row, (client, own) in enumerate(summary.clients.items()):
+        place = {client: row for row, client in enumerate(summary.compared)}
+        for client, own in summary.clients.items():
             models = {
                 "aggregated": own.scores.aggregated,
                 "tuned": own.scores.tuned,
@@ -266,14 +274,17 @@ class Run:
             rows[client] = {
                 "examples": own.examples,
                 **scores,
-                "own weight": float(summary.weights[row][row]),
+                "own weight": float(summary.weights[row, row])
+                if (row := place.get(client)) is not None
+                else 1.0,
                 "rejected": rejected,
+                **_choice(own),
             }
         found = pandas.DataFrame.from_dict(rows, orient="index")
-        if not self.config.aggregator.receive.several:
+        if self.knows_given:
             given = self.given
             own_part = np.diagonal(given)
-            found["given to others"] = given.sum(axis=0).to_numpy() - own_part
+            found["given to others"] = given[list(summary.clients)].sum(axis=0).to_numpy() - own_part
             found["taken from others"] = given.sum(axis=1).to_numpy() - own_part
         return found.rename_axis("client")
 
@@ -316,3 +327,16 @@ class Run:
 
     def _labelled(self, matrix: Matrix) -> pandas.DataFrame:
         return pandas.DataFrame(matrix, index=list(self.clients), columns=list(self.clients))
+
+
+def _choice(own: Client) -> dict[str, Any]:
+    """What answers for a client, and by which intervals it chose that; nothing where it did not."""
+    if own.choice is None:
+        return {}
+    found: dict[str, Any] = {"chosen": own.choice.model, "validation examples": own.choice.examples}
+    for name, over in (("tuned", own.choice.tuned), ("local", own.choice.local)):
+        ends: dict[str, float | None] = {"": None, " low": None, " high": None}
+        if over is not None:
+            ends = {"": over.mean, " low": over.low, " high": over.high}
+        found |= {f"{name} over aggregated{end}": value for end, value in ends.items()}
+    return found

@@ -1,19 +1,24 @@
 """The command line: YAML files and dotted overrides, checked before anything heavy is imported."""
 
 import argparse
+import os
 import re
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
+from fedpl.completion import answer, asked, complete_settings, completed, configurations, methods
 from fedpl.config import Config, labelled
 from fedpl.data import Source
 from fedpl.errors import UserError
@@ -46,11 +51,10 @@ class _Refused(SystemExit):
 
 
 class _Parser(ArgumentParser):
-    """Errors in one line, with the nearest valid key."""
+    """Errors in one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        text = " ".join(str(message).split())
-        raise _Refused(text + _suggestion(text, self))
+        raise _Refused(" ".join(str(message).split()))
 
 
 class _Help(Help, DefaultHelpFormatter):
@@ -66,6 +70,10 @@ class Options(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message)
+
+    def parse_args(self, *given: Any, **named: Any) -> Any:
+        answer(self)
+        return super().parse_args(*given, **named)
 
 
 def fail(message: str) -> NoReturn:
@@ -84,18 +92,22 @@ def make_parser(program: str, description: str) -> ArgumentParser:
         formatter_class=_Help,
         default_env=False,
     )
-    parser.add_argument(
+    config = parser.add_argument(
         "--config",
         action="config",
         help="YAML file, or the name of one that ships (debug, experiment/partial). Of several later ones "
         "win.",
     )
-    parser.add_argument(
+    method = parser.add_argument(
         "--method",
         help="A method by its name (fedbip_l, ditto, ...), as --list_methods lists them, or its YAML file. "
         "Sets client.objective, aggregator and name, over files named by --config and under other options.",
     )
+    completed(config, configurations)
+    completed(method, methods)
     parser.add_class_arguments(Config, nested_key=None)
+    if asked():
+        complete_settings(parser)
     return parser
 
 
@@ -116,13 +128,14 @@ def read(
     try:
         settings = parser.parse_args(_layered(argv, base, method))
     except _Refused as refused:
-        raise UserError(refused.message) from None
+        text = _whole(refused.message, argv)
+        raise UserError(text + _suggestion(text, parser)) from None
     empty = [f"{key}: expected a value, got null" for key in _empty(Config, settings)]
     if empty:
         raise UserError("; ".join(empty))
     values = parser.instantiate(settings)
     config = Config(**{name: values[name] for name in Config.__dataclass_fields__})
-    check(config)
+    check(config, begun=base is not None)
     return config
 
 
@@ -206,6 +219,10 @@ def split_options(
     Raises:
         UserError: If an own option is absent or has a wrong value.
     """
+    if asked():  # what the shell completes is both kinds of options
+        whole = make_parser(program, description)
+        add(whole)
+        whole.parse_args([])  # jsonargparse answers in its own way, and ends
     options = Options(
         prog=program,
         description=description,
@@ -237,6 +254,12 @@ def add_whose(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--newcomer", action="store_true", help="of a client that joined the finished run (fedpl.onboard)"
     )
+    parser.add_argument(
+        "--model",
+        choices=("aggregated", "best"),
+        default="aggregated",
+        help="best: what the client chose by its validation data, in a run with client.serve: best",
+    )
     parser.add_argument("--base", help="where the frozen model lies now, if not where it did")
 
 
@@ -260,6 +283,10 @@ def run_main(main: Callable[[], int]) -> NoReturn:
         code = main()
     except UserError as error:
         fail(str(error))
+    except BrokenPipeError:
+        if not _stopped_reading():
+            raise
+        code = 141  # as if SIGPIPE had ended it
     except KeyboardInterrupt as interrupt:
         _say_interrupted("interrupted", interrupt)
         code = 130
@@ -269,12 +296,42 @@ def run_main(main: Callable[[], int]) -> NoReturn:
     sys.exit(code)
 
 
+@contextmanager
+def going_on(out: Path) -> Iterator[None]:
+    """Within it an interruption says how all goes on, not how one of the runs under `out` would."""
+    try:
+        yield
+    except BaseException as cause:
+        if not isinstance(cause, Exception):
+            cause.__notes__ = [f"go on with the same command and --out {out}"]
+        raise
+
+
+def _stopped_reading() -> bool:
+    """Whether who reads standard output (``| head``) has gone; then nothing more is written there."""
+    watched = select.poll()
+    watched.register(1, 0)
+    gone = any(event & (select.POLLERR | select.POLLHUP) for _, event in watched.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return gone
+
+
 def _end(number: int, frame: object) -> NoReturn:
     raise Ended
 
 
 def _say_interrupted(what: str, cause: BaseException) -> None:
     print("; ".join([what, *getattr(cause, "__notes__", [])]), file=sys.stderr)
+
+
+def _whole(message: str, argv: Sequence[str]) -> str:
+    """A message with the key as it was given, of which jsonargparse says the last part alone."""
+    if (found := re.match(r"Option '(\w+)' is not accepted", message)) is None:
+        return message
+    given = (word.removeprefix("--").partition("=")[0] for word in argv if word.startswith("--"))
+    keys = [key for key in given if key.endswith(f".{found[1]}")]
+    return message.replace(found[1], keys[0], 1) if len(keys) == 1 else message
 
 
 def _suggestion(message: str, parser: ArgumentParser) -> str:

@@ -44,6 +44,8 @@ class Config:
         seed: Seed of every random stream of the run.
         rounds: Communication rounds.
         run_dir: Where the run is written; null makes a new folder under ``runs/``.
+        start_from: A finished run with whose models this one begins: each client with its own last
+            aggregate, a client that it did not have with their mean; null: all begin at θ₀.
         accelerator: auto takes a GPU when there is one.
         precision: Arithmetic of training; auto is bf16-mixed on a GPU that has it, else 32-true. bf16-mixed
             also pays on a CPU with avx512_bf16 or amx (about 1.7 times), and is slow on others.
@@ -54,7 +56,7 @@ class Config:
         client: How a client fine-tunes.
         aggregator: The server rule.
         server: Where the server keeps task vectors.
-        executor: Who trains the clients: this process, workers beside it, or Ray actors.
+        executor: Who trains the clients: this process, workers beside it, Ray actors, or sites elsewhere.
         participation: Who takes part in a round, and whose task vector counts.
         faults: Simulated faults and attacks.
         privacy: Differential privacy of what clients send.
@@ -71,6 +73,7 @@ class Config:
     seed: int = 0
     rounds: int = 5
     run_dir: str | None = None
+    start_from: str | None = None
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     data: Source = field(default_factory=Tweets)

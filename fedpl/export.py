@@ -1,4 +1,5 @@
 """``python -m fedpl.export``: a client's adapter or whole model in a folder, or a run's clients as CSV."""
+# PYTHON_ARGCOMPLETE_OK
 
 import sys
 from collections.abc import Sequence
@@ -8,6 +9,8 @@ from typing import TYPE_CHECKING
 from fedpl import files
 from fedpl.cli import Options, add_import, add_whose, import_named, run_main
 from fedpl.deferred import deferred
+from fedpl.records.card import Card
+from fedpl.terminal import add_output, console_of, print_json
 
 if TYPE_CHECKING:
     from fedpl import api
@@ -40,23 +43,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="a new or empty folder; RUN/exports/CLIENT if absent")
     add_whose(parser)
     add_import(parser)
+    add_output(parser)
     options = parser.parse_args(argv)
     import_named(options.modules)
     if options.csv:
-        for path in _tables(options.run, options.out or options.run / "exports"):
-            print(path)
-        return 0
-    print(
-        exporting.export(
-            options.run,
-            options.client,
-            options.out,
-            options.merge,
-            options.personal,
-            options.newcomer,
-            options.base,
-        )
-    )
+        written = _tables(options.run, options.out or options.run / "exports")
+    else:
+        own = options.personal, options.newcomer, options.base, options.model
+        written = [exporting.export(options.run, options.client, options.out, options.merge, *own)]
+    for path in written:
+        console_of(options).print(str(path), soft_wrap=True, highlight=False, markup=False)
+    if options.json:
+        about = {} if options.csv else {"card": Card.read(written[0]).to_json()}
+        print_json({"written": list(map(str, written))} | about)
     return 0
 
 
@@ -64,7 +63,7 @@ def _tables(run: Path, out: Path) -> list[Path]:
     """Write the tables of a run's clients."""
     found = api.Run.open(run)
     tables = {"clients.csv": found.table}
-    if not found.config.aggregator.receive.several:
+    if found.knows_given:
         tables["given.csv"] = found.given.rename_axis("taken by")
     with files.writing(out):
         out.mkdir(parents=True, exist_ok=True)

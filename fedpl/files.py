@@ -3,10 +3,9 @@
 import fcntl
 import hashlib
 import json
-import math
+import mmap
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,6 +31,7 @@ _TYPES = {  # of safetensors, by NumPy's
     "<i8": "I64",
     "<f8": "F64",
 }
+_CHUNK = 2**22  # bytes of a tensor at a time
 _LONGEST = 255  # bytes of a name, which most file systems take
 
 
@@ -124,18 +124,13 @@ def write_array(path: Path, values: np.ndarray) -> None:
         np.save(file, values, allow_pickle=False)
 
 
-def scratch(folder: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """A float32 array of zeros in a file without a name: it is gone with the process, also after a kill.
-
-    Raises:
-        UserError: If there is no room for it.
-    """
-    size = 4 * math.prod(shape)
-    with writing(folder), tempfile.TemporaryFile(dir=folder) as file:
-        if size and hasattr(os, "posix_fallocate"):  # else a full disk would end the process later on
-            os.posix_fallocate(file.fileno(), 0, size)
-        file.truncate(size)
-        return np.memmap(file, np.float32, "r+", shape=shape)
+def write_rows(path: Path, rows: Iterable[np.ndarray], shape: tuple[int, int], dtype: type) -> None:
+    """Write a matrix as ``.npy``, row by row, as `replacing` does."""
+    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": tuple(shape)}
+    with replacing(path) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for row in rows:
+            file.write(np.require(row, requirements="C").data)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -143,17 +138,28 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
-def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str],
+    settle: Callable[[], None] = lambda: None,
+) -> None:
     """Write a safetensors file whose metadata hold a checksum of everything in it.
 
-    Tensor by tensor: the library would hold the whole file in memory, or leave one behind when killed.
+    Piece by piece: the library would hold the whole file in memory, or leave one behind when killed.
+
+    Args:
+        path: The file.
+        tensors: By name.
+        metadata: By name.
+        settle: Called after each tensor, twice: one that lies on disk need not stay in memory.
 
     Raises:
         UserError: If it cannot be written; the file is then what it was.
     """
     wide_first = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))  # all are aligned then
     contiguous = {name: np.require(tensors[name], requirements="C") for name in wide_first}
-    header: dict[str, Any] = {"__metadata__": {**metadata, _CHECKSUM: _digest(tensors, metadata)}}
+    header: dict[str, Any] = {"__metadata__": {**metadata, _CHECKSUM: _digest(tensors, metadata, settle)}}
     place = 0
     for name, tensor in contiguous.items():
         span = [place, place := place + tensor.nbytes]
@@ -163,7 +169,9 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
     with replacing(path) as file:
         file.write(len(begin).to_bytes(8, "little") + begin)
         for tensor in contiguous.values():
-            file.write(_bytes(tensor))
+            for piece in pieces(tensor):
+                file.write(piece)
+            settle()
 
 
 def read_tensors(path: Path, mapped: bool = False) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -188,9 +196,22 @@ def read_tensors(path: Path, mapped: bool = False) -> tuple[dict[str, np.ndarray
     return tensors, metadata
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a file that `write_tensors` wrote says of itself; its tensors are not looked at.
+
+    Raises:
+        UserError: If it is absent or no such file.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read as a file of fedpl: {error}") from error
+
+
 def _mapped(path: Path) -> dict[str, np.ndarray]:
     """Views of the tensors of a safetensors file that the library has found to be one."""
-    content = np.memmap(path, np.uint8, "r")
+    content = np.memmap(path, np.uint8, "c")  # torch takes nothing that cannot be written to
     begin = 8 + int.from_bytes(content[:8].tobytes(), "little")
     header = json.loads(content[8:begin].tobytes())
     types = {name: np.dtype(kind) for kind, name in _TYPES.items()}
@@ -215,17 +236,38 @@ def quoted(client: str) -> str:
     return f"{name[: _LONGEST // 2]}%~{hashlib.blake2b(client.encode(), digest_size=16).hexdigest()}"
 
 
-def _digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+def pieces(array: np.ndarray) -> Iterator[memoryview]:
+    """An array's bytes, some at a time; of one in a file no more than these are in memory."""
+    flat = np.require(array, requirements="C").reshape(-1).view(np.uint8)
+    for start in range(0, len(flat), _CHUNK):
+        yield flat[start : start + _CHUNK].data
+        release(array)
+
+
+def release(*arrays: Any) -> None:
+    """Give back the memory that holds what has been read of arrays in files, or written to them; they stay.
+
+    Other arrays are left as they are.
+    """
+    for array in arrays:
+        mapping = getattr(array, "_mmap", None)  # NumPy says it nowhere else
+        if mapping is not None:
+            mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def _digest(
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str],
+    settle: Callable[[], None] = lambda: None,
+) -> str:
     """BLAKE2b over names, types, shapes, numbers and metadata."""
     digest = hashlib.blake2b(json.dumps(sorted(metadata.items())).encode(), digest_size=16)
     for name, tensor in sorted(tensors.items()):
         digest.update(json.dumps([name, tensor.dtype.str, tensor.shape]).encode())
-        digest.update(_bytes(np.require(tensor, requirements="C")))
+        for piece in pieces(tensor):
+            digest.update(piece)
+        settle()
     return digest.hexdigest()
-
-
-def _bytes(tensor: np.ndarray) -> memoryview:
-    return tensor.reshape(-1).view(np.uint8).data
 
 
 def _discard(path: Path) -> None:

@@ -2,23 +2,35 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedpl.config import Config
+from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.method import Method
 from fedpl.model.settings import ModelConfig
 from fedpl.server.storage import problems_on_disk
 from fedpl.training.settings import ClientConfig
 
+if TYPE_CHECKING:
+    from fedpl.runs import earlier
+else:
+    earlier = deferred("fedpl.runs.earlier")
 
-def check(config: Config) -> None:
+
+def check(config: Config, begun: bool = False) -> None:
     """Refuse a configuration that can be seen to be wrong.
+
+    Args:
+        config: The configuration.
+        begun: Whether it is of a run that has begun: it holds what it started from, which may be gone.
 
     Raises:
         UserError: With all that is wrong with it.
     """
     wrong = problems(config)
+    if config.start_from is not None and not begun:
+        wrong += earlier.problems(config)
     if wrong:
         several = "the settings do not fit:\n  " + "\n  ".join(wrong)
         raise UserError(wrong[0] if len(wrong) == 1 else several)
@@ -34,15 +46,25 @@ def problems(config: Config) -> list[str]:
 
     need(config.seed >= 0, f"seed: must not be negative, got {config.seed}")
     need(config.rounds >= 1, f"rounds: at least 1, got {config.rounds}")
+    matrices = config.tracking.wandb.matrices
+    need(matrices is None or matrices >= 0, f"tracking.wandb.matrices: null or from 0, got {matrices}")
     found += config.method.problems()
     found += _baseline_problems(config)
     found += _privacy_problems(config)
     found += _storage_problems(config)
     found += _quantised_problems(config)
     found += _guard_problems(config)
+    found += _serve_problems(config)
     sections = (config.model, config.lora, config.client, config.evaluation)
     section: Any
-    for section in (*sections, config.executor, config.participation, config.faults, config.privacy):
+    for section in (
+        *sections,
+        config.server,
+        config.executor,
+        config.participation,
+        config.faults,
+        config.privacy,
+    ):
         found += section.problems()
     found += config.data.problems()
     found += config.task.problems()
@@ -84,7 +106,15 @@ def _guard_problems(config: Config) -> Sequence[str]:
     """Methods whose clients do not use one adapter on weights that stay."""
     if config.client.guard == "none":
         return ()
-    reasons = [
+    return [
+        f"client.guard: '{name}' {why}, of which there is no half; take another method, or none"
+        for name, why in _no_single_adapter(config)
+    ]
+
+
+def _no_single_adapter(config: Config) -> Sequence[tuple[str, str]]:
+    """Methods whose clients do not use one adapter on weights that stay, and why."""
+    return [
         (
             method.name,
             "uses two adapters at once" if method.objective.in_pairs else "changes the frozen weights",
@@ -92,10 +122,22 @@ def _guard_problems(config: Config) -> Sequence[str]:
         for method in _methods(config)
         if method.objective.in_pairs or method.aggregator.combine.shifts_base
     ]
-    return [
-        f"client.guard: '{name}' {why}, of which there is no half; take another method, or none"
-        for name, why in reasons
+
+
+def _serve_problems(config: Config) -> Sequence[str]:
+    """Where a client cannot choose what answers for it, or must not tell."""
+    if config.client.serve == "aggregated":
+        return ()
+    found = [
+        f"client.serve: '{name}' {why}, and a model to be served is one adapter on weights that stay; take "
+        f"another method, or aggregated"
+        for name, why in _no_single_adapter(config)
     ]
+    if config.privacy.clip is not None:
+        found.append("client.serve: what a client chooses tells of its data, which privacy.clip protects")
+    if config.executor.kind == "flower":
+        found.append("client.serve: sites keep what they have; with executor.kind: flower take aggregated")
+    return found
 
 
 def _task_problems(config: Config) -> Sequence[str]:
@@ -125,12 +167,19 @@ def _task_problems(config: Config) -> Sequence[str]:
 def _privacy_problems(config: Config) -> Sequence[str]:
     if config.privacy.clip is None:
         return ()
-    return [
-        f"privacy.clip: clients of '{method.name}' say in every round which of several models fits their "
-        f"data best, without noise and outside of ε; take another method, or no privacy"
-        for method in _methods(config)
-        if method.aggregator.receive.several
-    ]
+    found = []
+    for method in _methods(config):
+        if method.aggregator.receive.several:
+            found.append(
+                f"privacy.clip: clients of '{method.name}' say in every round which of several models fits "
+                f"their data best, without noise and outside of ε; take another method, or no privacy"
+            )
+        if method.aggregator.weighting.halves:
+            found.append(
+                f"privacy.clip: clients of '{method.name}' say what two halves of their data have in common, "
+                f"without noise and outside of ε; take another method, such as fedbip_t, or no privacy"
+            )
+    return found
 
 
 def _storage_problems(config: Config) -> Sequence[str]:
@@ -150,7 +199,9 @@ _NOTHING = {"lost+found", ".config.yaml.part", "state"}
 def occupied(folder: Path) -> bool:
     """Whether a folder, which is there, holds anything."""
     state = folder / "state"
-    begun = state.is_dir() and any(not path.name.startswith((".", "origin.json")) for path in state.iterdir())
+    begun = state.is_dir() and any(
+        not path.name.startswith((".", "origin.json", "start")) for path in state.iterdir()
+    )
     return begun or any(path.name not in _NOTHING for path in folder.iterdir())
 
 

@@ -14,7 +14,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Models are tiny here: a second thread costs more than it brings.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Programs are compiled once for all processes of the tests, and not kept in the user's cache.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="fedpl-programs-")
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="fedpl-programs-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
@@ -22,7 +24,6 @@ import pytest
 
 from tests.disk import Disk
 
-atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 GOOD = ("good", "great", "fine", "lovely", "happy")
 BAD = ("bad", "awful", "poor", "ugly", "sad")
 THINGS = ("flight", "seat", "crew", "meal", "gate", "plane", "bag", "staff", "trip", "desk", "queue", "price")
@@ -56,6 +57,13 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     made = Disk(monkeypatch)
     yield made
     made.close()
+
+
+@pytest.fixture
+def image_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in place of the user's cache, in which decoded images are kept."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "fedpl" / "images"
 
 
 @pytest.fixture(scope="session")

@@ -86,7 +86,7 @@ def record(
             id=tuple(values),
             train_loss=(0.25,) * len(values),
             age=(0,) * len(values),
-            **diagnostics(matrix, matrix),
+            **diagnostics(matrix, matrix, range(len(matrix)), len(matrix)),
         ),
         "metrics": tuple(metrics),
     }

@@ -21,8 +21,10 @@ import pytest
 from fedpl.__main__ import COMMANDS, main
 from fedpl.cli import make_parser, read, split_options
 from fedpl.compare.__main__ import add_options
+from fedpl.compare.statistics import compare
 from fedpl.config import Config
 from fedpl.settings import flat, plain
+from tests import tiny_images
 from tests.conftest import small_rows, write_csv
 
 ROOT = Path(__file__).parents[1]
@@ -67,11 +69,14 @@ def world(
 ) -> Iterator[Path]:
     """A folder with what the pages take for granted: tables, models, runs, a module."""
     folder = tmp_path_factory.mktemp("world")
-    for table in ("reviews.csv", "my.csv", "new.csv", "texts.csv", "tenants/acme.csv"):
+    for table in ("reviews.csv", "my.csv", "new.csv", "texts.csv", "remaining.csv", "tenants/acme.csv"):
         (folder / table).parent.mkdir(exist_ok=True)
         write_csv(folder / table, small_rows(("one-a",)))
     (folder / "rows.jsonl").write_text('{"prompt": "a", "answer": "b", "client": "c"}\n')
-    for model in ("my-model", "SmolLM2-135M-Instruct"):
+    pictures = tiny_images.made(("one-a",), 3)
+    tiny_images.zipped(folder / "pacs.zip", pictures)
+    tiny_images.unpacked(folder / "OfficeHome", pictures)
+    for model in ("my-model", "SmolLM2-135M-Instruct", "vit-base-patch16-224"):
         (folder / model).symlink_to(small_model)
     (folder / "constraints.txt").symlink_to(ROOT / "constraints.txt")
     (folder / "my_rules.py").write_text(blocks(ROOT / "docs" / "howto" / "method.md", "python")[0])
@@ -81,12 +86,15 @@ def world(
         "--tracking.plots=false",
         "--baselines=[]",
         "--store_vectors=true",
+        "--client.serve=best",
         f"--run_dir={run}",
     ]
     assert import_module("fedpl.fit").main([*small_run, *lean]) == 0
     (folder / "runs" / "rules").mkdir()
     for other in ("b", "tenants", "rules/fedbip-s0", "rules/fedbip_g-s0"):
         (folder / "runs" / other).symlink_to(run)
+    rules = folder / "runs" / "rules"
+    compare({name: {0: rules / f"{name}-s0"} for name in ("fedbip", "fedbip_g")}, 0.02).write(rules)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
         monkeypatch.syspath_prepend(folder)
@@ -97,7 +105,7 @@ def world(
 WORK = (
     *("fedpl.runs.experiment.run", "fedpl.compare.execute.run_missing", "fedpl.compare.report.write_report"),
     *("fedpl.replay.session.run_replay", "fedpl.sweep.session.run_sweep"),
-    *("fedpl.pictures.plots.draw_run", "fedpl.page.write.write_page"),
+    *("fedpl.pictures.plots.draw_run", "fedpl.page.write.write_page", "fedpl.page.write.write_at_end"),
 )
 
 
@@ -123,6 +131,8 @@ def entry(words: list[str], reached: list[str]) -> None:
             words[place + 1] = "runs/new"
         if word == "--client":
             words[place + 1] = "one-a"  # of the run that is there
+    if "--start_from" in words:  # the run that is there has tiny adapters
+        words += ["--lora.r", "2"]
     if "--dry_run" in words:  # which reads the table, and this one says what is for tests
         words += ["--data.columns.split", "split"]
     with patch.object(sys, "argv", ["fedpl", *words]), pytest.raises(SystemExit) as end:

@@ -119,6 +119,6 @@ def test_the_program_explains_itself(site: Path, tmp_path: Path) -> None:
     done = fedpl(site, tmp_path, "fitt")
     assert (done.returncode, done.stderr) == (
         2,
-        "error: there is no command 'fitt'; there are fit, compare, replay, onboard, sweep, predict, export, "
-        "report\n",
+        "error: there is no command 'fitt'; there are fit, compare, replay, site, onboard, sweep, predict, "
+        "export, report\n",
     )

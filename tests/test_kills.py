@@ -42,8 +42,8 @@ def test_a_run_that_is_killed_ends_as_if_it_had_not_been(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_so_do_cohorts_with_baselines_and_clients_one_by_one(tmp_path: Path) -> None:
-    killed(20, tmp_path, "fedbip, baselines, pictures", "feddpa, one by one, half")
+def test_so_do_cohorts_with_baselines_clients_one_by_one_and_a_server_on_disk(tmp_path: Path) -> None:
+    killed(30, tmp_path, "fedbip, baselines, pictures", "feddpa, one by one, half", "fedbip, half, on disk")
 
 
 def run(folder: Path, seconds: float = 1.0) -> Path:

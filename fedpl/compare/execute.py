@@ -7,6 +7,7 @@ from rich.text import Text
 
 from fedpl.compare.plan import Entry
 from fedpl.errors import UserError
+from fedpl.records.messages import Census
 from fedpl.records.results import RunSummary
 from fedpl.records.rounds import RoundRecord
 from fedpl.rounds.loop import RoundResult
@@ -14,6 +15,7 @@ from fedpl.runs.experiment import run
 from fedpl.runs.origin import data_digest
 from fedpl.runs.prepared import Workshop
 from fedpl.runs.sharing import shareable
+from fedpl.runs.warm import take_over
 from fedpl.tracking.progress import round_line
 
 
@@ -60,7 +62,7 @@ def run_missing(entries: Sequence[Entry], console: Console) -> None:
         lines = RoundLines(console, config.rounds, f"seed {entry.seed}  ")
         watchers = [lines] if config.tracking.progress else []
         prepared = workshop.prepare(config)
-        _check_data(entry, entries, data_digest(prepared.executor.join()))
+        _check_data(entry, entries, prepared.executor.join())
         if prepared.notes != said:
             said = prepared.notes
             for note in said:
@@ -68,14 +70,22 @@ def run_missing(entries: Sequence[Entry], console: Console) -> None:
         run(config, Console(quiet=True), watchers=watchers, resume=resume, prepared=prepared)
 
 
-def _check_data(entry: Entry, entries: Sequence[Entry], digest: str) -> None:
-    """Refuse to compare with finished runs of the same seed on other data."""
+def _check_data(entry: Entry, entries: Sequence[Entry], census: Census) -> None:
+    """Refuse to compare with finished runs of the same seed on other data, or from other models."""
+    digest, begun = data_digest(census), None
+    if not (entry.folder / "config.yaml").is_file() and (taken := take_over(entry.config, census)):
+        begun = taken.earlier.digest
     for other in entries:
         known = other.summary if other.seed == entry.seed else None
         if known is not None and known.data not in (None, digest):
             raise UserError(
                 f"{other.folder} was run on other data than {entry.folder} would be: put the data back, or "
                 f"name a new --out"
+            )
+        if begun and known is not None and (known.begun is None or known.begun.digest != begun):
+            raise UserError(
+                f"{other.folder} began with other models than {entry.config.start_from} has now, which has "
+                f"gone on since; name a new --out"
             )
 
 

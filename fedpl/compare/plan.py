@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fedpl.cli import make_parser, read
+from fedpl.compare.columns import known
 from fedpl.config import Config, with_changes
 from fedpl.errors import UserError
 from fedpl.problems import check
@@ -97,6 +98,18 @@ def plan(methods: Sequence[str], seeds: Sequence[int], argv: list[str], out: Pat
             _check_folder(folder, config)
             entries.append(Entry(name, seed, folder, replace(config, run_dir=str(folder))))
     return entries
+
+
+def check_columns(columns: Sequence[str], entries: Sequence[Entry]) -> None:
+    """Refuse columns that the comparison's table will not have.
+
+    Raises:
+        UserError: Naming what there is.
+    """
+    task = entries[0].config.task
+    there = known((*task.metrics, *(task.decoded if task.writes else ())))
+    if wrong := [column for column in columns if column not in there]:
+        raise UserError(f"--columns: there is no {', '.join(wrong)}; there are {', '.join(there)}")
 
 
 def _check_folder(folder: Path, config: Config) -> None:

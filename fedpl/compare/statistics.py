@@ -2,13 +2,20 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from fedpl.compare.paired import harm_probability
+from fedpl.compare.paired import (
+    adjusted,
+    difference_probability,
+    harm_probability,
+    interval,
+    mean_ranks,
+)
 from fedpl.errors import UserError
-from fedpl.records.comparison import Comparison, MethodEntry, ModelEntry, RunEntry, Spread
+from fedpl.records.comparison import Comparison, MethodEntry, ModelEntry, Pair, RunEntry, Spread
 from fedpl.records.results import Model, RunSummary
 from fedpl.records.scores import Metric, Scores, is_harmed
 
@@ -78,12 +85,16 @@ def compare(folders: Mapping[str, Mapping[int, Path]], margin: float) -> Compari
         if len({run.data for run in runs if run.data is not None}) > 1:
             raise UserError(f"seed {runs[0].seed}: {', '.join(folders)} were not run on the same data")
     local = summaries.get("local")
+    ranks = {model: _ranks(summaries, model) for model in MODELS}
     return Comparison(
         seeds=tuple(next(iter(folders.values()))),
         rounds=first.rounds,
         metrics=first.metrics,
         harm_margin=margin,
-        methods={name: _method(found, local, margin) for name, found in summaries.items()},
+        methods={
+            name: _method(found, local, margin, {model: ranks[model].get(name) for model in MODELS})
+            for name, found in summaries.items()
+        },
         runs=tuple(
             RunEntry(
                 method=method,
@@ -97,39 +108,93 @@ def compare(folders: Mapping[str, Mapping[int, Path]], margin: float) -> Compari
             for method, found in summaries.items()
             for seed, summary in zip(folders[method], found, strict=True)
         ),
+        pairs=tuple(pair for model in MODELS for pair in _pairs(summaries, model)),
     )
 
 
+def _ranks(summaries: Mapping[str, Sequence[RunSummary]], model: Model) -> dict[str, float]:
+    """Mean rank of each method over the clients and seeds in which all have a score; empty where none is."""
+    metric = next(iter(summaries.values()))[0].primary
+    cases = [
+        row
+        for runs in zip(*summaries.values(), strict=True)
+        for client in runs[0].clients
+        if all(client in run.clients for run in runs)
+        for row in [[run.scores_of(client).value(model, metric) for run in runs]]
+        if not any(map(math.isnan, row))
+    ]
+    if not cases:
+        return {}
+    return dict(zip(summaries, mean_ranks(np.array(cases), metric.higher), strict=True))
+
+
+def _pairs(summaries: Mapping[str, Sequence[RunSummary]], model: Model) -> list[Pair]:
+    """Every two methods on the clients that both have scored in every seed."""
+    metric = next(iter(summaries.values()))[0].primary
+    by_client = {name: client_scores(runs, model) for name, runs in summaries.items()}
+    found = []
+    for first, second in combinations(summaries, 2):
+        one, other = by_client[first], by_client[second]
+        differences = [metric.sign * (one[client] - other[client]) for client in one if client in other]
+        if differences:
+            found.append((first, second, differences))
+    chances = [difference_probability(differences) for *_, differences in found]
+    return [
+        Pair(
+            model=model,
+            first=first,
+            second=second,
+            difference=float(np.mean(differences)),
+            interval=interval(differences),
+            probability=chance,
+            adjusted=corrected,
+            clients=len(differences),
+        )
+        for (first, second, differences), chance, corrected in zip(
+            found, chances, adjusted(chances), strict=True
+        )
+    ]
+
+
 def _method(
-    summaries: Sequence[RunSummary], local: Sequence[RunSummary] | None, margin: float
+    summaries: Sequence[RunSummary],
+    local: Sequence[RunSummary] | None,
+    margin: float,
+    ranks: Mapping[Model, float | None],
 ) -> MethodEntry:
     return MethodEntry(
-        aggregated=_model(summaries, local, "aggregated", margin),
-        tuned=_model(summaries, local, "tuned", margin),
+        aggregated=_model(summaries, local, "aggregated", margin, ranks["aggregated"]),
+        tuned=_model(summaries, local, "tuned", margin, ranks["tuned"]),
         bytes=Spread.of([_traffic(summary) for summary in summaries]),
         seconds=Spread.of([_seconds(summary) for summary in summaries]),
     )
 
 
 def _model(
-    summaries: Sequence[RunSummary], local: Sequence[RunSummary] | None, model: Model, margin: float
+    summaries: Sequence[RunSummary],
+    local: Sequence[RunSummary] | None,
+    model: Model,
+    margin: float,
+    rank: float | None,
 ) -> ModelEntry:
     found = [scores(summary, model) for summary in summaries]
     names = score_names(summaries[0].metrics)
+    gains = [] if local is None or local is summaries else _gains(summaries, local, model)
     return ModelEntry(
         scores={name: Spread.of([run[name] for run in found]) for name in names},
         gain=None if local is None else _gain(summaries, local, model),
         harmed=None if local is None else harmed(summaries, local, model, margin),
-        harm_probability=None if local is None or local is summaries else _harm(summaries, local, model),
+        harm_probability=harm_probability(gains) if gains else None,
+        interval=interval(gains),
+        rank=rank,
     )
 
 
-def _harm(summaries: Sequence[RunSummary], local: Sequence[RunSummary], model: Model) -> float | None:
-    """Of the paired test, where a client has been scored both ways."""
+def _gains(summaries: Sequence[RunSummary], local: Sequence[RunSummary], model: Model) -> list[float]:
+    """Of each client that has been scored both ways in every seed, averaged over seeds."""
     metric = summaries[0].primary
     found, alone = client_scores(summaries, model), client_scores(local, model)
-    gains = [metric.sign * (found[client] - alone[client]) for client in found if client in alone]
-    return harm_probability(gains) if gains else None
+    return [metric.sign * (found[client] - alone[client]) for client in found if client in alone]
 
 
 def _gain(summaries: Sequence[RunSummary], local: Sequence[RunSummary], model: Model) -> Spread:

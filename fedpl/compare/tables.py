@@ -1,20 +1,21 @@
-"""A comparison as a table for people, as CSV and as LaTeX."""
+"""A comparison as a table for people, as Markdown and as CSV; what columns there are."""
 
 import csv
 import io
 import math
+from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from fedpl.compare.columns import DEFAULT
 from fedpl.compare.paired import rejected
 from fedpl.compare.statistics import MODELS, TAILS, score_names
 from fedpl.records.comparison import Comparison, MethodEntry, Spread
 from fedpl.records.scores import Metric
 
-_NAMES = {"aggregated": "θ̄", "tuned": "θ"}
-_LATEX = {"aggregated": r"$\bar\theta$", "tuned": r"$\theta$"}
+NAMES = {"aggregated": "θ̄", "tuned": "θ"}
 
 
 def spread(value: Spread | None, metric: Metric, sign: str = "") -> str:
@@ -31,42 +32,56 @@ def spread(value: Spread | None, metric: Metric, sign: str = "") -> str:
     return mean if value.sd is None else f"{mean} ± {metric.shown(value.sd)}"
 
 
-def _header(comparison: Comparison) -> tuple[str, ...]:
-    return (comparison.primary.label, "gain", "worst", "decile", "harmed", "MB", "s")
+def title(column: str, comparison: Comparison) -> str:
+    """A column's head."""
+    return next((one.label for one in comparison.metrics if one.name == column), column)
 
 
-def _cells(entry: MethodEntry, model: str, metric: Metric) -> list[str]:
-    """The other metrics are in the JSON and the CSV; a terminal is 80 columns wide."""
-    found = entry.of(model)
-    gained = spread(found.gain, metric, "+")
-    hurt = "–" if found.harmed is None else str(len(found.harmed))
-    costs = (f"{1e-6 * entry.bytes.mean:.1f}", f"{entry.seconds.mean:.0f}")
-    costs = costs if model == MODELS[0] else ("", "")
-    mean, worst, decile = (spread(found.scores[name], metric) for name in (metric.name, *TAILS))
-    return [mean, gained, worst, decile, hurt, *costs]
+def cell(comparison: Comparison, entry: MethodEntry, model: str, column: str) -> str:
+    """What stands in a column for one of a method's two models; its costs stand with the first."""
+    found, metric = entry.of(model), comparison.primary
+    if column in ("MB", "s"):
+        cost = f"{1e-6 * entry.bytes.mean:.1f}" if column == "MB" else f"{entry.seconds.mean:.0f}"
+        return cost if model == MODELS[0] else ""
+    if column == "gain":
+        return spread(found.gain, metric, "+")
+    if column == "interval":
+        ends = [metric.shown(end, "+") for end in found.interval or ()]
+        return f"[{', '.join(ends)}]" if ends else "–"
+    if column == "rank":
+        return "–" if found.rank is None else f"{found.rank:.2f}"
+    if column == "harmed":
+        return "–" if found.harmed is None else str(len(found.harmed))
+    metric = next((one for one in comparison.metrics if one.name == column), metric)
+    return spread(found.scores[{"decile": TAILS[1]}.get(column, column)], metric)
 
 
-def rich_table(comparison: Comparison) -> Table:
+def asked(comparison: Comparison, columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns as named; none named: the usual ones."""
+    return tuple(columns) or (comparison.primary.name, *DEFAULT)
+
+
+def rich_table(comparison: Comparison, columns: Sequence[str] = ()) -> Table:
     """Two rows a method: the aggregate θ̄ as received, and θ after local training."""
-    seeds = comparison.seeds
+    seeds, columns = comparison.seeds, asked(comparison, columns)
     over = f"mean±sd over {len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
-    title = f"Test {comparison.primary.title}, after {comparison.rounds} rounds, {over}"
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    head = f"Test {comparison.primary.title}, after {comparison.rounds} rounds, {over}"
+    table = Table(title=head, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("method", no_wrap=True)
     table.add_column("")
-    for name in _header(comparison):
-        table.add_column(name, justify="right", no_wrap=True)
+    for column in columns:
+        table.add_column(title(column, comparison), justify="right", no_wrap=True)
     for method, entry in comparison.methods.items():
         for model in MODELS:
-            cells = [cell.replace(" ± ", "±") for cell in _cells(entry, model, comparison.primary)]
-            table.add_row(Text(method if model == MODELS[0] else ""), _NAMES[model], *cells)
+            cells = [cell(comparison, entry, model, column).replace(" ± ", "±") for column in columns]
+            table.add_row(Text(method if model == MODELS[0] else ""), NAMES[model], *map(Text, cells))
         table.add_section()
     return table
 
 
-def caption(comparison: Comparison) -> str:
+def caption(comparison: Comparison, columns: Sequence[str] = ()) -> str:
     """What the columns mean."""
-    metric = comparison.primary
+    metric, columns = comparison.primary, asked(comparison, columns)
     margin = f"{metric.factor * comparison.harm_margin:g}{' points' if metric.unit == '%' else ''}"
     side, tenth = ("below", "lowest") if metric.higher else ("above", "highest")
     harm = (
@@ -76,17 +91,24 @@ def caption(comparison: Comparison) -> str:
     )
     if told := _tested(comparison):
         harm += f"; {told}"
-    return (
-        f"θ̄: the aggregate as received, θ: after local training; gain: over local-only training, seed by "
-        f"seed; worst, decile: the worst client and the {tenth} tenth; {harm}; MB: traffic both ways; s: "
-        f"training, aggregation and scoring"
-    )
+    meanings = {
+        "gain": "gain: over local-only training, seed by seed",
+        "interval": "interval: 95 % for the mean gain, over clients",
+        "rank": "rank: mean over clients and seeds, 1 is best",
+        "worst": "worst: the worst client",
+        "decile": f"decile: the {tenth} tenth of the clients",
+        "harmed": harm,
+        "MB": "MB: traffic both ways",
+        "s": "s: training, aggregation and scoring",
+    }
+    models = "θ̄: the aggregate as received, θ: after local training"
+    return "; ".join([models, *(words for name, words in meanings.items() if name in columns)])
 
 
 def _tested(comparison: Comparison) -> str:
     """Which models leave clients worse than training alone, by the paired test; empty where none is known."""
     probabilities = {
-        f"{name} {_NAMES[model]}": probability
+        f"{name} {NAMES[model]}": probability
         for name, entry in comparison.methods.items()
         for model in MODELS
         if (probability := entry.of(model).harm_probability) is not None
@@ -95,6 +117,19 @@ def _tested(comparison: Comparison) -> str:
         return ""
     names = ", ".join(rejected(probabilities)) or "none"
     return f"worse than alone over clients (paired sign flips, 5 % by Holm): {names}"
+
+
+def pairs_csv(comparison: Comparison) -> str:
+    """One line for every two methods and model, with full precision."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = ("model", "first", "second", "difference", "low", "high", "probability", "adjusted", "clients")
+    writer.writerow(names)
+    for pair in comparison.pairs or ():
+        low, high = pair.interval or ("", "")
+        own = [pair.model, pair.first, pair.second, pair.difference, low, high]
+        writer.writerow([*own, pair.probability, pair.adjusted, pair.clients])
+    return text.getvalue()
 
 
 def as_csv(comparison: Comparison) -> str:
@@ -110,35 +145,16 @@ def as_csv(comparison: Comparison) -> str:
     return text.getvalue()
 
 
-def as_latex(comparison: Comparison) -> str:
-    """A tabular for the package booktabs."""
-    header = ["method", "", *_header(comparison)]
-    lines = [r"\begin{tabular}{ll" + "r" * (len(header) - 2) + "}", r"\toprule"]
-    lines.append(" & ".join(_escape(name) for name in header) + r" \\")
-    for method, entry in comparison.methods.items():
-        lines.append(r"\midrule")
-        for model in MODELS:
-            cells = [_escape(cell) for cell in _cells(entry, model, comparison.primary)]
-            name = _escape(method) if model == MODELS[0] else ""
-            lines.append(" & ".join([name, _LATEX[model], *cells]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
-
-
 def as_markdown(comparison: Comparison) -> str:
     """One row a method: metric and gain, then worst client, worst tenth and harm of θ̄ / of θ; costs."""
     name = comparison.primary.label
     header = ["method", f"{name} θ̄", "gain", f"{name} θ", "gain", "worst", "decile", "harmed", "MB", "s"]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for method, entry in comparison.methods.items():
-        both = zip(*(_cells(entry, model, comparison.primary) for model in MODELS), strict=True)
+        columns = asked(comparison, ())
+        both = ([cell(comparison, entry, model, column) for model in MODELS] for column in columns)
         (received, tuned), (gain, tuned_gain), worst, decile, hurt, (traffic, _), (seconds, _) = both
         pairs = [" / ".join(cell.split(" ±")[0] for cell in pair) for pair in (worst, decile, hurt)]
         cells = [f"`{method}`", received, gain, tuned, tuned_gain, *pairs, traffic, seconds]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", caption(comparison), ""])
-
-
-def _escape(text: str) -> str:
-    for plain, latex in (("_", r"\_"), ("%", r"\%"), (" ± ", r" $\pm$ "), (">", "$>$"), ("–", "--")):
-        text = text.replace(plain, latex)
-    return text

@@ -3,8 +3,19 @@
 from fedpl.data.columns import Columns
 from fedpl.data.conventions import AsWritten, Convention, LabelNoise, Permutation, Rotation, Swap
 from fedpl.data.description import describe
+from fedpl.data.images import ImageFolder
 from fedpl.data.partition import ByColumn, Partition
-from fedpl.data.records import ClientData, Dialogues, FederatedData, Message, Pairs, Rated, Source, Split
+from fedpl.data.records import (
+    ClientData,
+    Dialogues,
+    FederatedData,
+    Images,
+    Message,
+    Pairs,
+    Rated,
+    Source,
+    Split,
+)
 from fedpl.data.shares import Dirichlet, Iid, Pathological
 from fedpl.data.splitting import Splitting
 from fedpl.data.tables import HubText, TextFiles
@@ -22,6 +33,8 @@ __all__ = [
     "FederatedData",
     "HubText",
     "Iid",
+    "ImageFolder",
+    "Images",
     "LabelNoise",
     "Message",
     "Pairs",

@@ -62,7 +62,8 @@ def check_cells(table: Table, wanted: Sequence[str], lists: Collection[str] = ()
                 continue
             if isinstance(row[name], list | tuple | dict | set | bytes):
                 kind = type(row[name]).__name__  # never what is in it: it may be somebody's words
-                raise UserError(f"{table.at(i)}: {name!r} holds a {kind}, expected text or a number")
+                several = "; several classes for one row (multi-label) are not done" if kind == "list" else ""
+                raise UserError(f"{table.at(i)}: {name!r} holds a {kind}, expected text or a number{several}")
 
 
 def word(value: Any) -> str:

@@ -18,11 +18,15 @@ class Columns:
             assistant's.
         options: A list of possible answers, for choices.
         value: A number to predict, in place of label (see ``task: Regression``); empty: there is none.
+        image: An image in place of a text (see ``task: ImageClassification``): the path of its file, seen
+            from the table's folder, or an Image of a dataset; empty: there is none.
         client: Who the row belongs to; ``@file``: each file is a client, called by the file's name without
             its ending.
         split: Holds ``train``, ``validation`` or ``test``; leave empty to split by the fractions below. A
             table with a column ``split`` of such words is refused until that is named, or ``none`` is written
             here. ``@subset``: as the dataset of `HubText` is split itself.
+        time: When each row was: a number, or a date such as 2024-05-31. A client's latest rows are its test,
+            those before them for validation, its earliest for training; empty: they are drawn.
         group: The client's true group where it is known, one word for all rows of a client: for studies, see
             ``weighting: TrueGroups``; empty: there is none.
     """
@@ -38,6 +42,8 @@ class Columns:
     group: str = ""
     text_pair: str = ""
     value: str = ""
+    image: str = ""
+    time: str = ""
 
     @property
     def dialogues(self) -> bool:
@@ -52,6 +58,8 @@ class Columns:
     @property
     def own(self) -> tuple[str, ...]:
         """The columns in which a row says its example; empty names are none."""
+        if self.image:
+            return self.image, self.label
         if not self.dialogues:
             return self.text, self.text_pair, self.value or self.label
         return (self.messages,) if self.messages else (self.prompt, self.answer)
@@ -69,7 +77,9 @@ class Columns:
         """
         split = "" if self.by_subset else self.declared
         client = self.client if natural and not self.by_file else ""
-        return list(dict.fromkeys(n for n in (*self.own, self.options, client, self.group, split) if n))
+        return list(
+            dict.fromkeys(n for n in (*self.own, self.options, client, self.group, split, self.time) if n)
+        )
 
     def problems(self) -> list[str]:
         """What is wrong with the settings, one line each."""
@@ -96,6 +106,16 @@ class Columns:
             (
                 self.text_pair not in (self.text, self.label, self.value) or not self.text_pair,
                 "text_pair: name a column of its own",
+            ),
+            (
+                not self.image
+                or (self.text == Columns.text and not (self.text_pair or self.value or self.dialogues)),
+                "image: takes the place of text, and goes with label; name one or the other",
+            ),
+            (not self.image or self.image != self.label, "image: name a column of its own"),
+            (
+                not self.time or not (self.declared or self.by_subset),
+                "time: data.columns.split says it already; name one or the other",
             ),
         )
         return [f"data.columns.{what}" for holds, what in checks if not holds]

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from fedpl.data.records import ClientData, Dialogues, FederatedData, Rated, Split
+from fedpl.data.records import ClientData, Dialogues, FederatedData, Images, Rated, Split
 from fedpl.data.wording import counted, listed, readable, some
 
 _CLASSES = 12  # that are named with their sizes
@@ -112,23 +112,20 @@ def _unscored(clients: Sequence[ClientData]) -> Iterator[str]:
 
 def _repeated(clients: Sequence[ClientData]) -> Iterator[str]:
     """Equal texts of one client: told once, and if it is tested on what it is trained on."""
-    times = Counter(
-        (client.id, text) for client in clients for s in _SPLITS for text in getattr(client, s).said
-    )
-    repeated = times.total() - len(times)
+    repeated = both = 0
+    for client in clients:
+        splits = [getattr(client, split) for split in _SPLITS]
+        own = [pair for split in splits for pair in zip(split.said, _right(split), strict=True)]
+        different = len({text for text, _ in own})
+        repeated += len(own) - different
+        both += len(set(own)) - different
     if not repeated:
         return
-    labelled = {
-        (client.id, text, label)
-        for client in clients
-        for split in _SPLITS
-        for text, label in zip(getattr(client, split).said, _right(getattr(client, split)), strict=True)
-    }
-    both = len(labelled) - len(times)
     kinds = ((Dialogues, "answer"), (Rated, "number"), (Split, "label"))
     what = next(name for kind, name in kinds if isinstance(clients[0].train, kind))
     labels = f", {counted(both, 'time')} with another {what}" if both else ""
-    yield f"{counted(repeated, 'example')} with a text that the same client has before{labels}"
+    thing = "an image" if isinstance(clients[0].train, Images) else "a text"
+    yield f"{counted(repeated, 'example')} with {thing} that the same client has before{labels}"
     leaked = sum(
         text in train
         for client, train in ((client, set(client.train.said)) for client in clients)
@@ -136,7 +133,7 @@ def _repeated(clients: Sequence[ClientData]) -> Iterator[str]:
     )
     if leaked:
         yield (
-            f"warning: {counted(leaked, 'validation or test example')} with a text that the same client is "
+            f"warning: {counted(leaked, 'validation or test example')} with {thing} that the same client is "
             f"trained on: scores are too good"
         )
 

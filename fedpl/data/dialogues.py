@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from fedpl.data.cells import word
 from fedpl.data.columns import Columns
+from fedpl.data.moments import Moment
+from fedpl.data.pictures import Picture
 from fedpl.data.reading import Table
 from fedpl.data.records import Dialogues, Message
 from fedpl.data.splitting import SPLITS, split_of
@@ -26,8 +28,10 @@ class Example(NamedTuple):
         group: The true group that its row names.
         second: The second text of a pair.
         value: The number to predict.
+        picture: The image, if it is one; the text is its name.
         messages: The conversation, if it is one.
         options: Possible answers.
+        time: When it was, where rows are split by it.
     """
 
     text: str
@@ -38,10 +42,19 @@ class Example(NamedTuple):
     group: str = ""
     second: str = ""
     value: float = 0.0
+    picture: Picture | None = None
+    time: Moment | None = None
+
+    @property
+    def right(self) -> str:
+        """What is to be answered, where it is no class; empty for a number."""
+        return self.messages[-1].content if self.messages else ""
 
     @property
     def said(self) -> str:
-        """All that it says, both texts of a pair."""
+        """All that it says, both texts of a pair; of an image the digest, which equal ones share."""
+        if self.picture is not None:
+            return self.picture.digest
         return f"{self.text}\n{self.second}" if self.second else self.text
 
 
@@ -58,6 +71,9 @@ def example(row: Mapping[str, Any], at: str, columns: Columns) -> Example:
     """
     split = _split(word(row[columns.declared]), at, columns.declared) if columns.declared else ""
     group = word(row[columns.group]) if columns.group else ""
+    if columns.image:
+        picture = row[columns.image]
+        return Example(picture.name, word(row[columns.label]), split, group=group, picture=picture)
     if not columns.dialogues:
         second = word(row[columns.text_pair]) if columns.text_pair else ""
         text, own = word(row[columns.text]), row[columns.value or columns.label]

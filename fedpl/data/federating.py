@@ -1,28 +1,29 @@
 """From rows of tables to clients: whose they are, how they are split, what is done to their labels."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 
+from fedpl.data.caps import few_shot, stratified
 from fedpl.data.cells import check_cells, word
 from fedpl.data.columns import Columns
 from fedpl.data.conventions import Convention, LabelNoise, groups_of
 from fedpl.data.dialogues import Example, check_rows, dialogues, example
 from fedpl.data.files import refuse_one_name, stem_of
 from fedpl.data.labels import check_classes, check_declared, check_labels
+from fedpl.data.moments import moment, refuse_mixed
 from fedpl.data.partition import Partition, Rows, refuse_empty
 from fedpl.data.reading import Table
-from fedpl.data.records import ClientData, FederatedData, Pairs, Rated, Source, Split
+from fedpl.data.records import ClientData, FederatedData, Images, Pairs, Rated, Source, Split
 from fedpl.data.splitting import (
     Dealt,
     SmallClients,
     Splitting,
+    beside,
     declared,
     drawn,
-    few_shot,
     settled,
-    stratified,
     uneven,
 )
 from fedpl.data.wording import counted, readable, some
@@ -109,9 +110,11 @@ class Tabular(Source):
             if columns.classed and known is not None:
                 check_classes(tables, columns.label, known)
         if self.partition.natural and columns.by_file:
-            refuse_one_name([table.path for table in tables])
+            for split in {table.split for table in tables}:
+                refuse_one_name([table.path for table in tables if table.split == split])
         by_client, notes = self._by_client(tables, seed)
-        dealt = {client: self._split(by_client[client], client, seed) for client in sorted(by_client)}
+        held = any(table.split for table in tables)
+        dealt = {client: self._split(by_client[client], client, seed, held) for client in sorted(by_client)}
         dealt, about = settled(dealt, self.min_examples, self.small_clients)
         notes += [*about, *uneven(dealt, self.splitting)]
         if empty := [table.path for table in tables if not table.rows]:
@@ -122,7 +125,7 @@ class Tabular(Source):
             for split, places in own.places.items()
             for place in places
         ]
-        if columns.declared and columns.classed and known is None:
+        if (columns.declared or held) and columns.classed and known is None:
             check_declared(used, tables, columns.label)
         classes = (known or tuple(sorted({label for _, label in used}))) if columns.classed else ()
         maps = self.convention.maps(classes, seed)
@@ -138,7 +141,10 @@ class Tabular(Source):
             rows = by_client[client]
             # -1: in no split, and of no class any more
             labels = [index.get(row.label, -1) for row in rows]
-            places = {**own.places, "train": self._capped(own.places["train"], labels, client, seed)}
+            strata = labels if columns.classed else [row.right for row in rows]
+            places = {
+                split: self._capped(split, at, strata, client, seed) for split, at in own.places.items()
+            }
             splits: dict[str, Any]
             if columns.dialogues:
                 splits = {name: dialogues(rows, chosen, client) for name, chosen in places.items()}
@@ -167,7 +173,10 @@ class Tabular(Source):
             stem = stem_of(table.path)
             for i, row in enumerate(table.rows):
                 client = "" if not natural else stem if columns.by_file else word(row[columns.client])
-                rows.append(example(row, table.at(i), columns))
+                own = example(row, table.at(i), columns)
+                if columns.time:
+                    own = own._replace(time=moment(row[columns.time], table.at(i), columns.time))
+                rows.append(own._replace(split=table.split) if table.split else own)
                 named.append(client)
                 group, place = groups.setdefault(client, (rows[-1].group, table.at(i)))
                 if group != rows[-1].group:
@@ -176,6 +185,7 @@ class Tabular(Source):
                         f"'{readable(rows[-1].group)}', and '{readable(group)}' in {place}; expected one "
                         f"group per client (data.columns.group)"
                     )
+        refuse_mixed([row.time for row in rows if row.time is not None], columns.time)
         labels = [row.label for row in rows]
         looked_at = Rows([row.said for row in rows], labels, named, [row.split for row in rows])
         owners = self.partition.owners(looked_at, self.splitting.near_duplicates, seed)
@@ -189,20 +199,27 @@ class Tabular(Source):
             notes.append(f"the column '{columns.client}' is not read: clients are made up")
         return by_client, notes
 
-    def _split(self, rows: Sequence[Example], client: str, seed: int) -> Dealt:
+    def _split(self, rows: Sequence[Example], client: str, seed: int, held: bool) -> Dealt:
         if self.columns.declared:
             return declared([row.split for row in rows])
         stream = derive_seed(seed, "split", client=client)
-        return drawn([row.said for row in rows], self.splitting, stream)
+        said = [row.said for row in rows]
+        times = [row.time.value for row in rows if row.time is not None]
+        if held:
+            return beside(said, [row.split == "test" for row in rows], self.splitting, stream, times)
+        return drawn(said, self.splitting, stream, times)
 
-    def _capped(self, places: list[int], labels: Sequence[int], client: str, seed: int) -> list[int]:
-        """A client's training rows, as few as are asked for."""
-        shots, most = self.splitting.shots, self.splitting.max_train
-        if shots:
+    def _capped(
+        self, split: str, places: list[int], labels: Sequence[Hashable], client: str, seed: int
+    ) -> list[int]:
+        """A client's rows of a split, as few as are asked for."""
+        shots, most = self.splitting.shots, self.splitting.most[split]
+        if shots and split == "train":
             stream = np.random.default_rng(derive_seed(seed, "shots", client=client))
             places = few_shot(places, labels, shots, stream)
         if 0 < most < len(places):
-            stream = np.random.default_rng(derive_seed(seed, "cap", client=client))
+            stage = "cap" if split == "train" else f"cap {split}"
+            stream = np.random.default_rng(derive_seed(seed, stage, client=client))
             places = stratified(places, labels, most, stream)
         return places
 
@@ -215,4 +232,6 @@ def _rated(rows: Sequence[Example], columns: Columns) -> Rated:
 
 def _labelled(rows: Sequence[Example], labels: tuple[int, ...], pairs: bool) -> Split:
     texts = tuple(row.text for row in rows)
+    if pictures := tuple(row.picture for row in rows if row.picture is not None):
+        return Images(texts, labels, pictures)
     return Pairs(texts, labels, tuple(row.second for row in rows)) if pairs else Split(texts, labels)

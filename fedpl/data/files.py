@@ -38,14 +38,14 @@ def files_of(path: str) -> list[str]:
     return sorted(found)
 
 
-def path_problems(path: str) -> list[str]:
-    """What is wrong with one of ``data.paths``, without reading it."""
+def path_problems(path: str, setting: str) -> list[str]:
+    """What is wrong with one of the setting's paths, without reading it."""
     files = files_of(path)
     if not files:
         empty = path and Path(path).is_dir()
         where = f"no file below {path} that ends in {_ENDINGS}" if empty else f"no such file: {path}"
-        return [f"data.paths: {where}"]
-    return [f"data.paths: {file}: expected one of {_ENDINGS}" for file in files if kind_of(file) is None]
+        return [f"{setting}: {where}"]
+    return [f"{setting}: {file}: expected one of {_ENDINGS}" for file in files if kind_of(file) is None]
 
 
 def stem_of(path: str) -> str:

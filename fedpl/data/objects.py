@@ -1,6 +1,7 @@
 """JSON as people write it: an object a line, an array of objects, or objects one after another."""
 
 import json
+from collections.abc import Iterable, Iterator
 from io import TextIOBase
 from typing import Any
 
@@ -24,8 +25,8 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def objects_of(file: TextIOBase, path: str) -> tuple[str, list[tuple[int, dict[str, Any]]]]:
-    """What is counted, lines or rows, and each object with its place.
+def objects_of(file: TextIOBase, path: str) -> tuple[str, Iterator[tuple[int, dict[str, Any]]]]:
+    """What is counted, lines or rows, and each object with its place, read when it is asked for.
 
     Args:
         file: At its beginning.
@@ -37,9 +38,13 @@ def objects_of(file: TextIOBase, path: str) -> tuple[str, list[tuple[int, dict[s
     first = next((char for char in iter(lambda: file.read(1), "") if not char.isspace()), "")
     file.seek(0)
     if first == "[":
-        unit, values = "row", list(enumerate(_parsed(file.read(), path), start=1))
-    else:
-        unit, values = "line", _lines(file, path)
+        return "row", _checked(enumerate(_parsed(file.read(), path), start=1), path, "row")
+    return "line", _checked(_lines(file, path), path, "line")
+
+
+def _checked(values: Iterable[tuple[int, Any]], path: str, unit: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The same, once each is known to be an object that can be meant."""
+    place = 0
     for place, value in values:
         at = f"{path}: {unit} {place}"
         if isinstance(value, _Twice):
@@ -52,23 +57,27 @@ def objects_of(file: TextIOBase, path: str) -> tuple[str, list[tuple[int, dict[s
             raise UserError(
                 f"{at} holds half of a character, {error.object[error.start]!r}; mend the text"
             ) from error
-    if not values:
+        yield place, value
+    if not place:
         raise UserError(f"{path}: is empty, {_EXPECTED}")
-    return unit, values
 
 
-def _lines(file: TextIOBase, path: str) -> list[tuple[int, Any]]:
-    try:
-        return [
-            (place, _parsed(line.strip(), path, place))
-            for place, line in enumerate(file, start=1)
-            if line.strip()
-        ]
-    except UserError:
-        file.seek(0)
-        if values := _one_after_another(file.read()):
-            return values
-        raise
+def _lines(file: TextIOBase, path: str) -> Iterator[tuple[int, Any]]:
+    done = 0
+    for place, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        try:
+            value = _parsed(line.strip(), path, place)
+        except UserError:
+            file.seek(0)
+            values = _one_after_another(file.read())
+            if not values:
+                raise
+            yield from values[done:]  # those before it stand in lines of their own
+            return
+        yield place, value
+        done += 1
 
 
 def _one_after_another(text: str) -> list[tuple[int, Any]]:

@@ -6,6 +6,7 @@ import gzip
 import io
 import sys
 import zlib
+from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fedpl.data.disguises import refuse_disguised
 from fedpl.data.files import kind_of
+from fedpl.data.held import Cells
 from fedpl.data.objects import objects_of
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
@@ -24,6 +26,7 @@ else:
     pyarrow, parquet = map(deferred, ("pyarrow", "pyarrow.parquet"))
     feather, ipc = map(deferred, ("pyarrow.feather", "pyarrow.ipc"))
 
+_TOGETHER = 1000  # rows of an Arrow table that are made Python's at a time
 SEPARATORS = {",": "','", ";": "';'", "\t": r"'\t'", "|": "'|'"}
 
 
@@ -36,6 +39,7 @@ class Table(NamedTuple):
         rows: Values by column.
         places: Where each row begins, counted from 1.
         unit: What is counted: lines, where the file has them, or rows.
+        split: What all of its rows are for; empty: its cells say it, or they are split.
     """
 
     path: str
@@ -43,6 +47,7 @@ class Table(NamedTuple):
     rows: Sequence[Mapping[str, Any]]
     places: Sequence[int]
     unit: str = "row"
+    split: str = ""
 
     def at(self, row: int) -> str:
         """Where a row stands."""
@@ -147,8 +152,8 @@ def _separated(
 ) -> Table:
     csv.field_size_limit(sys.maxsize)
     columns: list[str] = []
-    rows: list[dict[str, Any]] = []
-    places: list[int] = []
+    uses: dict[str, int] = {}
+    rows, places = Cells(), array("q")
     with _text(path, encoding) as file:
         reader = csv.reader(file, delimiter=separator, strict=True)
         begin = 1
@@ -156,7 +161,7 @@ def _separated(
             for values in reader:
                 if values and not columns:
                     columns = values
-                    uses = [(i, name) for i, name in enumerate(columns) if name in kept]
+                    uses = {name: i for i, name in enumerate(columns) if name in kept}
                     if set(wanted) - set(columns):
                         break  # said before rows that do not fit are
                 elif values:
@@ -166,7 +171,7 @@ def _separated(
                             f"the first line; put text that holds {SEPARATORS.get(separator, separator)} or "
                             f"a line break in quotation marks"
                         )
-                    rows.append({name: values[i] for i, name in uses})
+                    rows.append({name: values[i] for name, i in uses.items()})
                     places.append(begin)
                 begin = reader.line_num + 1
         except csv.Error as error:
@@ -181,9 +186,13 @@ def _separated(
 def _json(path: str, kept: Collection[str], encoding: str) -> Table:
     with _text(path, encoding) as file:
         unit, values = objects_of(file, path)
-    columns = list(dict.fromkeys(name for _, value in values for name in value))
-    rows = [{name: item for name, item in value.items() if name in kept} for _, value in values]
-    return Table(path, columns, rows, [place for place, _ in values], unit)
+        columns: dict[str, None] = {}
+        rows, places = Cells(), array("q")
+        for place, value in values:
+            columns.update(dict.fromkeys(value))
+            rows.append({name: item for name, item in value.items() if name in kept})
+            places.append(place)
+    return Table(path, list(columns), rows, places, unit)
 
 
 def _arrow(path: str, kept: Collection[str], kind: str) -> Table:
@@ -197,7 +206,7 @@ def _arrow(path: str, kept: Collection[str], kind: str) -> Table:
                 table = _ipc(file)
                 columns = table.column_names
                 table = table.select([place for place, name in enumerate(columns) if name in kept])
-            rows = table.to_pylist()
+            rows = Cells(row for batch in table.to_batches(_TOGETHER) for row in batch.to_pylist())
     except pyarrow.ArrowException as error:
         raise UserError(f"cannot read {path}: {_broken(error)}") from error
     return Table(path, columns, rows, range(1, len(rows) + 1))

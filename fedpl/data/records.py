@@ -1,11 +1,12 @@
-"""What a data source hands over: named clients, each with three splits of labelled texts or of dialogues."""
+"""What a data source hands over: named clients, each with three splits of texts, images or dialogues."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import astuple, dataclass, field
+from typing import Any, NamedTuple
 
+from fedpl.data.pictures import Picture
 from fedpl.data.wording import counted, some
 from fedpl.errors import UserError
 
@@ -28,6 +29,36 @@ class Split:
     def said(self) -> Sequence[object]:
         """What each example says, by which repetitions are found."""
         return self.texts
+
+    @property
+    def content(self) -> tuple[Any, ...]:
+        """All that it holds, as plain values: what a digest of the data is made of."""
+        return astuple(self)
+
+
+@dataclass(frozen=True)
+class Images(Split):
+    """Images and their class indices; they are decoded when the model is known.
+
+    Attributes:
+        texts: What each image is called.
+        pictures: Where each lies.
+    """
+
+    pictures: tuple[Picture, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.texts) != len(self.pictures):
+            raise ValueError(f"{len(self.texts)} names but {len(self.pictures)} images")
+
+    @property
+    def said(self) -> Sequence[object]:
+        return tuple(picture.digest for picture in self.pictures)
+
+    @property
+    def content(self) -> tuple[Any, ...]:
+        return self.texts, self.labels, self.said
 
 
 @dataclass(frozen=True)

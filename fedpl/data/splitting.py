@@ -1,7 +1,7 @@
 """Which rows of a client are for training, validation and test, and whether they are enough."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -27,6 +27,8 @@ class Splitting:
         max_train: Keep at most this many training rows per client, drawn by the seed so that each label keeps
             its share; 0 keeps all.
         shots: Keep at most this many training rows of each class per client, drawn by the seed; 0 keeps all.
+        max_validation: Likewise for validation rows, as ``max_train``.
+        max_test: Likewise for test rows.
     """
 
     validation: float = 0.2
@@ -34,6 +36,13 @@ class Splitting:
     near_duplicates: float = 0.5
     max_train: int = 0
     shots: int = 0
+    max_validation: int = 0
+    max_test: int = 0
+
+    @property
+    def most(self) -> dict[str, int]:
+        """How many rows to keep at most, by split; 0 keeps all."""
+        return {"train": self.max_train, "validation": self.max_validation, "test": self.max_test}
 
     @property
     def train(self) -> float:
@@ -51,7 +60,10 @@ class Splitting:
             found.append(f"data.splitting.near_duplicates: must lie in [0, 1], got {self.near_duplicates}")
         found += [
             f"data.splitting.{name}: must not be negative, got {most}"
-            for name, most in (("max_train", self.max_train), ("shots", self.shots))
+            for name, most in (
+                *((f"max_{split}", n) for split, n in self.most.items()),
+                ("shots", self.shots),
+            )
             if most < 0
         ]
         return found
@@ -116,8 +128,16 @@ def declared(splits: Sequence[str]) -> Dealt:
     return Dealt(len(splits), places)
 
 
-def drawn(texts: Sequence[str], splitting: Splitting, seed: int) -> Dealt:
-    """Deal groups of near-duplicates out, whole, until test and validation have their fractions."""
+def drawn(texts: Sequence[str], splitting: Splitting, seed: int, times: Sequence[float] = ()) -> Dealt:
+    """Deal groups of near-duplicates out, whole, until test and validation have their fractions.
+
+    Args:
+        texts: Of all rows.
+        splitting: The fractions.
+        seed: Of the order.
+        times: When each row was: the latest groups are for the test, by their last row, those before them for
+            validation; groups of one time are drawn. Empty: all are drawn.
+    """
     n = len(texts)
     threshold = splitting.near_duplicates
     groups = near_duplicate_groups(texts, threshold) if threshold else np.arange(n)
@@ -125,12 +145,44 @@ def drawn(texts: Sequence[str], splitting: Splitting, seed: int) -> Dealt:
     for i, group in enumerate(groups.tolist()):
         members.setdefault(group, []).append(i)
     order = [members[group] for group in np.random.default_rng(seed).permutation(len(members)).tolist()]
+    if times:
+        order.sort(key=lambda group: -max(times[i] for i in group))
     want = {"test": round(n * splitting.test), "validation": round(n * splitting.validation)}
     places = _deal(order, want, over=True)
-    if len(places["train"]) < splitting.train * n / 2:  # a large group has gone to a small split
+    if (
+        len(places["train"]) < splitting.train * n / 2 and not times
+    ):  # a large group has gone to a small split
         fitting = _deal(order, want, over=False)
-        places = fitting if all(fitting.values()) else places
+        wanted = ("train", *(name for name in want if getattr(splitting, name)))
+        places = fitting if all(fitting[name] for name in wanted) else places
     return Dealt(n, places, len(members))
+
+
+def beside(
+    texts: Sequence[str],
+    held: Sequence[bool],
+    splitting: Splitting,
+    seed: int,
+    times: Sequence[float] = (),
+) -> Dealt:
+    """As `drawn`, where the test's rows are given: the others are dealt to training and validation.
+
+    Args:
+        texts: Of all rows.
+        held: Which are the test's.
+        splitting: Its fraction for the test is not read.
+        seed: Of the order.
+        times: As of `drawn`.
+    """
+    rest = [i for i, own in enumerate(held) if not own]
+    dealt = drawn(
+        [texts[i] for i in rest],
+        replace(splitting, test=0.0),
+        seed,
+        [times[i] for i in rest] if times else (),
+    )
+    places = {name: [rest[i] for i in own] for name, own in dealt.places.items()}
+    return Dealt(len(texts), places | {"test": [i for i, own in enumerate(held) if own]})
 
 
 def _deal(order: Sequence[list[int]], want: dict[str, int], over: bool) -> dict[str, list[int]]:
@@ -199,35 +251,3 @@ def _named(some: dict[str, str], all: dict[str, Dealt]) -> str:
 
 def _listed(lacking: dict[str, str]) -> str:
     return listed(f"'{readable(client)}' ({lack})" for client, lack in lacking.items())
-
-
-def stratified(
-    places: Sequence[int], labels: Sequence[int], most: int, stream: np.random.Generator
-) -> list[int]:
-    """So many of the places, drawn so that each label keeps its share; in their order.
-
-    Args:
-        places: Where to draw from.
-        labels: Of every place there is.
-        most: How many to draw.
-        stream: Random numbers.
-    """
-    by_label: dict[int, list[int]] = {}
-    for place in stream.permutation(np.array(places)).tolist():
-        by_label.setdefault(labels[place], []).append(place)
-    # Each label's places stand at even distances from 0 on: the first of all have its share of each, and
-    # one of each label where there is room.
-    ranks = [(i / len(own), label, place) for label, own in by_label.items() for i, place in enumerate(own)]
-    chosen = {place for _, _, place in sorted(ranks)[:most]}
-    return [place for place in places if place in chosen]
-
-
-def few_shot(
-    places: Sequence[int], labels: Sequence[int], most: int, stream: np.random.Generator
-) -> list[int]:
-    """At most so many places of each label, drawn; in their order. Arguments as of `stratified`."""
-    by_label: dict[int, list[int]] = {}
-    for place in stream.permutation(np.array(places)).tolist():
-        by_label.setdefault(labels[place], []).append(place)
-    chosen = {place for own in by_label.values() for place in own[:most]}
-    return [place for place in places if place in chosen]

@@ -24,6 +24,7 @@ from fedpl.records.messages import (
     Frozen,
     Notice,
     Report,
+    Serve,
     Work,
 )
 from fedpl.records.scores import Scores
@@ -113,9 +114,7 @@ class Fleet:
         into: Mapping[str, Float[Tensor, "params"]] | None = None,
         go_on: GoOn | None = None,
     ) -> Iterator[Answer]:
-        asked = {each.client: each for each in work}
-        groups = ([asked[client] for client in members if client in asked] for members in company.groups)
-        left = deque(group for group in groups if group)
+        left = deque(company.shared_out(work))
         under_way: dict[int, list[Work]] = {}
         try:
             while left or under_way:
@@ -146,7 +145,7 @@ class Fleet:
         return found
 
     def tell(self, notice: Notice) -> None:
-        if isinstance(notice, Deliver):  # it writes files: once
+        if isinstance(notice, Deliver | Serve):  # it writes files: once
             self._answer(self._submit(Order("tell", (notice,))))
             return
         self._told[type(notice)] = notice

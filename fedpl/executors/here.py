@@ -41,15 +41,11 @@ class Here:
         into: Mapping[str, Float[Tensor, "params"]] | None = None,
         go_on: GoOn | None = None,
     ) -> Iterator[Answer]:
-        asked = {each.client: each for each in work}
         if company.capacity:
             self.site.plan((), company.capacity)
         if into is None:
-            into = {client: torch.empty(self.join().layout.size) for client in asked}
-        for members in company.groups:
-            group = [asked[client] for client in members if client in asked]
-            if not group:
-                continue
+            into = {each.client: torch.empty(self.join().layout.size) for each in work}
+        for group in company.shared_out(work):
             if go_on is not None and not go_on():
                 break
             try:

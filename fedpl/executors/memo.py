@@ -58,6 +58,7 @@ class FirstRoundMemo:
         for each in work:
             if each.client in repeated:
                 report = self._known[each.client].report
+                report = report if each.halves else report._replace(halves=None)
                 if into is not None:
                     report = report._replace(vector=into[each.client].copy_(report.vector))
                 yield report._replace(attempt=each.attempt)
@@ -102,6 +103,7 @@ def _same(before: Work, work: Work, sealed: bool) -> bool:
         and (before.round, before.objective, before.memory, before.frozen)
         == (work.round, work.objective, work.memory, work.frozen)
         and (before.sends == work.sends or not sealed)
+        and work.halves in ((), before.halves)
     )
 
 

@@ -16,18 +16,20 @@ class ExecutorConfig:
     Attributes:
         kind: here: in this process. processes: in worker processes of this machine, each with the data and
             the model; a GPU for each in turn, where there are some. ray: in Ray actors, on one machine or a
-            cluster (extra ``ray``).
-        workers: How many. A round's clients make at least as many cohorts.
+            cluster (extra ``ray``). flower: at sites of other organisations, each with clients of its own;
+            such a run is started by ``flwr run`` (docs/howto/flower.md).
+        workers: How many; of flower, sites. A round's clients make at least as many cohorts.
         threads: Threads of each worker on a CPU; null shares out this machine's.
         gpus: GPUs of each Ray actor, also in parts; processes take what is there.
         address: Of a running Ray cluster (``auto``, ``host:6379``, ``ray://host:10001``); null starts one in
             this process.
-        retries: How often work that was lost with its worker is given to another before its clients are named
-            as failed.
-        timeout: Seconds after which a worker that has not answered is taken for dead; null waits.
+        retries: How often work that was lost with its worker is given to another, or to the same site, before
+            its clients are named as failed.
+        timeout: Seconds after which a worker that has not answered is taken for dead, or a site is given up
+            for the round; null waits.
     """
 
-    kind: Literal["here", "processes", "ray"] = "here"
+    kind: Literal["here", "processes", "ray", "flower"] = "here"
     workers: int = 2
     threads: int | None = None
     gpus: float = 0.0
@@ -48,6 +50,10 @@ class ExecutorConfig:
             (self.gpus >= 0, f"gpus: must not be negative, got {self.gpus}"),
             (self.kind == "ray" or not self.gpus, f"gpus: {only_ray}"),
             (self.kind == "ray" or self.address is None, f"address: {only_ray}"),
+            (
+                self.kind != "flower" or self.threads is None,
+                "threads: a site says how many it takes (python -m fedpl.site --threads); leave it out",
+            ),
             (self.retries >= 0, f"retries: must not be negative, got {self.retries}"),
             (
                 self.timeout is None or self.timeout > 0,
@@ -55,7 +61,7 @@ class ExecutorConfig:
             ),
             (
                 self.kind != "here" or self == ExecutorConfig(),
-                "kind: here has no workers: its other settings mean nothing; set kind to processes or ray",
+                "kind: here has no workers: its other settings mean nothing; choose another kind",
             ),
         )
         return [f"executor.{what}" for holds, what in checks if not holds]

@@ -6,7 +6,6 @@ import peft
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers.utils import logging as transformers_logging
 
 from fedpl.model.adapter import flatten, layout_of
 from fedpl.model.base import BaseModel, add_adapter, halve_frozen
@@ -66,4 +65,3 @@ def _quieten() -> None:
     """One line per client and round about devices would drown a run's own output."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    transformers_logging.disable_progress_bar()

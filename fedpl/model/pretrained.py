@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from fedpl.errors import UserError
 from fedpl.model.converted import digest_of
@@ -65,6 +66,7 @@ def read_weights(config: ModelConfig, auto: Any, own_type: bool) -> PreTrainedMo
         UserError: If there is no such model, its weights are not the pinned ones, or it has not enough
             positions.
     """
+    transformers_logging.disable_progress_bar()  # its lines would stand among a command's own
     check_weights(config.path, config.sha256)
     folder = resolve(config.path)
     packed = quantisation(config.quantized)

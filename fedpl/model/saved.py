@@ -2,15 +2,16 @@
 
 Where `fedpl.model.heads` can write the head in the architecture's own terms, the folder is an adapter of
 AutoModelForSequenceClassification, head included. Else it is one of AutoModel, exact too, and the head lies
-beside it in ``head.safetensors``, which `fedpl.load` puts on the pooled states. Language models have no head:
-their adapters are those of AutoModelForCausalLM.
+beside it in ``head.safetensors``, which `fedpl.load` puts on the pooled states. So are those of image towers.
+Language models have no head: their adapters are those of AutoModelForCausalLM.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from peft import PeftModel
 from safetensors.torch import save
@@ -22,11 +23,13 @@ from fedpl.model.base import HEAD, PooledClassifier
 from fedpl.model.heads import classifier, expressed, own_head
 from fedpl.model.language import LanguageModel
 from fedpl.model.merged import merged
+from fedpl.model.vision import PooledImages
 from fedpl.records.layout import AdapterLayout
 
 HEAD_FILE = "head.safetensors"
 CLASSIFIER, ENCODER = "AutoModelForSequenceClassification", "AutoModel"
 CAUSAL = "AutoModelForCausalLM"
+_NEVER = -1e4  # within float16; written in BERT's terms (`expressed`) it leaves the others' digits alone
 _ENCODER, _A = "encoder.", ".lora_A.weight"
 
 
@@ -36,6 +39,7 @@ def save_adapter(
     layout: AdapterLayout,
     folder: Path,
     residual: Float[Tensor, "weights"] | None = None,
+    classes: Sequence[int] | None = None,
 ) -> None:
     """Write a flat vector as a PEFT adapter; the same bytes in every process.
 
@@ -45,6 +49,8 @@ def save_adapter(
         layout: The adapter's layout.
         folder: Where to write; made if need be.
         residual: What is added to the frozen weights, which becomes part of the adapter; see `merged`.
+        classes: Those that its client can answer; None: all. The others get a bias that no answer outweighs,
+            so that whoever loads the adapter gets the answers that were scored.
     """
     tensors = {e.name: vector[e.start : e.stop].view(e.shape).float().cpu() for e in layout.entries}
     config: Any = copy.deepcopy(model.peft_config[ADAPTER])
@@ -53,10 +59,14 @@ def save_adapter(
         config.r, config.lora_alpha = rank, layout.scale * rank
     inner = {n.removeprefix(_ENCODER): t for n, t in tensors.items() if n.startswith(_ENCODER)}
     outer = {n: t for n, t in tensors.items() if not n.startswith(_ENCODER)}
+    if classes is not None:
+        outer[f"{HEAD}.bias"] = _without(outer, classes)
     base: Any = model.get_base_model()
     own = _in_own_terms(base, outer)
     config.task_type, config.modules_to_save = "FEATURE_EXTRACTION", None
-    if isinstance(base, LanguageModel):
+    if isinstance(base, PooledImages):
+        config.task_type = None  # PEFT's models for features hand on what texts have
+    elif isinstance(base, LanguageModel):
         config.task_type = "CAUSAL_LM"
     elif own is not None:
         outer, saved = own
@@ -74,6 +84,14 @@ def save_adapter(
     (folder / HEAD_FILE).unlink(missing_ok=True)
     if outer:
         _write(folder / HEAD_FILE, outer)
+
+
+def _without(head: Mapping[str, Tensor], classes: Sequence[int]) -> Float[Tensor, "classes"]:
+    """A head's bias that keeps all but these classes out of the answers; also where it had none."""
+    bias = head.get(f"{HEAD}.bias", torch.zeros(len(head[f"{HEAD}.weight"])))
+    found = torch.full_like(bias, _NEVER)
+    found[list(classes)] = bias[list(classes)]
+    return found
 
 
 def _in_own_terms(

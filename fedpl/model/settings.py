@@ -14,11 +14,13 @@ class ModelConfig:
 
     Attributes:
         path: ``package:NAME`` for a model that an installed Python package carries in its folder ``model`` or
-            as one GGUF file, a local folder in Hugging Face layout, a GGUF file, or a hub id.
+            as one GGUF file, a local folder in Hugging Face layout, a GGUF file, or a hub id; ``random:vit``:
+            a tiny image model that was never trained, for trials.
         sha256: Expected SHA-256 of ``model.safetensors`` or of the GGUF file; null checks nothing. Packaged
             models known to fedpl are always checked.
-        pooling: How token states become one vector for the head: mean over tokens, first or last token.
-        max_length: Longer texts are cut to this many tokens.
+        pooling: How token states become one vector for the head: mean over tokens, first or last token. Of
+            images: mean over all states, or the first one (CLS).
+        max_length: Longer texts are cut to this many tokens; images have no part in it.
         quantized: Keep the frozen linear layers in 4bit (NF4) or 8bit, by bitsandbytes; null: as they are.
             Not with methods that change frozen weights (flora, fedex).
     """

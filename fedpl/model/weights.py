@@ -8,6 +8,7 @@ from pathlib import Path
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.model.converted import converted, missing
+from fedpl.model.untrained import is_untrained, made, misnamed
 
 hub, safetensors = map(deferred, ("transformers.utils.hub", "safetensors"))
 
@@ -54,11 +55,14 @@ def resolve(path: str) -> str:
     """A folder (absolute) or hub id that transformers can load.
 
     Args:
-        path: As of `located`. A GGUF file is converted at the first call, into the user's cache.
+        path: As of `located`, or ``random:vit``. A GGUF file is converted at the first call, into the user's
+            cache.
 
     Raises:
         UserError: If the package is not installed or carries no model, or a GGUF file cannot be converted.
     """
+    if is_untrained(path):
+        return str(made(path).absolute())
     place = located(path)
     return str(converted(Path(place))) if place.endswith(_GGUF) and Path(place).is_file() else place
 
@@ -69,6 +73,8 @@ def problems(path: str) -> list[str]:
     Args:
         path: As of `resolve`.
     """
+    if is_untrained(path):
+        return [wrong] if (wrong := misnamed(path)) is not None else []
     try:
         folder = Path(located(path))
     except UserError as error:

@@ -1,4 +1,5 @@
 """``python -m fedpl.onboard``: adapters for newcomers of a finished run."""
+# PYTHON_ARGCOMPLETE_OK
 
 import sys
 from collections.abc import Sequence
@@ -8,9 +9,10 @@ from typing import TYPE_CHECKING
 from fedpl.cli import Options, add_import, import_named, run_main
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
+from fedpl.terminal import add_output, console_of, print_json
 
 if TYPE_CHECKING:
-    from rich import console, text
+    from rich import text
 
     from fedpl.data import description
     from fedpl.onboard import past, report, session, tables
@@ -19,7 +21,7 @@ else:
         deferred(f"fedpl.onboard.{name}") for name in ("past", "report", "session", "tables")
     )
     description = deferred("fedpl.data.description")
-    console, text = map(deferred, ("rich.console", "rich.text"))
+    text = deferred("rich.text")
 
 _DESCRIPTION = """Train newcomers of a finished run that kept its task vectors (--store_vectors true), compare
 their task vectors with the recorded ones by the run's own rule, and write an adapter for each into
@@ -59,17 +61,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="what the adapter holds: what is received, that after local training, or trained alone",
     )
     add_import(parser)
+    add_output(parser)
     options = parser.parse_args(argv)
     import_named(options.modules)
     columns = dict(_pair(word) for word in options.columns)
 
     gone = past.Past.of(options.run)
     data = tables.newcomers(gone.config, options.data, gone.summary.classes, options.name, columns)
-    screen = console.Console()
+    screen = console_of(options)
     for line in description.describe(data):
         screen.print(text.Text(f"fedpl: {line}"), soft_wrap=True)
     found = session.onboard(gone, data, options.start, options.rounds, options.serve)
     report.say(found, options.run, screen)
+    if options.json:
+        print_json({"run_dir": str(options.run), "newcomers": [one.to_json() for one in found]})
     return 0
 
 

@@ -93,7 +93,9 @@ class Joining:
         for round in seat.rounds(rounds):
             frozen = freeze(self.executor, seat.state)
             work = Work(client, round, seat.received, (), self.method.objective, memory, frozen)
-            memory = self._train(work._replace(run=self.method.name), seat.row).memory
+            report = self._train(work._replace(run=self.method.name, halves=seat.halves), seat.row)
+            memory = report.memory
+            seat.hear(report.halves)
         aggregate, state = (seat.received, seat.state) if last is None else (seat.nearest(last), last)
         residual = None if state.residual is None else borrow(state.residual).clone()
         return Joined(aggregate, residual, seat.weights, seat.similarity, memory)
@@ -105,14 +107,22 @@ class Joining:
         return self._alone(work)
 
     def alone(self, client: str, rounds: int) -> Tuned:
-        """So many rounds of plain training from θ₀, without the others."""
+        """So many rounds of plain training from where it begins, without the others."""
         self.freeze(None)
-        found = Tuned(self.census.initial.clone(), {}, "")
+        found = Tuned(self._start(client), {}, "")
         for round in range(1, rounds + 1):
             splits = SPLITS if round == rounds else ()
             objective: Objective = Plain()
             found = self._alone(Work(client, round, found.model, splits, objective, found.memory))
         return found
+
+    def _start(self, client: str) -> Float[Tensor, "params"]:
+        """Its own model of the run's beginning, or the mean; θ₀ where the run began there."""
+        beginning, names = self.past.beginning, self.past.clients
+        if beginning is None:
+            return self.census.initial.clone()
+        own = beginning.of(names.index(client) if client in names else -1)
+        return torch.from_numpy(own).to(self.census.initial.device)
 
     def score(self, client: str, joined: Joined, split: str) -> Scores | None:
         """Quality of what a newcomer receives; None without examples of the split."""

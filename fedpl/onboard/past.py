@@ -11,6 +11,7 @@ from fedpl.errors import UserError
 from fedpl.records.messages import Census
 from fedpl.records.results import RunSummary
 from fedpl.replay.recording import Recording, read_recording
+from fedpl.runs.beginning import Beginning
 from fedpl.runs.folder import RunFolder
 from fedpl.runs.origin import Origin
 from fedpl.runs.resume import saved_configuration
@@ -23,10 +24,12 @@ class Past(NamedTuple):
     Attributes:
         recording: Its task vectors of every round.
         summary: Its result.
+        beginning: The models that it began with; None: θ₀ for all.
     """
 
     recording: Recording
     summary: RunSummary
+    beginning: Beginning | None = None
 
     @classmethod
     def of(cls, folder: Path) -> "Past":
@@ -44,7 +47,7 @@ class Past(NamedTuple):
                 f"{folder} is not finished: newcomers join a finished run; go on with python -m fedpl.fit "
                 f"--resume {folder}"
             ) from error
-        found = cls(read_recording(folder), summary)
+        found = cls(read_recording(folder), summary, RunFolder(folder).beginning())
         if len(found.recording.rounds) != summary.rounds:
             raise UserError(
                 f"{folder} has task vectors of {len(found.recording.rounds)} rounds and a result of "

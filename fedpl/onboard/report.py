@@ -10,6 +10,7 @@ from rich.text import Text
 
 from fedpl.files import quoted
 from fedpl.records.newcomer import Newcomer
+from fedpl.terminal import print_table
 
 _SHOWN, _NAMED = 40, 3
 
@@ -22,7 +23,7 @@ def say(found: Sequence[Newcomer], run: Path, console: Console) -> None:
         run: The run directory.
         console: Where to print.
     """
-    console.print(_table(found))
+    print_table(console, _table(found))
     first = found[0]
     for newcomer in (one for one in found if not one.neighbours):
         console.print(
@@ -40,7 +41,8 @@ def say(found: Sequence[Newcomer], run: Path, console: Console) -> None:
 def _table(found: Sequence[Newcomer]) -> Table:
     first, metric = found[0], found[0].metrics[0]
     went = f"round {first.rounds}" if first.rounds == 1 else f"rounds 1 to {first.rounds}"
-    began = "from θ₀" if first.start == "base" else "from its neighbours' last aggregates"
+    base = "from θ₀" if first.begun is None else f"from where {first.begun.run} had ended"
+    began = base if first.start == "base" else "from its neighbours' last aggregates"
     title = f"Newcomers to {first.method}, test {metric.title}; {began}, through {went}"
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("newcomer")

@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Float
 
 from fedpl.interop import allocate, borrow, lend
+from fedpl.mapped import scratch
 from fedpl.onboard.past import Past
 from fedpl.records.messages import Census
-from fedpl.replay.recording import play
-from fedpl.rounds.checkpoints import Room
+from fedpl.replay.recording import halves_told, play
+from fedpl.runs.beginning import Beginning
 from fedpl.server import Combine, FactorWise, ProductSpace
 from fedpl.server.evidence import shared_groups
 from fedpl.server.round import Round
@@ -48,11 +49,36 @@ class Seat:
             self._matrix = allocate(n, self.layout.size, census.initial.device)
             self.state = rule.init(jnp.array(lend(census.initial)), n)
         else:
-            room = Room.below(disk, n, self.layout.size)
-            self._matrix = borrow(room.vectors)
-            self.state = rule.init(jnp.array(lend(census.initial.cpu())), n, room.aggregates)
+            vectors, aggregates = (scratch(disk, (n, self.layout.size)) for _ in range(2))
+            self._matrix = borrow(vectors)
+            self.state = rule.init(jnp.array(lend(census.initial.cpu())), n, aggregates)
+        if past.beginning is not None:
+            self.state = self._begun(past.beginning, n)
         self.row = self._matrix[self.place]
         self._aggregation: Aggregation | None = None
+        self._halves = halves_told(past.recording, others) if rule.weighting.halves else None
+        self._told: list[float] = []
+
+    @property
+    def halves(self) -> tuple[tuple[int, int], ...]:
+        """Columns on which it is asked what two halves of its examples agree on."""
+        rule = self.past.config.aggregator
+        return rule.halves(self.layout) if len(self._told) < rule.weighting.halves else ()
+
+    def hear(self, halves: float | None) -> None:
+        """Take what it reports of them."""
+        self._told += [] if halves is None else [halves]
+
+    def _begun(self, beginning: Beginning, n: int) -> ServerState:
+        """The state before the first round where the run began with another's models."""
+        rule, known = self.past.config.aggregator, len(self.past.clients)
+        rows = beginning.under(rule, self.layout, (row if row < known else -1 for row in range(n)))
+        state = self.state._replace(reference=jnp.array(beginning.reference))
+        if not isinstance(state.personal, np.ndarray):
+            return state._replace(personal=jnp.array(np.stack(list(rows))))
+        for target, own in zip(state.personal, rows, strict=True):
+            target[:] = own
+        return state
 
     @property
     def received(self) -> Any:
@@ -79,11 +105,17 @@ class Seat:
             n = len(self._matrix)
             mask, age = (np.append(values, 0)[:n].astype(values.dtype) for values in (mask, age))
             mask[self.place], age[self.place] = True, 0
+            halves = None
+            if self._halves is not None:
+                told = np.append(self._halves[round - 1], np.nan)[:n]
+                told[self.place] = np.mean(self._told) if self._told else np.nan
+                halves = jnp.array(told, jnp.float32)
             vectors = TaskVectors(
                 lend(self._matrix),
                 jnp.array(mask),
                 jnp.array(self._examples),
                 jnp.array(age, jnp.int32),
+                halves=halves,
             )
             state, aggregation = self.past.config.aggregator.update(self.state, vectors, self.layout)
             # The matrix is filled again next: nothing may be running on it then.

@@ -122,6 +122,7 @@ def _one(
             epsilon=None if privacy.clip is None else epsilon(privacy, rounds),
             data=member.origin,
             versions=versions(),
+            begun=past.folder.origin.begun if past.folder.knows_origin else None,
         )
         _write(past, joining, newcomer, {"aggregated": joined, "tuned": tuned, "local": alone}, target)
     return newcomer

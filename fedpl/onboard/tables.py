@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from fedpl.config import Config
-from fedpl.data import Columns, FederatedData, HubText, Partition, TextFiles
+from fedpl.data import ByColumn, Columns, FederatedData, HubText, ImageFolder, Partition, TextFiles
 from fedpl.data.cells import word
-from fedpl.data.files import files_of, stem_of
+from fedpl.data.files import files_of, kind_of, stem_of
 from fedpl.data.partition import Rows
 from fedpl.data.reading import Format, read_table
 from fedpl.data.splitting import split_of
@@ -42,7 +42,8 @@ def newcomers(
 
     Args:
         config: The run's.
-        paths: Files, folders, patterns.
+        paths: Files, folders, patterns; of a run on folders of images a table of them, or one folder or zip
+            archive with ``<newcomer>/<class>/``, under a `name` ``<class>/``.
         classes: The run's.
         name: Of a single newcomer, whose rows all are.
         columns: Names of columns that are others than the run's: ``{"text": "review"}``.
@@ -50,6 +51,8 @@ def newcomers(
     Raises:
         UserError: If a table cannot be read, or a label is none of the classes.
     """
+    if isinstance(config.data, ImageFolder) and not any(map(kind_of, paths)):
+        return _images(config, config.data, paths, classes, name, columns)
     source = _source(config)
     known = [field.name for field in fields(Columns)]
     for key in columns or {}:
@@ -63,7 +66,10 @@ def newcomers(
     declared = named.declared and named.declared in first.columns
     if not declared and named.split != "none":
         words = {word(row["split"]) for row in first.rows if "split" in row}
-        named = replace(named, split="split" if words and all(map(split_of, words)) else "")
+        if words and all(map(split_of, words)):
+            named = replace(named, split="split", time="")
+        else:
+            named = replace(named, split="")
     if name is None and not named.by_file and named.client not in first.columns:
         if len(files) > 1:
             raise UserError(
@@ -75,6 +81,29 @@ def newcomers(
         partition: Partition = _One(name)
         source = replace(source, partition=partition)
     source = replace(source, paths=tuple(paths), columns=named)
+    if wrong := source.problems():
+        raise UserError("; ".join(wrong))
+    return config.task.take(source.load(config.seed, classes or None))
+
+
+def _images(
+    config: Config,
+    own: ImageFolder,
+    paths: Sequence[str],
+    classes: tuple[str, ...],
+    name: str | None,
+    columns: Mapping[str, str] | None,
+) -> FederatedData:
+    """The same from folders of images."""
+    if len(paths) > 1 or columns:
+        what = (
+            "--columns: folders have none" if columns else "--data: one folder or archive of images at a time"
+        )
+        raise UserError(f"{what}; or list the images in a table with the columns image, label and client")
+    partition: Partition = ByColumn() if name is None else _One(name)
+    source = ImageFolder(
+        path=paths[0], splitting=own.splitting, small_clients="train_only", partition=partition
+    )
     if wrong := source.problems():
         raise UserError("; ".join(wrong))
     return config.task.take(source.load(config.seed, classes or None))
@@ -92,5 +121,6 @@ def _source(config: Config) -> TextFiles:
             encoding=own.encoding,
         )
     columns = own.columns if isinstance(own, HubText) else Columns()
+    columns = Columns(image="image") if isinstance(own, ImageFolder) else columns
     columns = replace(columns, split="") if columns.by_subset else columns
     return TextFiles(columns=columns, small_clients="train_only")

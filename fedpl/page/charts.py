@@ -49,9 +49,11 @@ def curves(run: Found) -> Markup | None:
 
 
 def traffic(run: Found) -> Markup | None:
-    """Megabytes of each round, up and down."""
-    parts = {"up": lambda r: r.bytes_up / 1e6, "down": lambda r: r.bytes_down / 1e6}
-    return _stacked(run.records, "Traffic, MB by round", parts)
+    """Megabytes, of small rounds kilobytes, of each round, up and down."""
+    most = max((record.bytes_up + record.bytes_down for record in run.records), default=0)
+    unit, size = ("MB", 1e6) if most >= 1e5 else ("kB", 1e3)
+    parts = {"up": lambda r: r.bytes_up / size, "down": lambda r: r.bytes_down / size}
+    return _stacked(run.records, f"Traffic, {unit} by round", parts)
 
 
 def time(run: Found) -> Markup | None:

@@ -11,9 +11,10 @@ import yaml
 
 from fedpl.config import Config
 from fedpl.errors import UserError
+from fedpl.records.earlier import Earlier
 from fedpl.records.plain import Matrix
 from fedpl.records.results import Baseline, MethodResult, Model, RunSummary
-from fedpl.records.rounds import RoundRecord, SplitScores, read_rounds
+from fedpl.records.rounds import RoundRecord, SplitScores, over_all, read_rounds
 from fedpl.records.scores import Metric, is_harmed
 from fedpl.runs.origin import Origin
 from fedpl.runs.resume import saved_configuration
@@ -37,6 +38,7 @@ class Found:
         data: Digest of the data.
         versions: Of packages.
         seed: The run's, where it is known.
+        begun: With which run's models it began; None: at θ₀.
     """
 
     folder: Path
@@ -48,6 +50,7 @@ class Found:
     data: str | None
     versions: Mapping[str, str]
     seed: int | None
+    begun: Earlier | None = None
 
     @classmethod
     def read(cls, folder: Path) -> "Found":
@@ -81,6 +84,7 @@ class Found:
             data=(summary and summary.data) or (origin.data if origin else None),
             versions=(summary and summary.versions) or (origin.versions if origin else {}),
             seed=summary.seed if summary else values.get("seed"),
+            begun=(summary and summary.begun) or (origin.begun if origin else None),
         )
 
     @property
@@ -125,7 +129,10 @@ class Found:
             return read_matrix(self.folder / "matrices", round, name)
         except UserError:
             if self.summary is not None and round == self.summary.rounds:
-                return np.asarray(getattr(self.summary, name), dtype=float)
+                place = {client: row for row, client in enumerate(self.summary.clients)}
+                rows = [place[client] for client in self.summary.compared]
+                own = np.asarray(getattr(self.summary, name), dtype=float)
+                return over_all(own, rows, len(place), float(name == "weights"))
             return None
 
     def last(self, name: Name) -> Matrix | None:

@@ -110,6 +110,10 @@ def clients(run: Found, alone: Alone) -> Table | None:
                 own = [other.scores_of(client).value("aggregated", metric) for client in run.clients]
                 titles[_NAMES.get(name, readable(name))] = [score(value, metric) for value in own]
         values(summary.floor_name, "majority")
+        if any(own.choice for own in summary.clients.values()):
+            titles["answers for it"] = [
+                Cell(own.choice.model if own.choice else "–") for own in summary.clients.values()
+            ]
         titles["examples"] = [number(own.examples) for own in summary.clients.values()]
     if last is not None and last.id == run.clients:
         titles["own weight"] = [number(value) for value in last.self_weight]

@@ -10,36 +10,60 @@ from markupsafe import Markup
 
 from fedpl.data.wording import counted, readable, some
 from fedpl.files import write_atomically, writing
-from fedpl.page import charts, network, tables
+from fedpl.page import charts, methods, network, tables
 from fedpl.page.film import BYTES, film
 from fedpl.page.found import Alone, Found
 from fedpl.page.neighbours import neighbours
 from fedpl.pictures.plots import cluster_order
+from fedpl.records.comparison import Comparison
+from fedpl.records.plain import LARGEST
 from fedpl.records.scores import MARGIN
+from fedpl.tracking.settings import TrackingConfig
+from fedpl.tracking.tracker import beside
 
 _FEW = 16  # clients whose matrices are also told in numbers
 _LISTED = 100  # of what was noticed and rejected
 
 
-def write_page(runs: Sequence[Found], output: Path, margin: float = MARGIN) -> None:
+def write_page(
+    runs: Sequence[Found], output: Path, margin: float = MARGIN, found: Comparison | None = None
+) -> None:
     """Write runs side by side as one HTML file.
 
     Args:
         runs: Finished or not.
         output: The file.
         margin: From which loss of the primary metric on, in its own numbers, a client counts as harmed.
+        found: The comparison that the runs are of.
 
     Raises:
         UserError: If the file cannot be written.
     """
-    content = page(runs, margin)
+    content = page(runs, margin, found)
     with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(output, content.encode())
 
 
-def page(runs: Sequence[Found], margin: float = MARGIN) -> str:
-    """The page."""
+def write_at_end(folder: Path, tracking: TrackingConfig) -> Path | None:
+    """A run's page when it has ended, where it is wanted or cheap; an error is named and ends nothing.
+
+    Args:
+        folder: The run directory.
+        tracking: What the run was to show.
+    """
+    with beside("the page"):
+        run = Found.read(folder)
+        cheap = tracking.plots and len(run.clients) <= LARGEST
+        if not (cheap if tracking.report is None else tracking.report):
+            return None
+        write_page([run], folder / "report.html")
+        return folder / "report.html"
+    return None
+
+
+def page(runs: Sequence[Found], margin: float = MARGIN, found: Comparison | None = None) -> str:
+    """The page; arguments as of `write_page`."""
     loader = jinja2.PackageLoader("fedpl.page", ".")
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -55,6 +79,7 @@ def page(runs: Sequence[Found], margin: float = MARGIN) -> str:
     return environment.get_template("report.html").render(
         title=" · ".join(names) if len(runs) <= 3 else f"{len(runs)} runs",
         views=shown,
+        methods=None if found is None else (methods.title(found), methods.methods(found)),
         comparison=tables.comparison(runs, alone) if several else None,
         differences=tables.differences(runs) if several else None,
         warnings=_warnings(runs) if several else (),
@@ -182,6 +207,10 @@ def _facts(run: Found, alone: Alone) -> tuple[tuple[str, str], ...]:
             metric = summary.primary
             value = summary.honest.value("mean", "aggregated", metric)
             found += [(f"honest clients, mean {metric.title}", metric.shown(value))]
+    if run.begun is not None:
+        found += [("began with the models of", f"{run.begun}; digest {run.begun.digest}")]
+        if run.begun.epsilon is not None:
+            found += [("ε spent before", f"{run.begun.epsilon:.3g}, which comes on top")]
     found += [("data digest", run.data or "not recorded")]
     found += [(f"version of {name}", version) for name, version in run.versions.items()]
     return tuple(found)
@@ -203,6 +232,8 @@ def _warnings(runs: Sequence[Found]) -> tuple[str, ...]:
     found = []
     if len({run.data for run in runs}) > 1:
         found.append("The runs are not on the same data (see data below): their scores do not compare.")
+    if len({run.begun and run.begun.digest for run in runs}) > 1:
+        found.append("The runs did not begin with the same models (see began with below).")
     if len({run.metrics for run in runs if run.metrics}) > 1:
         found.append("The runs are not scored by the same metrics.")
     if len({run.summary is None for run in runs}) > 1:

@@ -1,11 +1,19 @@
-"""The picture of a comparison."""
+"""The pictures of a comparison: every method's result, and every method by round."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from fedpl.pictures.plots import plain_legend
+from fedpl.pictures.style import plain_legend
 from fedpl.records.comparison import Comparison
+from fedpl.records.rounds import RoundRecord
+from fedpl.records.scores import Metric
 
+# Of Okabe and Ito: told apart also without seeing red or green; beyond, other dashes.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES = ("-", "--", ":", "-.")
+_MARKERS = "osD^vP*X"
 _STYLE = {
     "aggregated": ("#2a6f97", "o", "aggregated θ̄ (as received)", -0.13),
     "tuned": ("#d98c5f", "D", "tuned θ (after local training)", 0.13),
@@ -47,3 +55,66 @@ def method_dots(comparison: Comparison) -> Figure:
     axes.grid(axis="x", alpha=0.3)
     plain_legend(figure, ncols=3)
     return figure
+
+
+def rounds_by_method(records: Mapping[str, Sequence[Sequence[RoundRecord]]], metric: Metric) -> Figure | None:
+    """Mean of a metric on validation data by round: each method's mean over seeds, one deviation about it.
+
+    Args:
+        records: The rounds of every seed, by method.
+        metric: Which.
+
+    Returns:
+        One panel for the models as received and one after local training; None where no round was scored.
+    """
+    figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    drawn = False
+    for axes, model in zip(panels, _STYLE, strict=True):
+        for number, (method, seeds) in enumerate(records.items()):
+            rounds, mean, deviation = _over_seeds(seeds, model, metric)
+            if not rounds:
+                continue
+            drawn = True
+            colour = _COLOURS[number % len(_COLOURS)]
+            axes.plot(
+                rounds,
+                mean,
+                _DASHES[number // len(_COLOURS) % len(_DASHES)],
+                marker=_MARKERS[number % len(_MARKERS)],
+                ms=4 if len(rounds) <= 30 else 0,
+                lw=1.6,
+                color=colour,
+                label=method if model == "aggregated" else None,
+            )
+            axes.fill_between(rounds, mean - deviation, mean + deviation, color=colour, alpha=0.13, lw=0)
+        axes.set_title(_STYLE[model][2], fontsize=10)
+        axes.set_xlabel("round")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    if not drawn:
+        return None
+    panels[0].set_ylabel(f"validation {metric.title}, mean over clients")
+    n = max(len(seeds) for seeds in records.values())
+    over = f"mean over {n} seeds, shaded: one standard deviation" if n > 1 else "one seed"
+    figure.suptitle(f"By round: {over}", fontsize=11)
+    plain_legend(figure, ncols=6)
+    return figure
+
+
+def _over_seeds(
+    seeds: Sequence[Sequence[RoundRecord]], model: str, metric: Metric
+) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """The rounds that every seed has scored, and mean and standard deviation over seeds in each."""
+    curves = [
+        {
+            record.round: metric.factor * getattr(record.validation, model).mean[metric.name]
+            for record in records
+            if record.validation is not None
+        }
+        for records in seeds
+    ]
+    rounds = sorted(set.intersection(*map(set, curves)))
+    values = np.array([[curve[round] for round in rounds] for curve in curves])
+    deviation = values.std(0, ddof=1) if len(values) > 1 else np.zeros(len(rounds))
+    return rounds, values.mean(0), deviation

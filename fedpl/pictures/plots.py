@@ -1,24 +1,23 @@
 """Pictures of a run, drawn from its summary.json and metrics.jsonl alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedpl.data.wording import readable
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
-from fedpl.records.plain import LARGEST
-from fedpl.records.results import Model, RunSummary
+from fedpl.pictures.clients import client_scores
+from fedpl.pictures.style import COLOURS, plain_legend
+from fedpl.records.results import RunSummary
 from fedpl.records.rounds import RoundRecord, read_rounds
 from fedpl.records.scores import Metric
 
 hierarchy, spatial = map(deferred, ("scipy.cluster.hierarchy", "scipy.spatial.distance"))
 
-_COLOURS = {"local": "#9aa5b1", "fedavg": "#d98c5f", "aggregated": "#2a6f97", "tuned": "#89c2d9"}
 _NAMED = 48  # beyond so many clients their names would overlap
 _LONGEST = 24  # characters of a name
 _OPTIMAL = 256  # up to so many clients, leaves are also turned so that neighbours are nearest: O(n⁴) at worst
@@ -38,14 +37,15 @@ def draw_run(folder: Path) -> list[Path]:
         raise UserError(
             f"{folder} holds no finished run (summary.json and metrics.jsonl): {error}"
         ) from error
-    names = list(summary.clients)
+    names = list(summary.compared)
     similarity = np.array(summary.similarity, dtype=float)
     weights = np.array(summary.weights, dtype=float)
     order = cluster_order(similarity)
+    of = f"{summary.method}, round {summary.rounds}"
     figures = {
-        "similarity.png": heat_map(similarity, names, order, "Similarity of task vectors, last round"),
-        "weights.png": heat_map(weights, names, order, "Weights: row takes from column, last round"),
-        "clients.png": client_bars(summary),
+        "similarity.png": heat_map(similarity, names, order, f"Similarity of task vectors: {of}"),
+        "weights.png": heat_map(weights, names, order, f"Weights, row takes from column: {of}"),
+        "clients.png": client_scores(summary),
     }
     if any(record.validation for record in records):
         figures["curves.png"] = learning_curves(records, summary.method, summary.primary)
@@ -107,6 +107,10 @@ def heat_map(
         labels = [readable(names[i], _LONGEST) for i in order]
         axes.set_xticks(range(n), labels, rotation=90, fontsize=8, parse_math=False)
         axes.set_yticks(range(n), labels, fontsize=8, parse_math=False)
+    else:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_ylabel(f"{n:,} clients, those next to each other that are alike")
     if n <= 16:
         for row in range(n):
             for column in range(n):
@@ -123,6 +127,11 @@ def heat_map(
                     color="white" if dark else "0.2",
                 )
     axes.set_title(title, fontsize=11, parse_math=False)
+    if n > 1:
+        own = np.diagonal(matrix)
+        ends = [f"{end:.2g}" for end in (np.nanmin(own), np.nanmax(own))]
+        ones = "1.00" if np.allclose(own, 1) else " to ".join(dict.fromkeys(ends))
+        axes.set_xlabel(f"grey: a client with itself ({ones}), left out of the colours", fontsize=8)
     return figure
 
 
@@ -151,7 +160,7 @@ def learning_curves(records: Sequence[RoundRecord], method: str, metric: Metric)
             found = [getattr(getattr(scores, model), statistic)[metric.name] for _, scores in scored]
             values = [metric.factor * value for value in found]
             axes.plot(
-                rounds, values, style, marker="o", ms=4, color=_COLOURS[model], label=f"{label}, {statistic}"
+                rounds, values, style, marker="o", ms=4, color=COLOURS[model], label=f"{label}, {statistic}"
             )
     axes.set_xticks(rounds if len(rounds) <= 20 else rounds[:: len(rounds) // 10])
     axes.set_xlabel("round")
@@ -160,60 +169,3 @@ def learning_curves(records: Sequence[RoundRecord], method: str, metric: Metric)
     axes.grid(alpha=0.3)
     plain_legend(figure, ncols=2)
     return figure
-
-
-def client_bars(summary: RunSummary) -> Figure:
-    """The primary metric on test data of every client: baselines, the method, and the floor as a line.
-
-    Of more than 64 clients there are curves, each over the clients in the order of its own values.
-    """
-    clients, metric = list(summary.clients), summary.primary
-    values = {
-        name: [baseline.clients[client].value("aggregated", metric) for client in clients]
-        for name, baseline in summary.baselines.items()
-    }
-    models: tuple[Model, ...] = ("aggregated", "tuned")
-    for model in models:
-        # A client that took no part in the last round has no tuned model: no bar.
-        own = [entry.scores.value(model, metric) for entry in summary.clients.values()]
-        values[f"{summary.method}, {model}"] = own
-    floor = [entry.scores.value("majority", metric) for entry in summary.clients.values()]
-    values[summary.floor_name] = floor
-    shown = {name: metric.factor * np.array(own) for name, own in values.items()}
-    colours = [_COLOURS.get(name) for name in (*summary.baselines, *models)]
-    figure = Figure(figsize=(max(6.4, 1.5 + 0.62 * min(len(clients), _NAMED)), 4.2), layout="constrained")
-    axes = figure.subplots()
-    if len(clients) > LARGEST:
-        for (name, each), colour in zip(shown.items(), [*colours, "0.2"], strict=True):
-            axes.plot(np.sort(each[np.isfinite(each)]), color=colour, lw=1.5, label=name)
-        axes.set_xlabel("clients, each curve in the order of its own values")
-    else:
-        _bars(axes, shown, colours)
-    if len(clients) <= _NAMED:
-        labels = [readable(client, _LONGEST) for client in clients]
-        axes.set_xticks(range(len(clients)), labels, rotation=45, ha="right", fontsize=8, parse_math=False)
-    if metric.unit == "%":
-        axes.set_ylim(0, 100)
-    axes.set_ylabel(f"test {metric.title}")
-    axes.set_title(f"Test {metric.label} per client", fontsize=11)
-    plain_legend(figure, ncols=5)
-    return figure
-
-
-def _bars(
-    axes: Axes, shown: Mapping[str, Float[np.ndarray, "clients"]], colours: Sequence[str | None]
-) -> None:
-    """A bar for each client and series; the last series is the floor, a line."""
-    *series, (floor_name, floor) = shown.items()
-    width, places = 0.8 / len(series), np.arange(len(floor))
-    for i, ((name, values), colour) in enumerate(zip(series, colours, strict=True)):
-        axes.bar(places + (i - (len(series) - 1) / 2) * width, values, width, label=name, color=colour)
-    ends = np.append(places - 0.5, len(floor) - 0.5)
-    axes.step(ends, [*floor, floor[-1]], where="post", color="0.2", lw=1)
-    axes.plot([], [], color="0.2", lw=1, label=floor_name)
-
-
-def plain_legend(figure: Figure, ncols: int) -> None:
-    """A legend below; names are what they are, also with a $ in them, which would begin a formula."""
-    for text in figure.legend(fontsize=8, ncols=ncols, loc="outside lower center").get_texts():
-        text.set_parse_math(False)

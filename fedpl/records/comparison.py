@@ -39,6 +39,10 @@ class ModelEntry:
             without local-only training.
         harmed: Clients whose primary metric, averaged over seeds, is worse than local-only training's by more
             than the margin; null without local-only training.
+        interval: 95 % interval of the gain over local-only training, over clients (Student's t on gains,
+            each averaged over seeds); null for one client.
+        rank: Mean rank among the methods over clients and seeds by the primary metric, 1 for the best; equal
+            ones share theirs.
         harm_probability: How probable so small a mean gain over local-only training were if the signs of the
             clients' gains were chance: a paired sign-flip test over clients, one-sided.
     """
@@ -47,6 +51,8 @@ class ModelEntry:
     gain: Spread | None
     harmed: tuple[str, ...] | None
     harm_probability: float | None = optional()
+    interval: tuple[float, ...] | None = optional()
+    rank: float | None = optional()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +105,31 @@ class RunEntry:
         return scores
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two methods over the same clients, each client's difference averaged over seeds.
+
+    Attributes:
+        model: aggregated or tuned.
+        first: A method.
+        second: Another.
+        difference: By how much the first is better on average.
+        interval: 95 % interval of that over clients (Student's t); null for one client.
+        probability: Of so large a mean difference either way, were the signs of the differences chance.
+        adjusted: The same, corrected for all pairs of the model (Holm).
+        clients: How many have a score of both in every seed.
+    """
+
+    model: str
+    first: str
+    second: str
+    difference: float
+    interval: tuple[float, ...] | None
+    probability: float
+    adjusted: float
+    clients: int
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Comparison(Kept):
     """The result of a comparison.
@@ -110,6 +141,7 @@ class Comparison(Kept):
         harm_margin: From which loss of the primary metric on, in its own numbers, a client counts as harmed.
         methods: By name.
         runs: Every method with every seed.
+        pairs: Every two methods.
     """
 
     FILE: ClassVar[str] = "comparison.json"
@@ -120,6 +152,7 @@ class Comparison(Kept):
     harm_margin: float
     methods: Mapping[str, MethodEntry]
     runs: tuple[RunEntry, ...]
+    pairs: tuple[Pair, ...] | None = optional()
 
     @property
     def primary(self) -> Metric:

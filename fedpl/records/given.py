@@ -7,7 +7,9 @@ import numpy as np
 from fedpl.records.plain import Matrix
 
 
-def given(rounds: Iterable[tuple[Matrix, Sequence[bool]]], models: bool) -> Matrix:
+def given(
+    rounds: Iterable[tuple[Matrix, Sequence[bool]]], models: bool, before: Matrix | None = None
+) -> Matrix:
     """How many task vectors of client k, in whole or in part, client i's aggregate θ̄ᵢ holds.
 
     Where clients receive updates, θ̄ᵢ is θ₀ + Σₜ Σₖ pᵢₖ τₖ: the sums over the rounds of |pᵢₖ|. Where models
@@ -17,11 +19,15 @@ def given(rounds: Iterable[tuple[Matrix, Sequence[bool]]], models: bool) -> Matr
     Args:
         rounds: pᵢₖ of each round, averaged over blocks, and whose aggregate was renewed in it.
         models: Whether models are mixed.
+        before: The same of what the clients began with, where that is not θ₀: clients of the run first, then
+            others who sent something before.
     """
-    total: Matrix | None = None
+    total = before
     for weights, renewed in rounds:
-        share = np.abs(weights)
-        before = np.zeros_like(share) if total is None else total
-        after = share @ before + share if models else before + share
-        total = np.where(np.asarray(renewed)[:, None], after, before)
+        share, moved = np.abs(weights), np.asarray(renewed)
+        total = np.zeros_like(share) if total is None else total
+        if more := len(total) - len(share):  # who is no more in the run takes nothing and sends nothing
+            share, moved = np.pad(share, (0, more)), np.pad(moved, (0, more))
+        after = share @ total + share if models else total + share
+        total = np.where(moved[:, None], after, total)
     return np.zeros((0, 0), np.float32) if total is None else total

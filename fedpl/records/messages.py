@@ -82,6 +82,8 @@ class Work(NamedTuple):
         run: Which method of which run, for sites that serve several.
         sends: Whether τ leaves the client at all (not in local-only training); else it is neither clipped nor
             noised nor forged.
+        halves: Ranges of columns for `Report.halves`: the client then trains on either half of its examples
+            too; none: it does not.
     """
 
     client: str
@@ -94,6 +96,7 @@ class Work(NamedTuple):
     attempt: int = 1
     run: str = ""
     sends: bool = True
+    halves: tuple[tuple[int, int], ...] = ()
 
 
 class Seconds(NamedTuple):
@@ -127,6 +130,8 @@ class Report(NamedTuple):
         late: It came after the round had closed (simulated).
         attempt: Of the work that it answers.
         guard: Which model the client uses: received, own or mixture; empty: it has no guard, or does not say.
+        halves: Cosine, over the columns that it was asked for, of the task vectors that two halves of its
+            examples give; None: it was not asked, or has fewer than two.
     """
 
     client: str
@@ -141,6 +146,7 @@ class Report(NamedTuple):
     late: bool = False
     attempt: int = 1
     guard: str = ""
+    halves: float | None = None
 
 
 class Failure(NamedTuple):
@@ -170,6 +176,12 @@ class Company(NamedTuple):
 
     groups: tuple[tuple[str, ...], ...]
     capacity: Mapping[str, int]
+
+    def shared_out(self, work: Sequence[Work]) -> list[list[Work]]:
+        """The work of each group of which anybody is asked."""
+        asked = {each.client: each for each in work}
+        found = ([asked[client] for client in members if client in asked] for members in self.groups)
+        return [group for group in found if group]
 
 
 class Frozen(NamedTuple):
@@ -207,6 +219,7 @@ class Deliver(NamedTuple):
         objective: Says what a client's personal model is.
         memories: Digests of what clients remember.
         residual: What has been added to the frozen weights; None: nothing.
+        round: After which round.
     """
 
     folder: str
@@ -215,10 +228,31 @@ class Deliver(NamedTuple):
     objective: "Objective"
     memories: Mapping[str, str]
     residual: "Float[Tensor, 'weights'] | None" = None
+    round: int = 0
+
+
+class Serve(NamedTuple):
+    """Notice: clients choose by their validation data which model answers for them from now on.
+
+    Attributes:
+        folder: The run directory; what they choose is written into it.
+        clients: Whose.
+        models: The last θ̄ᵢ, a row each.
+        memories: Digests of what clients remember.
+        tuned: Who remembers the tuned model of the last round.
+        local: What training alone gave, a row each; None: nobody was.
+    """
+
+    folder: str
+    clients: tuple[str, ...]
+    models: "Float[Tensor, 'clients params']"
+    memories: Mapping[str, str]
+    tuned: tuple[str, ...] = ()
+    local: "Float[Tensor, 'clients params'] | None" = None
 
 
 Answer: TypeAlias = Report | Failure
-Notice: TypeAlias = Frozen | Begin | Deliver
+Notice: TypeAlias = Frozen | Begin | Deliver | Serve
 
 
 def missing(asked: Sequence[str], company: Company) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fedpl.records.earlier import Earlier
 from fedpl.records.plain import optional
 from fedpl.records.record import Kept
 from fedpl.records.scores import Metric, Scores
@@ -46,6 +47,8 @@ class Newcomer(Kept):
         epsilon: ε of its differential privacy, where the run has any.
         data: Digest of its data.
         versions: Of Python and of the packages that results depend on.
+        begun: With which run's models the run began, so that θ₀ above is what its own clients began with or,
+            of a newcomer, the mean; absent: θ₀.
     """
 
     FILE: ClassVar[str] = "newcomer.json"
@@ -64,6 +67,7 @@ class Newcomer(Kept):
     epsilon: float | None = optional()
     data: str
     versions: Mapping[str, str]
+    begun: Earlier | None = optional()
 
     @property
     def neighbours(self) -> dict[str, float]:

@@ -6,6 +6,8 @@ from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 
+from fedpl.records.choice import Choice
+from fedpl.records.earlier import Earlier
 from fedpl.records.plain import Matrix, inline, optional
 from fedpl.records.record import Kept
 from fedpl.records.scores import Metric, Scores
@@ -70,6 +72,8 @@ class MethodResult(Kept):
         validation: The same on the validation split; null where it was not scored.
         weights: pᵢₖ of the last round, averaged over blocks: row i takes from column k.
         similarity: sᵢₖ of the last round, averaged over blocks.
+        among: Whose rows and columns these two have, where they are large and of a part of the clients: the
+            others were like nobody and kept what they had; absent: all clients'.
         honest: Statistics over the clients that do not attack, where some do.
         sent: How many task vectors each client has sent, of a method that exchanges any.
     """
@@ -84,8 +88,16 @@ class MethodResult(Kept):
     validation: Statistics | None
     weights: Matrix
     similarity: Matrix
+    among: tuple[str, ...] | None = optional()
     honest: Statistics | None = optional()
     sent: Mapping[str, int] | None = optional()
+
+    def taken(self, client: str) -> dict[str, float]:
+        """What a client took of whom in the last round: its row of the weights, by client."""
+        names = list(self.clients) if self.among is None else list(self.among)
+        if client not in names:
+            return {client: 1.0}
+        return dict(zip(names, self.weights[names.index(client)].tolist(), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +126,12 @@ class Client:
     Attributes:
         examples: Training examples.
         scores: On its own test split.
+        choice: What answers for it, by its validation data, where it chose.
     """
 
     examples: int
     scores: Models = inline()
+    choice: Choice | None = optional()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,11 +218,13 @@ class RunSummary(Kept):
         seconds: Where the time went.
         weights: pᵢₖ of the last round, averaged over blocks: row i takes from column k.
         similarity: sᵢₖ of the last round, averaged over blocks.
+        among: Whose rows and columns these two have, as of `MethodResult`.
         honest: Statistics over the clients that do not attack, where some do.
         hostile: The attack, where there is one.
         privacy: What privacy costs and gives, where there is any.
         data: Digest of the data of all clients; runs are compared only where it is the same.
         versions: Of Python and of the packages that results depend on.
+        begun: With which run's models the clients began; absent: at θ₀.
     """
 
     FILE: ClassVar[str] = "summary.json"
@@ -227,11 +243,18 @@ class RunSummary(Kept):
     seconds: RunSeconds
     weights: Matrix
     similarity: Matrix
+    among: tuple[str, ...] | None = optional()
     honest: Statistics | None = optional()
     hostile: Attack | None = optional()
     privacy: Privacy | None = optional()
     data: str | None = optional()
     versions: Mapping[str, str] | None = optional()
+    begun: Earlier | None = optional()
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Whose rows and columns `weights` and `similarity` have."""
+        return tuple(self.clients) if self.among is None else self.among
 
     @property
     def primary(self) -> Metric:

@@ -1,7 +1,7 @@
 """What is said about a round: a line of metrics.jsonl."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,8 @@ class ByClient:
         effective_neighbours: 1 / Σₖ pᵢₖ².
         self_weight: pᵢᵢ.
         guard: Which model each uses by its guard: received, own or mixture; null for those that took no part.
+        halves: Mean cosine of the task vectors of two halves of its examples, over all its reports; null for
+            those that never gave one.
     """
 
     id: tuple[str, ...]
@@ -54,6 +56,7 @@ class ByClient:
     effective_neighbours: tuple[float, ...]
     self_weight: tuple[float, ...]
     guard: tuple[str | None, ...] | None = optional()
+    halves: tuple[float | None, ...] | None = optional()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -102,14 +105,46 @@ def mean_over_blocks(matrices: Float[np.ndarray, "blocks clients clients"]) -> M
     return matrices.mean(0)
 
 
-def diagnostics(similarity: Matrix, weights: Matrix) -> dict[str, tuple[float, ...]]:
-    """Per client: Σⱼ sᵢⱼ (the normaliser), Σₖ |pᵢₖ|, effective neighbours 1 / Σₖ pᵢₖ², self-weight pᵢᵢ."""
-    return {
-        "row_sum": tuple(similarity.sum(1).tolist()),
-        "absolute_weight": tuple(np.abs(weights).sum(1).tolist()),
-        "effective_neighbours": tuple((1 / np.square(weights).sum(1)).tolist()),
-        "self_weight": tuple(np.diagonal(weights).tolist()),
+def diagnostics(
+    similarity: Matrix, weights: Matrix, rows: Sequence[int], clients: int
+) -> dict[str, tuple[float, ...]]:
+    """Per client: Σⱼ sᵢⱼ (the normaliser), Σₖ |pᵢₖ|, effective neighbours 1 / Σₖ pᵢₖ², self-weight pᵢᵢ.
+
+    Args:
+        similarity: sᵢⱼ.
+        weights: pᵢₖ.
+        rows: Which clients these are of; of the others each is like nobody and keeps what it has.
+        clients: How many there are.
+    """
+    found = {
+        "row_sum": (0.0, similarity.sum(1)),
+        "absolute_weight": (1.0, np.abs(weights).sum(1)),
+        "effective_neighbours": (1.0, 1 / np.square(weights).sum(1)),
+        "self_weight": (1.0, np.diagonal(weights)),
     }
+    whole = {name: np.full(clients, other, own.dtype) for name, (other, own) in found.items()}
+    for name, (_, own) in found.items():
+        whole[name][list(rows)] = own
+    return {name: tuple(values.tolist()) for name, values in whole.items()}
+
+
+def over_all(
+    matrix: Float[np.ndarray, "some some"], rows: Sequence[int], clients: int, diagonal: float
+) -> Matrix:
+    """A matrix over some clients as one over all.
+
+    Args:
+        matrix: Over some.
+        rows: Which.
+        clients: How many there are in all.
+        diagonal: Of the others, whose other values are 0: similarities have 0 there, weights 1.
+    """
+    if len(rows) == clients:
+        return matrix
+    whole = np.zeros((clients, clients), matrix.dtype)
+    np.fill_diagonal(whole, diagonal)
+    whole[np.ix_(rows, rows)] = matrix
+    return whole
 
 
 def read_rounds(path: Path) -> tuple[RoundRecord, ...]:

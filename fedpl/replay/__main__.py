@@ -1,4 +1,5 @@
 """``python -m fedpl.replay``: recorded task vectors under other server settings, without training."""
+# PYTHON_ARGCOMPLETE_OK
 
 import argparse
 import sys
@@ -7,16 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedpl.cli import add_import, import_named, run_main, split_options
+from fedpl.completion import completed, methods
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
+from fedpl.terminal import add_output, console_of, print_json
 
 if TYPE_CHECKING:
-    from rich import console
-
     from fedpl.replay import plan, recording, session
 else:
     plan, recording, session = (deferred(f"fedpl.replay.{name}") for name in ("plan", "recording", "session"))
-    console = deferred("rich.console")
 
 _PROGRAM = "python -m fedpl.replay"
 _DESCRIPTION = """Aggregate the task vectors of a run (--store_vectors true) again under other settings
@@ -29,14 +29,16 @@ that one step."""
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of a replay."""
     parser.add_argument("run", metavar="RUN", help="directory of a run; give it first")
-    parser.add_argument(
+    several = parser.add_argument(
         "--methods",
         help="names of files in configs/method or paths, separated by commas, instead of aggregator.*",
     )
+    completed(several, methods)
     parser.add_argument("--reading", choices=("both", "chain", "one_step"), default="both")
     parser.add_argument("--round", type=int, help="the round of the one step; the last if absent")
     add_import(parser)
     parser.add_argument("--test", action="store_true", help="score on test data too, not only on validation")
+    add_output(parser)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = plan.rules(recorded, options.methods, overrides)
     readings = ("chain", "one step") if options.reading == "both" else (options.reading.replace("_", " "),)
     splits = ("validation", "test") if options.test else ("validation",)
-    session.run_replay(recorded, chosen, readings, step, splits, console.Console())
+    done = session.run_replay(recorded, chosen, readings, step, splits, console_of(options))
+    if options.json:
+        path, found = done
+        print_json({"replay": str(path)} | found.to_json())
     return 0
 
 

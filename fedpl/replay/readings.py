@@ -17,7 +17,7 @@ import numpy as np
 from fedpl.errors import UserError
 from fedpl.interop import allocate, borrow, lend
 from fedpl.records.scores import Scores
-from fedpl.replay.recording import Recording, check_vectors, play
+from fedpl.replay.recording import Recording, check_vectors, halves_told, play
 from fedpl.rounds.asking import freeze
 from fedpl.rounds.checkpoints import Outdated
 from fedpl.runs.folder import RunFolder
@@ -51,7 +51,9 @@ class Replayer:
         self._matrix = allocate(len(self._clients), self.census.layout.size, initial.device)
         groups = tuple(member.group for member in self.census.members)
         self._groups = groups if all(groups) else None
+        self._beginning = RunFolder(recording.folder).beginning()
         self._examples = jnp.array([member.examples for member in self.census.members])
+        self._halves = halves_told(recording, self._clients)
 
     def chain(self, rule: Aggregator) -> Iterator[ServerState]:
         """The state after each round under a rule; valid until the next is asked for."""
@@ -101,8 +103,16 @@ class Replayer:
         return float(np.abs(np.asarray(last.personal) - np.asarray(saved.personal)).max())
 
     def _start(self, rule: Aggregator) -> ServerState:
+        if rule.weighting.halves and self._halves is None:
+            raise UserError(
+                f"aggregator.weighting: clients report on halves of their examples, and those of the run in "
+                f"{self.recording.folder} were not asked to; take another rule, such as that of fedbip_t"
+            )
         reference = jnp.array(lend(self.census.initial))
         state = rule.init(reference, len(self._clients))
+        if self._beginning is not None:
+            begun = self._beginning.checkpoint(rule, self.census.layout, self._clients, None).state
+            state = begun._replace(personal=jnp.array(np.asarray(begun.models)))
         if rule.offer(state) is not None:
             raise UserError(
                 "aggregator.receive: clients choose among its models before they train, which no replay can"
@@ -111,9 +121,10 @@ class Replayer:
 
     def _rounds(self) -> Iterator[TaskVectors]:
         """The recorded task vectors, all in the same memory, which the next round overwrites."""
-        for mask, age in play(self.recording.rounds, self._matrix):
+        for place, (mask, age) in enumerate(play(self.recording.rounds, self._matrix)):
+            halves = None if self._halves is None else jnp.array(self._halves[place], jnp.float32)
             yield TaskVectors(
-                lend(self._matrix), jnp.array(mask), self._examples, jnp.array(age), self._groups
+                lend(self._matrix), jnp.array(mask), self._examples, jnp.array(age), self._groups, halves
             )
 
     def _step(self, rule: Aggregator, state: ServerState, vectors: TaskVectors) -> ServerState:

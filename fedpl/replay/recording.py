@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from fedpl.config import Config
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
+from fedpl.records.rounds import read_rounds
 from fedpl.runs.resume import saved_configuration
 
 if TYPE_CHECKING:
@@ -74,6 +75,24 @@ def read_recording(folder: Path) -> Recording:
             f"{folder} has no task vectors of every round: run it again with --store_vectors true"
         )
     return Recording(folder, config, tuple(files.values()))
+
+
+def halves_told(recording: Recording, clients: Sequence[str]) -> list[Float[np.ndarray, "clients"]] | None:
+    """What clients had reported of the halves of their examples after each round, NaN where nothing.
+
+    Args:
+        recording: The rounds.
+        clients: Whose, in this order.
+
+    Returns:
+        None if nobody was asked.
+    """
+    found = []
+    for record in read_rounds(recording.folder / "metrics.jsonl"):
+        if record.method == recording.config.name:
+            told = dict(zip(record.clients.id, record.clients.halves or (), strict=False))
+            found.append(np.array([told.get(client) for client in clients], np.float64))
+    return found if any(np.isfinite(one).any() for one in found) else None
 
 
 def check_vectors(recording: Recording, clients: int, size: int) -> None:

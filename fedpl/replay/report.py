@@ -12,6 +12,7 @@ from fedpl.files import write_json
 from fedpl.records.plain import inline
 from fedpl.records.record import Record
 from fedpl.records.scores import Metric, Scores, Summary
+from fedpl.terminal import print_table
 
 NOTE = (
     "chain: the rule on the recorded task vectors from round 1 on; only round 1 is what training under it "
@@ -71,7 +72,7 @@ def write_replay(
     metrics: Sequence[Metric],
     error: float | None,
     console: Console,
-) -> Path:
+) -> tuple[Path, Replay]:
     """Print the table and write ``replays/replay-NNNN.json`` in the run directory.
 
     Args:
@@ -80,8 +81,11 @@ def write_replay(
         metrics: What a score consists of.
         error: Largest difference between the recorded rule's replay and the run's own state.
         console: Where to print.
+
+    Returns:
+        The file, and what it holds.
     """
-    console.print(_table(readings, metrics))
+    print_table(console, _table(readings, metrics))
     console.print(NOTE, highlight=False)
     if error is not None:
         same = "the same, bit for bit" if error == 0 else f"largest difference {error:.2g}"
@@ -94,7 +98,7 @@ def write_replay(
     replay = Replay(note=NOTE, recorded_state_error=error, readings=tuple(readings))
     write_json(path, replay.to_json())
     console.print(Text(f"replay: {path}"), soft_wrap=True)
-    return path
+    return path, replay
 
 
 def _table(readings: Sequence[Reading], metrics: Sequence[Metric]) -> Table:

@@ -1,13 +1,14 @@
 """One call of a replay: the recording's rounds under every rule, scored."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rich.console import Console
 
 from fedpl.records.scores import summarise
 from fedpl.replay.readings import Replayer
 from fedpl.replay.recording import Recording
-from fedpl.replay.report import Reading, SplitScores, write_replay
+from fedpl.replay.report import Reading, Replay, SplitScores, write_replay
 from fedpl.runs.folder import RunFolder
 from fedpl.runs.origin import Origin
 from fedpl.runs.prepared import prepare
@@ -22,7 +23,7 @@ def run_replay(
     step: int,
     splits: Sequence[str],
     console: Console,
-) -> None:
+) -> tuple[Path, Replay]:
     """Aggregate again, write what was found and print the table.
 
     Args:
@@ -32,6 +33,9 @@ def run_replay(
         step: The round of the one step.
         splits: On what to score.
         console: Where to print.
+
+    Returns:
+        The file that was written, and what it holds.
     """
     prepared = prepare(recording.config)
     folder = RunFolder(recording.folder)
@@ -57,4 +61,4 @@ def run_replay(
             found.append(reading(name, "chain", last, replayer.final(rule)))
         if "one step" in readings:
             found.append(reading(name, "one step", step, replayer.one_step(rule, step)))
-    write_replay(recording.folder, found, replayer.metrics, replayer.error(), console)
+    return write_replay(recording.folder, found, replayer.metrics, replayer.error(), console)

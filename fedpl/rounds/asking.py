@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedpl.errors import UserError
@@ -16,8 +16,9 @@ from fedpl.records.messages import Frozen, Report, Work
 from fedpl.rounds.checkpoints import Ledger
 from fedpl.rounds.federation import Federation
 from fedpl.rounds.gathering import NEVER, Gathering
+from fedpl.rounds.holding import lines as held
 from fedpl.rounds.journal import Journal
-from fedpl.rounds.vetting import alike, vet
+from fedpl.rounds.vetting import TOGETHER, alike, vet
 from fedpl.server.state import ServerState
 
 _log = logging.getLogger(__name__)
@@ -68,30 +69,44 @@ def freeze(executor: Executor, state: ServerState) -> str:
 def gather(
     federation: Federation,
     standing: Standing,
-    matrix: Float[Tensor, "clients params"],
-    drawn: Sequence[int],
+    lines: Mapping[int, Float[Tensor, "params"]],
     round: int,
     due: tuple[str, ...],
     frozen: str,
     journal: Journal | None,
 ) -> Answers:
-    """Have the drawn clients train; whose task vectors can be used, and why the others' cannot."""
-    clients, rule = federation.clients, federation.method.aggregator
-    offers = rule.offer(standing.state)
-    personal = borrow(standing.state.personal)
+    """Have clients train; whose task vectors can be used, and why the others' cannot.
+
+    Args:
+        federation: The clients.
+        standing: What the server holds.
+        lines: Where the task vectors of the drawn clients belong, by number, in ascending order.
+        round: Number of the round.
+        due: Splits to score.
+        frozen: Digest of what has been added to the frozen weights.
+        journal: Where answers are kept; None keeps nothing.
+
+    Raises:
+        UserError: If fewer task vectors can be used than participation.min_clients.
+    """
+    clients, rule, room = federation.clients, federation.method.aggregator, federation.room
+    settle = federation.settling(standing.state.models)
+    offers, layout = rule.offer(standing.state), federation.census.layout
+    received = held(standing.state.models, list(lines)) if offers is None else {}
     work = [
         Work(
             client=clients[row],
             round=round,
-            received=personal[row] if offers is None else borrow(offers),
+            received=received[row] if offers is None else borrow(offers),
             splits=due,
             objective=federation.method.objective,
             memory=standing.memories[clients[row]],
             frozen=frozen,
             run=federation.method.name,
             sends=federation.method.exchanges,
+            halves=rule.halves(layout) if standing.ledger.told[row] < rule.weighting.halves else (),
         )
-        for row in drawn
+        for row in lines
     ]
     gathering = Gathering(
         federation.executor,
@@ -99,14 +114,15 @@ def gather(
         timeout=federation.participation.timeout,
         heard=lambda report: federation.heard(round, report),
         journal=journal,
+        settle=settle,
     )
-    reports, rejected = gathering(work, {clients[row]: matrix[row] for row in drawn})
+    reports, rejected = gathering(work, {clients[row]: line for row, line in lines.items()})
     silent = frozenset(client for client, reason in rejected.items() if reason == NEVER)
-    rejected |= vet(reports, federation.participation.max_norm)
+    rejected |= vet(reports, federation.participation.max_norm, settle)
     for client, reason in rejected.items():
         _log.warning("round %d: '%s' is left out: %s", round, client, reason)
     by_client = {report.client: report for report in reports if report.client not in rejected}
-    used = {clients[row]: by_client[clients[row]] for row in drawn if clients[row] in by_client}
+    used = {clients[row]: by_client[clients[row]] for row in lines if clients[row] in by_client}
     needed = federation.participation.min_clients
     if len(used) < min(needed, len(clients)):
         reasons = "; ".join(f"'{client}' {reason}" for client, reason in list(rejected.items())[:3])
@@ -114,21 +130,27 @@ def gather(
             f"round {round}: {len(used)} task vectors can be used, participation.min_clients asks for "
             f"{needed} ({reasons}); the state after round {round - 1} is intact"
         )
-    return Answers(used, reports, rejected, silent, alike(tuple(used.values())))
+    return Answers(
+        used,
+        reports,
+        rejected,
+        silent,
+        alike(tuple(used.values()), settle, TOGETHER if room is None else room.panel),
+    )
 
 
 def odd(
-    federation: Federation, round: int, answers: Answers, kept: Float[np.ndarray, "clients"]
+    clients: Sequence[str], round: int, answers: Answers, kept: Float[np.ndarray, "clients"]
 ) -> Mapping[str, str]:
     """What is odd about the task vectors that were used, by client; said in the log.
 
     Args:
-        federation: The clients.
+        clients: Whose task vectors they are.
         round: Its number.
         answers: What came of the round's work.
         kept: By which factor the server shortened each task vector.
     """
-    share = dict(zip(federation.clients, kept.tolist(), strict=True))
+    share = dict(zip(clients, kept.tolist(), strict=True))
     cut = {
         client: f"its task vector was cut to {share[client]:.2g} of its length (aggregator.norm_bound)"
         for client in answers.used
@@ -147,10 +169,14 @@ def odd(
 
 def entered(
     federation: Federation, standing: Standing, drawn: Sequence[int], answers: Answers
-) -> tuple[ServerState, Ledger, Mapping[str, str]]:
-    """What the server holds after a round's answers, before it has aggregated them."""
+) -> tuple[Standing, Int[np.ndarray, "clients"] | None]:
+    """What the server holds after a round's answers, before it has aggregated them.
+
+    Returns:
+        It, and which of several models each client chose, −1 for none; None: there was only one.
+    """
     clients = federation.clients
-    age, examples, sent = (values.copy() for values in standing.ledger)
+    age, examples, sent, told, halves = (values.copy() for values in standing.ledger)
     age[age >= 0] += 1
     for row in drawn:
         client = clients[row]
@@ -161,10 +187,9 @@ def entered(
         age[row] = -1 if used is None else 0
         examples[row] = examples[row] if used is None else used.examples
         sent[row] += 1
+        if used is not None and used.halves is not None:
+            told[row], halves[row] = told[row] + 1, halves[row] + used.halves
     memories = {**standing.memories, **{report.client: report.memory for report in answers.all}}
     choices = {report.client: report.choice for report in answers.all if report.choice is not None}
-    state = standing.state
-    if choices:
-        picked = np.array([choices.get(client, -1) for client in clients], np.int32)
-        state = federation.method.aggregator.settle(state, picked)
-    return state, Ledger(age, examples, sent), memories
+    picked = np.array([choices.get(client, -1) for client in clients], np.int32) if choices else None
+    return Standing(standing.state, Ledger(age, examples, sent, told, halves), memories), picked

@@ -28,6 +28,8 @@ class Gathering:
         clock: Seconds since some moment.
         heard: Called with every report as it arrives.
         journal: Where they are kept until the round is closed; None keeps nothing.
+        settle: Called for each task vector that has been put where it belongs, or looked at there: on disk it
+            need not stay in memory.
     """
 
     executor: Executor
@@ -36,6 +38,7 @@ class Gathering:
     clock: Callable[[], float] = time.monotonic
     heard: Callable[[Report], None] = field(default=lambda report: None)
     journal: Journal | None = None
+    settle: Callable[[], None] = field(default=lambda: None)
 
     def __call__(
         self, work: Sequence[Work], rows: dict[str, Float[Tensor, "params"]]
@@ -87,7 +90,6 @@ class _Round:
         self._reports: dict[str, Report] = {}
         self._errors: dict[str, str] = {}
         self._times: Counter[str] = Counter()
-        self._size = len(next(iter(rows.values())))
 
     def recall(self) -> None:
         """Take what groups delivered before an interruption."""
@@ -95,10 +97,10 @@ class _Round:
         if journal is None:
             return
         for number in range(len(self.company.groups) + 1):
-            known = journal.read(number, self._size)
+            known = journal.read(number, self.rows, self.gathering.settle)
             if known is None:
                 continue
-            self.delivered[number] = known._replace(reports=tuple(map(self._settled, known.reports)))
+            self.delivered[number] = known
             for report in known.reports:
                 self._times[report.client] += 1
                 self.gathering.heard(report)
@@ -188,6 +190,7 @@ class _Round:
         row = self.rows[report.client]
         if report.vector.data_ptr() != row.data_ptr():
             row.copy_(report.vector)
+        self.gathering.settle()
         return report._replace(vector=row)
 
     def _finish(self, number: int, errors: Mapping[str, str] | None = None) -> None:
@@ -199,4 +202,4 @@ class _Round:
         delivery = Delivery(tuple(self._reports[c] for c in members if c in self._reports), found)
         self.delivered[number] = delivery
         if self.gathering.journal is not None:
-            self.gathering.journal.write(number, delivery, self._size)
+            self.gathering.journal.write(number, delivery, self.gathering.settle)

@@ -7,7 +7,7 @@ the others are trained in the same company as they would have been, so that ever
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedpl.errors import UserError
-from fedpl.files import read_tensors, write_tensors, writing
+from fedpl.files import read_tensors, release, write_tensors, writing
 from fedpl.records.messages import Company, Report, Seconds
 
 _log = logging.getLogger(__name__)
@@ -65,12 +65,18 @@ class Journal:
         write_tensors(self._plan, {}, {"plan": json.dumps(content)})
         return company
 
-    def read(self, group: int, size: int) -> Delivery | None:
-        """What a group delivered before; the reports hold their task vectors.
+    def read(
+        self,
+        group: int,
+        rows: Mapping[str, Float[Tensor, "params"]],
+        settle: Callable[[], None] = lambda: None,
+    ) -> Delivery | None:
+        """What a group delivered before.
 
         Args:
             group: Number of the group in the plan.
-            size: Number of parameters.
+            rows: Where the clients' task vectors belong; they are put there.
+            settle: Called after each.
 
         Returns:
             None if it is not there or cannot be trusted, which is said in a warning.
@@ -79,32 +85,30 @@ class Journal:
         if not path.exists():
             return None
         try:
-            tensors, metadata = read_tensors(path)
-            content, rows = json.loads(metadata["report"]), tensors["rows"]
-            if rows.shape != (len(content["reports"]), size) or rows.dtype != np.float32:
-                raise UserError(f"{path} holds {rows.dtype} {rows.shape}")
-            reports = tuple(
-                _report_of(values, torch.from_numpy(row))
-                for values, row in zip(content["reports"], rows, strict=True)
+            tensors, metadata = read_tensors(path, mapped=True)
+            content = json.loads(metadata["report"])
+            found = [(values, tensors[_name(place)]) for place, values in enumerate(content["reports"])]
+            for values, vector in found:
+                if vector.shape != rows[values["client"]].shape or vector.dtype != np.float32:
+                    raise UserError(f"{path} holds {vector.dtype} {vector.shape}")
+            return Delivery(
+                tuple(_put(values, vector, rows, settle) for values, vector in found), content["errors"]
             )
-            return Delivery(reports, content["errors"])
         except (UserError, KeyError, TypeError, ValueError) as error:
             _log.warning("%s; its clients are trained again", error)
             return None
 
-    def write(self, group: int, delivery: Delivery, size: int) -> None:
+    def write(self, group: int, delivery: Delivery, settle: Callable[[], None] = lambda: None) -> None:
         """Keep what a group delivered; it is there whole or not at all.
 
         Args:
             group: Number of the group in the plan.
             delivery: Its reports, with their task vectors.
-            size: Number of parameters.
+            settle: Called after each task vector, see `write_tensors`.
         """
-        rows = np.empty((len(delivery.reports), size), np.float32)
-        for row, report in zip(rows, delivery.reports, strict=True):
-            row[:] = report.vector.cpu().numpy()
+        rows = {_name(i): report.vector.cpu().numpy() for i, report in enumerate(delivery.reports)}
         content = {"reports": [_values(report) for report in delivery.reports], "errors": delivery.errors}
-        write_tensors(self._group(group), {"rows": rows}, {"report": json.dumps(content)})
+        write_tensors(self._group(group), rows, {"report": json.dumps(content)}, settle)
 
     def close(self) -> None:
         """Forget the round: its state is on disk."""
@@ -133,6 +137,11 @@ class Journal:
             return None
 
 
+def _name(place: int) -> str:
+    """Of a report's task vector."""
+    return f"row-{place:06d}"
+
+
 def _members(company: Company) -> Sequence[str]:
     return sorted(client for group in company.groups for client in group)
 
@@ -143,5 +152,14 @@ def _values(report: Report) -> dict[str, Any]:
     return values
 
 
-def _report_of(values: dict[str, Any], vector: Float[Tensor, "params"]) -> Report:
-    return Report(**values | {"seconds": Seconds(*values["seconds"]), "vector": vector})
+def _put(
+    values: dict[str, Any],
+    vector: Float[np.ndarray, "params"],
+    rows: Mapping[str, Float[Tensor, "params"]],
+    settle: Callable[[], None],
+) -> Report:
+    row = rows[values["client"]]
+    row.copy_(torch.from_numpy(vector))
+    release(vector)
+    settle()
+    return Report(**values | {"seconds": Seconds(*values["seconds"]), "vector": row})

@@ -1,7 +1,7 @@
 """The rounds of a federated run, as a generator: draw, receive, train, vet, compare, mix, score."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import jax
@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedpl.interop import allocate, borrow, lend
+from fedpl.interop import allocate, lend
 from fedpl.records.messages import Begin, Report, Seconds
 from fedpl.records.scores import Scores
 from fedpl.rounds.asking import Standing, entered, freeze, gather, odd
 from fedpl.rounds.checkpoints import Checkpoint, Ledger
 from fedpl.rounds.federation import Federation
+from fedpl.rounds.holding import Holding, scored
 from fedpl.rounds.journal import Journal
 from fedpl.sampling import draw
 from fedpl.server.state import ServerState, TaskVectors
@@ -31,8 +32,10 @@ class RoundResult:
     Attributes:
         round: Number of the round, from 1.
         state: The server's state after it; valid until the next round is asked for.
+        rows: Which clients the rows of the matrices here are: those that were drawn, or all where the rule
+            looks at absent ones too.
         vectors: The task vectors, in memory that the next round overwrites; rows of clients that did not
-            take part hold what they last sent.
+            take part hold what they last sent, or zero.
         similarity: sᵢₖ per block.
         weights: pᵢₖ per block.
         reports: What each client reported whose task vector was used, in the order of the rows.
@@ -45,13 +48,15 @@ class RoundResult:
         noticed: What is odd about those that were used, by client.
         ledger: What the server knows of each client.
         memories: Digests of what each client remembers.
+        settle: To be called for each task vector that is looked at: on disk it need not stay in memory.
     """
 
     round: int
     state: ServerState
-    vectors: Float[Tensor, "clients params"]
-    similarity: Float[np.ndarray, "blocks clients clients"]
-    weights: Float[np.ndarray, "blocks clients clients"]
+    rows: tuple[int, ...]
+    vectors: Float[Tensor, "rows params"]
+    similarity: Float[np.ndarray, "blocks rows rows"]
+    weights: Float[np.ndarray, "blocks rows rows"]
     reports: tuple[Report, ...]
     aggregated: Mapping[str, Mapping[str, Scores]]
     seconds: Seconds
@@ -62,6 +67,7 @@ class RoundResult:
     noticed: Mapping[str, str]
     ledger: Ledger
     memories: Mapping[str, str]
+    settle: Callable[[], None] = lambda: None
 
     def tuned(self, split: str) -> dict[str, Scores]:
         """Scores of the tuned θᵢ of those who took part, by client; empty if the split was not due."""
@@ -86,10 +92,11 @@ def run_rounds(
         UserError: If fewer task vectors of a round can be used than participation.min_clients.
     """
     census, rule, executor = federation.census, federation.method.aggregator, federation.executor
+    by_client = rule.receive.by_client or ()
     clients, n = census.clients, len(census.members)
     room = federation.room
     if room is None:
-        matrix = allocate(n, census.layout.size, census.initial.device)
+        matrix = allocate(federation.seats, census.layout.size, census.initial.device)
     else:
         matrix = torch.from_numpy(room.vectors)
     executor.tell(
@@ -98,7 +105,7 @@ def run_rounds(
     if start is None:
         # An own copy: the state outlives the tensor.
         reference = jnp.array(lend(census.initial if room is None else census.initial.cpu()))
-        state = rule.init(reference, n, None if room is None else room.aggregates)
+        state = rule.start(reference, n)
         standing = Standing(state, Ledger.new(n), dict.fromkeys(clients, ""))
     else:
         standing = Standing(start.state, start.ledger, dict(start.memories))
@@ -110,37 +117,51 @@ def run_rounds(
     for round in range(standing.state.round + 1, rounds + 1):
         due = federation.splits_due(round, rounds)
         drawn = draw(clients, federation.participation, federation.seed, round)
+        rows = drawn if federation.only_present else tuple(range(n))
+        place = {row: i for i, row in enumerate(rows)}
+        lines = {row: matrix[place[row]] for row in drawn}
 
         # 1. Client i receives its own aggregate, fine-tunes it and fills row i with its task vector.
-        answers = gather(federation, standing, matrix, drawn, round, due, frozen, journal)
-        standing = Standing(*entered(federation, standing, drawn, answers))
+        answers = gather(federation, standing, lines, round, due, frozen, journal)
+        standing, choices = entered(federation, standing, drawn, answers)
         state, ledger, memories = standing
-        for row in drawn:
-            if clients[row] not in answers.silent and clients[row] not in answers.used:
-                matrix[row].zero_()
+        settle = federation.settling(state.models)
+        for row, line in lines.items():
+            stays = clients[row] in answers.silent and not federation.only_present  # what it sent before
+            if clients[row] not in answers.used and not stays:
+                line.zero_()
+                settle()
 
         # 2. The server compares the task vectors and mixes them, one aggregate per client.
         begin = time.perf_counter()
-        groups = tuple(member.group for member in census.members)
+        those = list(rows)
+        age, examples = ledger.age[those], ledger.examples[those]
+        groups = tuple(census.members[row].group for row in rows)
         vectors = TaskVectors(
-            matrix=lend(matrix),
-            mask=jnp.array(ledger.age == 0),
-            num_examples=jnp.array(ledger.examples, jnp.int32),
-            age=jnp.array(ledger.age, jnp.int32),
+            matrix=lend(matrix[: len(rows)]),
+            mask=jnp.array(age == 0),
+            num_examples=jnp.array(examples, jnp.int32),
+            age=jnp.array(age, jnp.int32),
             true_groups=groups if all(groups) else None,
+            halves=jnp.array(ledger.agreement[those], jnp.float32) if rule.weighting.halves else None,
         )
-        state, aggregation = rule.update(state, vectors, census.layout)
+        holding = Holding(state.models, round, rows, rule.one_model(census.layout), room)
+        own = state.among(rows, holding.given(), by_client)
+        if choices is not None:
+            own = rule.settle(own, choices[those])
+        new, aggregation = rule.update(own, vectors, census.layout)
         # The matrix is shared memory: nothing may be running on it when the next round fills it.
-        jax.block_until_ready((state, aggregation))
+        jax.block_until_ready((new, aggregation))
+        state = new.joined(state, rows, holding.after(new.personal), by_client)
+        del holding, own, new  # nor what has died held beside what lives
         aggregate_seconds = time.perf_counter() - begin
 
-        # 3. The new aggregates of all clients are scored as they will receive them.
+        # 3. The new aggregates are scored as clients will receive them.
         begin = time.perf_counter()
         standing = Standing(state, ledger, memories)
         frozen = freeze(executor, state)
-        personal = borrow(state.personal)
-        aggregated = {split: executor.score(clients, personal, split) for split in due}
-        del personal
+        asked = federation.scored(drawn, round == rounds)
+        aggregated = {split: scored(executor, clients, state.models, asked, split, room) for split in due}
         reports = tuple(answers.used.values())
         evaluate_seconds = time.perf_counter() - begin + sum(r.seconds.evaluate for r in reports)
 
@@ -149,7 +170,8 @@ def run_rounds(
         yield RoundResult(
             round=round,
             state=state,
-            vectors=matrix,
+            rows=rows,
+            vectors=matrix[: len(rows)],
             similarity=np.asarray(aggregation.similarity),
             weights=np.asarray(aggregation.weights),
             reports=reports,
@@ -159,7 +181,8 @@ def run_rounds(
             bytes_down=len(drawn) * down * BYTES_PER_PARAMETER,
             drawn=len(drawn),
             rejected=answers.rejected,
-            noticed=odd(federation, round, answers, np.asarray(aggregation.kept)),
+            noticed=odd([clients[row] for row in rows], round, answers, np.asarray(aggregation.kept)),
             ledger=ledger,
             memories=memories,
+            settle=settle,
         )

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -11,15 +11,19 @@ from torch import Tensor
 from fedpl.records.messages import Report
 
 _COPY = 1e-6
+TOGETHER = 2**26  # bytes of task vectors that are compared at once
 _Sent: TypeAlias = tuple[float, str, Tensor]  # length, client, task vector
 
 
-def vet(reports: Sequence[Report], max_norm: float | None) -> dict[str, str]:
+def vet(
+    reports: Sequence[Report], max_norm: float | None, settle: Callable[[], None] = lambda: None
+) -> dict[str, str]:
     """Why answers cannot be used, by client; clients that are not named can.
 
     Args:
         reports: What was reported, at most once by each client that was asked.
         max_norm: Longest usable vector, as a multiple of the median length; None: any.
+        settle: Called after each vector: one that lies on disk need not stay in memory.
     """
     found: dict[str, str] = {}
     for report in reports:
@@ -28,11 +32,13 @@ def vet(reports: Sequence[Report], max_norm: float | None) -> dict[str, str]:
         elif report.late:
             found[report.client] = "answered late"
     usable = [report for report in reports if report.client not in found]
-    lengths = dict(zip([report.client for report in usable], _lengths(usable), strict=True))
+    lengths = dict(zip([report.client for report in usable], _lengths(usable, settle), strict=True))
     return found | _bad_lengths(lengths, max_norm)
 
 
-def alike(reports: Sequence[Report]) -> dict[str, str]:
+def alike(
+    reports: Sequence[Report], settle: Callable[[], None] = lambda: None, size: int = TOGETHER
+) -> dict[str, str]:
     """Clients that sent one and the same task vector, each with another one that did.
 
     Training by itself does not get there: of equal length and cosine above 1 − 1e-6 are copies, be it of data
@@ -40,25 +46,42 @@ def alike(reports: Sequence[Report]) -> dict[str, str]:
 
     Args:
         reports: Whose task vectors are used.
+        settle: As of `vet`.
+        size: Bytes of vectors that are compared at once.
     """
     found: dict[str, str] = {}
     by_length = sorted(
         (length, report.client, report.vector)
-        for length, report in zip(_lengths(reports), reports, strict=True)
+        for length, report in zip(_lengths(reports, settle), reports, strict=True)
     )
     for company in _of_one_length(by_length):
-        rows = torch.stack([vector for _, _, vector in company])
-        size = company[-1][0]
-        # Products are good to about 1e-6 of size²: they name the candidates, differences decide.
-        near = torch.nonzero(torch.triu(rows @ rows.T, 1) > (1 - 1e-4) * size**2)
-        for pairs in near.split(len(rows)):  # the differences take no more memory than the rows
-            one, two = pairs.T
-            away = torch.linalg.vector_norm(rows[one] - rows[two], dim=1, dtype=torch.float64)
-            copies = pairs[away <= math.sqrt(2 * _COPY) * size].tolist()
+        vectors = [vector for _, _, vector in company]
+        longest = company[-1][0]
+        # Products are good to about 1e-6 of longest²: they name the candidates, differences decide.
+        near = torch.nonzero(torch.triu(_products(vectors, settle, size), 1) > (1 - 1e-4) * longest**2)
+        for pairs in near.split(max(size // max(vectors[0].nbytes, 1), 1)) if len(near) else ():
+            one, two = (torch.stack([vectors[place] for place in side]) for side in pairs.T.tolist())
+            away = torch.linalg.vector_norm(one - two, dim=1, dtype=torch.float64)
+            copies = pairs[away <= math.sqrt(2 * _COPY) * longest].tolist()
             for a, b in ((company[i][1], company[j][1]) for i, j in copies):
                 found.setdefault(a, f"sent the same task vector as '{b}'")
                 found.setdefault(b, f"sent the same task vector as '{a}'")
+            for _ in range(len(pairs)):
+                settle()
     return found
+
+
+def _products(vectors: Sequence[Tensor], settle: Callable[[], None], size: int) -> Tensor:
+    """Inner products of all pairs, some columns of all vectors at a time."""
+    n, width = len(vectors), max(size // (vectors[0].element_size() * len(vectors)), 1)
+    products = torch.zeros(n, n, dtype=vectors[0].dtype, device=vectors[0].device)
+    for start in range(0, len(vectors[0]), width):
+        part = vectors[0].new_empty(n, min(width, len(vectors[0]) - start))
+        for row, vector in zip(part, vectors, strict=True):
+            row.copy_(vector[start : start + width])
+            settle()
+        products += part @ part.T
+    return products
 
 
 def _of_one_length(by_length: Sequence[_Sent]) -> Iterator[Sequence[_Sent]]:
@@ -89,7 +112,7 @@ def _bad_lengths(lengths: Mapping[str, float], max_norm: float | None) -> dict[s
     }
 
 
-def _lengths(reports: Sequence[Report]) -> list[float]:
+def _lengths(reports: Sequence[Report], settle: Callable[[], None]) -> list[float]:
     """Euclidean lengths of the task vectors; a device is waited for once, not for each.
 
     No float32 overflows in them, so that one is finite exactly when its vector is.
@@ -97,6 +120,7 @@ def _lengths(reports: Sequence[Report]) -> list[float]:
     if not reports:
         return []
     lengths = torch.empty(len(reports), dtype=torch.float64, device=reports[0].vector.device)
-    for length, report in zip(lengths, reports, strict=True):
-        torch.linalg.vector_norm(report.vector, dtype=torch.float64, out=length)
+    for place, report in enumerate(reports):
+        torch.linalg.vector_norm(report.vector, dtype=torch.float64, out=lengths[place])
+        settle()
     return lengths.tolist()

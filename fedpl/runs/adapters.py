@@ -1,9 +1,10 @@
 """A client's adapter, ready to answer."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -13,10 +14,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
-from fedpl.data import Pairs, Split
+from fedpl.data import Images, Pairs, Split
 from fedpl.data.dialogues import Example, dialogues, exchange
+from fedpl.data.pictures import asked as asked_images
 from fedpl.errors import UserError
 from fedpl.files import quoted
+from fedpl.model.base import HEAD
 from fedpl.model.pretrained import load_tokenizer
 from fedpl.model.quantised import quantisation, settle
 from fedpl.model.saved import CAUSAL, CLASSIFIER, HEAD_FILE
@@ -24,10 +27,14 @@ from fedpl.model.settings import ModelConfig
 from fedpl.model.weights import digest, resolve
 from fedpl.presets import read_yaml
 from fedpl.records.card import Card
+from fedpl.records.choice import Choice
 from fedpl.settings import build, importing_nothing
+from fedpl.site.choosing import FOLDER
 from fedpl.tasks import Task
 
-Text: TypeAlias = str | tuple[str, str]
+# A text, a pair of texts, or an image: the path of its file, or the bytes of one.
+Text: TypeAlias = str | tuple[str, str] | Path | bytes
+Served: TypeAlias = Literal["aggregated", "best"]
 _TOGETHER = 32  # texts in one pass
 _MOST_NEW = 80  # tokens of an answer in words
 
@@ -54,7 +61,7 @@ class ClientModel:
         return self.card.labels
 
     def logits(self, texts: Sequence[Text]) -> Float[Tensor, "texts classes"]:
-        """What the model gives for each text, or each pair (first, second), before softmax.
+        """What the model gives for each text, each pair (first, second) or each image, before softmax.
 
         Raises:
             UserError: If it answers in words, or pairs are given to a model of single texts or the other way.
@@ -67,7 +74,7 @@ class ClientModel:
         """The class of each text, its number in regression, or the answer to each prompt, decoded greedily.
 
         Args:
-            texts: Texts, pairs of texts, or prompts.
+            texts: Texts, pairs of texts, prompts, or images (paths of files, or bytes of files).
             options: Of transformers' ``generate``, where answers are words.
         """
         if not self.task.headed:
@@ -122,8 +129,17 @@ class ClientModel:
 
     def _split(self, texts: "Sequence[Text]") -> Split:
         labels = (0,) * len(texts)
+        if self.task.pictured:
+            files = [one for one in texts if isinstance(one, str | Path | bytes)]
+            if len(files) < len(texts):
+                raise UserError(
+                    f"predict: the model of client '{self.card.client}' has learnt images: give paths of "
+                    f"files, or the bytes of files"
+                )
+            pictures = asked_images(files)
+            return Images(tuple(picture.name for picture in pictures), labels, pictures)
         firsts = [text for text in texts if isinstance(text, str)]
-        pairs = [(text[0], text[1]) for text in texts if not isinstance(text, str) and len(text) == 2]
+        pairs = [(text[0], text[1]) for text in texts if isinstance(text, tuple) and len(text) == 2]
         if self.card.pairs and len(pairs) == len(texts):
             first, second = zip(*pairs, strict=True)
             return Pairs(first, labels, second)
@@ -147,6 +163,7 @@ def load(
     base: str | None = None,
     newcomer: bool = False,
     name: str = "default",
+    model: Served = "aggregated",
 ) -> ClientModel:
     """A client's model.
 
@@ -157,16 +174,19 @@ def load(
         base: Where the frozen model lies now, if not where it did.
         newcomer: Whether it is one that joined when the run had ended (``newcomers/``).
         name: What PEFT calls the adapter.
+        model: best: what the client chose by its validation data (``client.serve: best``), instead.
 
     Raises:
         UserError: If there is no such adapter, it is not whole, or the frozen model is not there or another.
     """
-    folder, card = located(run, client, personal, base, newcomer)
+    folder, card = located(run, client, personal, base, newcomer, model)
     task = task_of(run)
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # it would warn of the head, which the adapter brings
     try:
-        return _loaded(card, task, folder, name)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*is deprecated.*")  # inside PEFT
+            return _loaded(card, task, folder, name)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{folder} cannot be loaded as an adapter: {' '.join(str(error).split())}") from error
     finally:
@@ -174,10 +194,18 @@ def load(
 
 
 def located(
-    run: Path, client: str, personal: bool = False, base: str | None = None, newcomer: bool = False
+    run: Path,
+    client: str,
+    personal: bool = False,
+    base: str | None = None,
+    newcomer: bool = False,
+    model: Served = "aggregated",
 ) -> tuple[Path, Card]:
     """An adapter's folder and card, which names its frozen model where that lies now; as of `load`."""
-    folder = _folder(run, client, "newcomers" if newcomer else "personal" if personal else "adapters")
+    kind = "newcomers" if newcomer else "personal" if personal else "adapters"
+    if model == "best":
+        kind = _best(run, client, kind)
+    folder = _folder(run, client, kind)
     if newcomer and personal:
         folder = folder / "personal"
     if not (folder / Card.FILE).is_file():
@@ -194,6 +222,16 @@ def located(
             f"{path} have {found}; name the right one: fedpl.load(..., base=...)"
         )
     return folder, replace(card, base=path)
+
+
+def _best(run: Path, client: str, kind: str) -> str:
+    """Where what a client chose lies."""
+    if kind != "adapters":
+        raise UserError(f"model: best is chosen among a client's own models, not among its {kind}; name one")
+    if not (run / FOLDER).is_dir():
+        raise UserError(f"model: clients of {run} chose nothing; runs with client.serve: best let them")
+    where = _folder(run, client, FOLDER)
+    return kind if Choice.read(where).model == "aggregated" else FOLDER
 
 
 def clients_with_adapters(run: Path, newcomer: bool = False) -> list[str]:
@@ -240,7 +278,10 @@ def _loaded(card: Card, task: Task, folder: Path, name: str) -> ClientModel:
         settle(causal)
         return ClientModel(card, PeftModel.from_pretrained(causal, str(folder), name).eval(), task)
     whole = task.base(settings, card.labels).eval()
-    whole.load_state_dict(load_file(folder / HEAD_FILE), strict=False)
+    head = load_file(folder / HEAD_FILE)
+    if (bias := head.pop(f"{HEAD}.bias", None)) is not None:  # where classes are kept out, any head has one
+        whole.head.register_parameter("bias", torch.nn.Parameter(bias))
+    whole.load_state_dict(head, strict=False)
     model = PeftModel.from_pretrained(whole.encoder, str(folder), name).eval()
     whole.set_submodule("encoder", model)
     return ClientModel(card, model, task, whole)

@@ -10,43 +10,63 @@ import yaml
 from fedpl.config import Config
 from fedpl.files import quoted, write_atomically
 from fedpl.model.saved import CAUSAL, CLASSIFIER, ENCODER, HEAD_FILE
+from fedpl.model.vision import tower_of
 from fedpl.model.weights import digest, resolve
 from fedpl.records.card import Card
+from fedpl.records.choice import Choice
+from fedpl.records.earlier import Earlier
 from fedpl.records.messages import Census, Member
 from fedpl.records.newcomer import Newcomer
 from fedpl.records.results import MethodResult, Models
 from fedpl.records.scores import Metric
+from fedpl.site.choosing import FOLDER
 from fedpl.tasks import templates
 from fedpl.versions import versions
 
 _NEIGHBOURS = 10  # that a card names
 
 
-def describe(config: Config, census: Census, found: MethodResult, folder: Path) -> None:
-    """Write both files into every adapter's folder of a run.
+def describe(
+    config: Config,
+    census: Census,
+    found: MethodResult | None,
+    folder: Path,
+    choices: Mapping[str, Choice] | None = None,
+    begun: Earlier | None = None,
+) -> None:
+    """Write both files into every adapter's folder of a run, if adapters are there and not with a site.
 
     Args:
         config: What was run.
         census: All clients.
-        found: The method's result.
+        found: The method's result; None at a site, which knows neither scores nor weights.
         folder: The run directory.
+        choices: What clients chose by their validation data, where they did.
+        begun: With which run's models the clients began.
 
     Raises:
         UserError: If they cannot be written.
     """
+    if not (folder / "adapters").is_dir():
+        return
     base = resolve(config.model.path), digest(config.model.path)
-    for kind in ("adapters", "personal"):
-        for row, member in enumerate(census.members):
+    for kind in ("adapters", "personal", *([FOLDER] if choices is not None else [])):
+        for member in census.members:
             where = folder / kind / quoted(member.client)
-            if not where.is_dir():
+            choice = None if choices is None else choices[member.client]
+            # Who chose its aggregate has no other copy of it.
+            if not where.is_dir() or (kind == FOLDER and choice is not None and choice.model == "aggregated"):
                 continue
-            weights = dict(zip(census.clients, found.weights[row].tolist(), strict=True))
+            weights = {} if found is None else found.taken(member.client)
             card = replace(
                 _card(config, census, member, where, base, weights),
                 kind=kind,
-                round=found.rounds,
-                scores=found.clients[member.client],
+                choice=choice,
+                begun=begun,
+                round=config.rounds if found is None else found.rounds,
             )
+            if found is not None:
+                card = replace(card, scores=found.clients[member.client])
             _put(card, config, census, where, folder)
 
 
@@ -70,7 +90,8 @@ def describe_newcomer(config: Config, census: Census, newcomer: Newcomer, where:
         aggregated=None if test is None else test.aggregated, tuned=None if test is None else test.tuned
     )
     card = _card(config, census, member, where, base, newcomer.weights)
-    card = replace(card, kind="newcomers", round=newcomer.rounds, scores=scores, served=newcomer.served)
+    card = replace(card, kind="newcomers", round=newcomer.rounds, scores=scores)
+    card = replace(card, served=newcomer.served, begun=newcomer.begun)
     _put(card, config, census, where, run)
     if (own := where / "personal").is_dir():
         card = replace(card, loads_as=_loads_as(config, own))
@@ -98,8 +119,9 @@ def _card(
         id2label={str(i): label for i, label in enumerate(census.labels)},
         scores=Models(aggregated=None, tuned=None),
         pairs=census.pairs or None,
+        images=config.task.pictured or None,
         quantized=config.model.quantized,
-        weights=_largest(weights, member.client),
+        weights=_largest(weights, member.client) if weights else None,
         data=member.origin,
         versions=versions(),
     )
@@ -121,6 +143,8 @@ def _put(card: Card, config: Config, census: Census, where: Path, run: Path) -> 
 def _loads_as(config: Config, folder: Path) -> str:
     if not config.task.headed:
         return CAUSAL
+    if config.task.pictured:
+        return tower_of(config.model)[0].name
     return ENCODER if (folder / HEAD_FILE).exists() else CLASSIFIER
 
 
@@ -134,12 +158,16 @@ def page(card: Card, metrics: Sequence[Metric], run: Path, template: str = "") -
         template: The words around a prompt, where answers are words.
     """
     head = {"library_name": "peft", "base_model": card.base, "tags": ["lora", "fedpl"]}
-    if card.loads_as != ENCODER:
+    if card.images:
+        head["pipeline_tag"] = "image-classification"
+    elif card.loads_as != ENCODER:
         head["pipeline_tag"] = "text-generation" if card.loads_as == CAUSAL else "text-classification"
     about = [
         f"- {_answers(card)}",
         f"- pooling: {card.pooling}; texts are cut to {card.max_length} tokens",
     ]
+    if card.images:
+        about[1] = f"- pooling: {card.pooling}; images as the base model's own processor makes them"
     if card.loads_as == CAUSAL:
         about = [
             f"- prompts as `{templates.TEMPLATES.get(template, template)!r}`, to {card.max_length} tokens"
@@ -150,7 +178,9 @@ def page(card: Card, metrics: Sequence[Metric], run: Path, template: str = "") -
         for name, own in (("aggregated", card.scores.aggregated), ("tuned", card.scores.tuned))
         if own is not None
     ]
-    option = {"personal": ", personal=True", "newcomers": ", newcomer=True"}.get(card.kind, "")
+    option = {"personal": ", personal=True", "newcomers": ", newcomer=True", FOLDER: ', model="best"'}.get(
+        card.kind, ""
+    )
     names = [f"{metric.label}{f', {metric.unit}' if metric.unit else ''}" for metric in metrics]
     lines = [
         "---",
@@ -165,6 +195,7 @@ def page(card: Card, metrics: Sequence[Metric], run: Path, template: str = "") -
         *([f"- frozen linear layers packed in {card.quantized}"] if card.quantized else []),
         *about,
         *_origin(card),
+        *_chosen(card, metrics[0]),
         "",
         f"Test scores of this client's models ({', '.join(names)}):",
         "",
@@ -190,6 +221,7 @@ _KINDS = {
     "adapters": "its aggregate",
     "personal": "what it keeps beside its aggregate",
     "newcomers": "which joined when the run had ended",
+    FOLDER: "what it chose by its validation data",
 }
 
 
@@ -205,6 +237,8 @@ def _origin(card: Card) -> list[str]:
     found = []
     if card.served is not None:
         found.append(f"- what it holds: {_SERVED[card.served]}")
+    if card.begun is not None:
+        found.append(f"- begun with models of {card.begun}, digest `{card.begun.digest}`")
     if card.weights is not None:
         shown = (f"{client} {weight:+.3f}" for client, weight in card.weights.items())
         found.append(f"- weights of the last round, its own first: {', '.join(shown)}")
@@ -215,6 +249,22 @@ def _origin(card: Card) -> list[str]:
     return found
 
 
+def _chosen(card: Card, metric: Metric) -> list[str]:
+    """What the client chose, and by how much the others are better or worse than its aggregate."""
+    if card.choice is None:
+        return []
+    others = [
+        f"{name} {' to '.join(metric.shown(end, '+') for end in (own.low, own.high))}"
+        for name, own in card.choice.over.items()
+    ]
+    unit = f" {metric.unit}" if metric.unit else ""
+    by = f"{card.choice.examples} validation examples"
+    told = (
+        f"; over the aggregate, 95 % interval in{unit} {metric.label}: {', '.join(others)}" if others else ""
+    )
+    return [f"- chosen by {by} to answer for the client: {card.choice.model}{told}"]
+
+
 def _answers(card: Card) -> str:
     if not card.id2label:
         return "answers: a number, as `fedpl.load` gives it; plain PEFT gives it in the scale of training"
@@ -222,11 +272,15 @@ def _answers(card: Card) -> str:
 
 
 def _asked(card: Card) -> str:
+    if card.images:
+        return "'image.jpg'"
     return "('a text', 'its second')" if card.pairs else "'a text'"
 
 
 def _without(card: Card) -> list[str]:
     """How PEFT alone loads a classifier; of a pair the model is told what the tokenizer says of it."""
+    if card.images:
+        return [line.replace("AutoModel", card.loads_as) for line in _ENCODER]
     lines = _OTHERS[card.loads_as]
     if not card.id2label:
         lines = [line.replace("id2label=id2label", "num_labels=1") for line in lines if "= {int" not in line]

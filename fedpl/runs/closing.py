@@ -1,6 +1,7 @@
 """The end of a run: adapters for the clients, the summary, pictures, the closing table."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,17 @@ from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.files import writing
 from fedpl.interop import borrow
+from fedpl.records.choice import Choice
 from fedpl.records.messages import Census, Deliver
 from fedpl.records.results import Attack, MethodResult, Privacy, RunSummary
 from fedpl.records.rounds import RoundRecord
+from fedpl.rounds.holding import together
 from fedpl.runs.folder import RunFolder
 from fedpl.runs.origin import Origin
 from fedpl.runs.standing import Standing
 from fedpl.runs.summary import run_summary
 from fedpl.site.privacy import epsilon
+from fedpl.terminal import print_table
 from fedpl.tracking.progress import closing_table
 from fedpl.tracking.tracker import Beside, Tracker, beside
 
@@ -37,10 +41,19 @@ def deliver(method: Standing, folder: RunFolder) -> None:
         raise UserError(f"{method.folder.path} holds no intact state any more")
     federation = method.federation
     residual = None if last.state.residual is None else borrow(last.state.residual)
-    models, objective = borrow(last.state.personal), federation.method.objective
-    federation.executor.tell(
-        Deliver(str(folder.path), federation.clients, models, objective, last.memories, residual)
-    )
+    everybody = federation.clients
+    for clients, rows in together(last.state.models, everybody, range(len(everybody)), federation.room):
+        federation.executor.tell(
+            Deliver(
+                folder=str(folder.path),
+                clients=clients,
+                models=rows,
+                objective=federation.method.objective,
+                memories=last.memories,
+                residual=residual,
+                round=last.state.round,
+            )
+        )
 
 
 def close(
@@ -54,6 +67,7 @@ def close(
     seconds: float,
     trackers: Sequence[Tracker],
     console: Console,
+    choices: Mapping[str, Choice] | None = None,
 ) -> None:
     """Write the summary, draw, say what was found and where it lies, and end the trackers.
 
@@ -68,20 +82,30 @@ def close(
         seconds: What the run took.
         trackers: Where the rounds went.
         console: Where to print.
+        choices: What answers for each client, where they chose.
     """
     records = folder.records()
     summary = run_summary(config.name, config.seed, census, found, baselines, records, seconds)
     summary = _with_conditions(summary, config, hostile, records[-1], (found, *baselines.values()))
-    summary = dataclasses.replace(summary, data=origin.data, versions=origin.versions)
+    summary = dataclasses.replace(summary, data=origin.data, versions=origin.versions, begun=origin.begun)
+    if choices is not None:
+        clients = {
+            name: dataclasses.replace(own, choice=choices[name]) for name, own in summary.clients.items()
+        }
+        summary = dataclasses.replace(summary, clients=clients)
     summary.write(folder.path)
     if config.tracking.plots:
         with beside("the pictures"), writing(folder.path / "plots"):
             plots.draw_run(folder.path)
-    console.print(closing_table(summary))
+    print_table(console, closing_table(summary))
+    if choices is not None:
+        console.print(f"chosen by validation data: {_counted(choices)}", highlight=False)
     if summary.privacy is not None and (total := summary.privacy.epsilon_with_baselines) is not None:
         console.print(f"privacy: with the baselines' task vectors ε is {total:.3g}", highlight=False)
-    places = {"run directory": "", "adapters": "adapters"}
+    places = {"run directory": ""}
+    places |= {"adapters": "adapters"} if (folder.path / "adapters").exists() else {}
     places |= {"personal adapters": "personal"} if (folder.path / "personal").exists() else {}
+    places |= {"chosen": "best"} if choices is not None else {}
     places |= {"pictures": "plots"} if config.tracking.plots else {}
     for what, where in places.items():
         console.print(Text(f"{what}: {folder.path / where}"), soft_wrap=True)
@@ -91,6 +115,12 @@ def close(
     # Last: what goes elsewhere may take its time, or never come back.
     for tracker in trackers:
         tracker.finish(summary)
+
+
+def _counted(choices: Mapping[str, Choice]) -> str:
+    """How many clients chose what."""
+    times = Counter(choice.model for choice in choices.values())
+    return ", ".join(f"{name} {times[name]}" for name in ("aggregated", "tuned", "local") if times[name])
 
 
 def _with_conditions(

@@ -7,7 +7,9 @@ from typing import Any
 from fedpl.config import Config
 from fedpl.errors import UserError
 from fedpl.records.messages import Census
+from fedpl.sampling import share_of
 from fedpl.server import TrueGroups
+from fedpl.server.panels import least_budget
 from fedpl.training.stacked.planner import free_memory
 
 
@@ -19,8 +21,8 @@ def check_demands(config: Config, census: Census) -> None:
         census: Its clients.
 
     Raises:
-        UserError: If a method needs to know the clients' groups and the data does not name them, or the task
-            vectors do not fit into the memory that is free.
+        UserError: If a method needs to know the clients' groups and the data does not name them, the task
+            vectors do not fit into the memory that is free, or a round is not possible in its budget.
     """
     nameless = [member.client for member in census.members if not member.group]
     for method in config.methods:
@@ -32,7 +34,12 @@ def check_demands(config: Config, census: Census) -> None:
     clients, size, device = len(census.members), census.layout.size, census.initial.device
     # Task vectors and aggregates; several methods also remember their common first round.
     on_disk = config.server.storage == "disk"
-    need = (3 if len(config.methods) > 1 else 2) * clients * size * 4
+    drawn = share_of(census.clients, config.participation)
+    rules = [method.aggregator for method in config.methods]
+    rows = max(drawn if rule.only_present(census.layout) else clients for rule in rules)
+    rows += max(1 if rule.one_model(census.layout) else clients for rule in rules)
+    remembered = drawn * (1 if config.start_from is None else 2)  # with the models that they began with
+    need = (rows + (remembered if len(rules) > 1 else 0)) * size * 4
     free = free_memory(device)
     if need > free and not on_disk:
         raise UserError(
@@ -41,6 +48,15 @@ def check_demands(config: Config, census: Census) -> None:
             f"{device}; keep them on disk (--server.storage disk), lower lora.r, adapt fewer layers "
             f"(lora.target_modules, lora.layers_to_transform) or take fewer clients"
         )
+    budget = config.server.memory_budget
+    for method in config.methods if on_disk else ():
+        own = drawn if method.aggregator.only_present(census.layout) else clients
+        least = -(-least_budget(method.aggregator, census.layout, own) // 2**20)
+        if budget < least:
+            raise UserError(
+                f"server.memory_budget: {method.name} needs at least {least:,} MB for {own:,} clients a "
+                f"round with {size:,} trainable parameters each, got {budget:,}"
+            )
 
 
 def _parts(value: Any) -> Iterator[Any]:

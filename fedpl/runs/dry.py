@@ -11,15 +11,20 @@ from rich.table import Table
 from rich.text import Text
 
 from fedpl.config import Config, ExecutorConfig
-from fedpl.data import ClientData, Dialogues, FederatedData, Tweets
+from fedpl.data import ClientData, Dialogues, FederatedData, Images, Tweets
+from fedpl.data.pictures import decoded
 from fedpl.data.wording import counted, listed, readable
 from fedpl.deferred import deferred
 from fedpl.files import writing
 from fedpl.model.pretrained import load_tokenizer
 from fedpl.records.messages import Census
 from fedpl.runs.demands import check_demands
+from fedpl.runs.earlier import check_base
 from fedpl.runs.forecast import Forecast, forecast
 from fedpl.runs.prepared import clients_of, prepare
+from fedpl.runs.warm import take_over
+from fedpl.tasks.examples import Examples
+from fedpl.terminal import print_table
 from fedpl.training.worker import Worker
 
 if TYPE_CHECKING:
@@ -33,12 +38,15 @@ _SPLITS = ("train", "validation", "test")
 _MOST = 1200  # characters of an example
 
 
-def run(config: Config, console: Console) -> None:
+def run(config: Config, console: Console) -> dict[str, Any]:
     """Print it. Nothing is trained, and nothing written but a picture of the labels where a run_dir is named.
 
     Args:
         config: What would be run.
         console: Where to print.
+
+    Returns:
+        The numbers of it, for programs: examples of each client, trainable parameters, steps, bytes, seconds.
 
     Raises:
         UserError: Whatever the run itself would refuse before its first round.
@@ -48,19 +56,26 @@ def run(config: Config, console: Console) -> None:
     executor, _, notes = prepare(replace(config, executor=ExecutorConfig()), data)
     census, worker = executor.join(), executor.site.worker  # type: ignore[attr-defined]
     check_demands(config, census)
+    check_base(config)
+    if (taken := take_over(config, census)) is not None:
+        notes = (*notes, *taken.lines)
     size = f"{counted(len(data.clients), 'client')}, {census.layout.size:,} trainable parameters each"
     lines = [f"{config.name} on {census.place}: {size}", *notes]
     for line in lines:
         console.print(Text(f"fedpl: {line}"), soft_wrap=True)
-    console.print(_table(data, census, worker))
+    print_table(console, _table(data, census, worker))
     for text in _example(config, data, worker):
         console.print(text, soft_wrap=True)
-    for line in _forecast_lines(config, forecast(config, worker)):
+    coming = forecast(config, worker)
+    for line in _forecast_lines(config, coming):
         console.print(Text(line), soft_wrap=True)
+    clients = {one.id: {split: len(getattr(one, split)) for split in _SPLITS} for one in data.clients}
+    found = {"clients": clients, "parameters": census.layout.size, "rounds": config.rounds}
+    found |= coming._asdict() | {"memory": coming.memory._asdict(), "labels": None}
     if config.run_dir is None or not data.classes:
         why = "a picture of the labels needs --run_dir" if data.classes else "there are no labels to draw"
         console.print(Text(f"nothing was trained, nothing was written ({why})"), soft_wrap=True)
-        return
+        return found
     # Beside the folder, which has to be empty when the run begins.
     folder = Path(config.run_dir)
     path = folder.with_name(f"{folder.name}-labels.png")
@@ -68,6 +83,7 @@ def run(config: Config, console: Console) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         label_counts.draw_labels({c.id: c.train.labels for c in data.clients}, data.classes, path)
     console.print(Text(f"nothing was trained; labels: {path}"), soft_wrap=True)
+    return found | {"labels": str(path)}
 
 
 def _table(data: FederatedData, census: Census, worker: Worker) -> Table:
@@ -89,9 +105,11 @@ def _table(data: FederatedData, census: Census, worker: Worker) -> Table:
             metric.shown(None if floor is None else floor[metric.name]),
             Text(_labels(client, data.classes)),
         )
+    pictured = worker.partitions.task.pictured
+    patches, things = (" (one a patch)", "images") if pictured else ("", "texts")
     caption = (
-        f"tokens: of the median training example; again: texts that the client has before; floor: "
-        f"{metric.title}, of the best answer without learning"
+        f"tokens: of the median training example{patches}; again: {things} that the client has before; "
+        f"floor: {metric.title}, of the best answer without learning"
     )
     if len(data.clients) > _SHOWN:
         caption = f"the first {_SHOWN} of {len(data.clients):,} clients; {caption}"
@@ -107,7 +125,7 @@ def _labels(client: ClientData, classes: tuple[str, ...]) -> str:
 
 
 def _repeated(client: ClientData) -> int:
-    texts = [text for split in _SPLITS for text in getattr(client, split).texts]
+    texts = [text for split in _SPLITS for text in getattr(client, split).said]
     return len(texts) - len(set(texts))
 
 
@@ -116,6 +134,8 @@ def _example(config: Config, data: FederatedData, worker: Worker) -> list[Text]:
     if isinstance(config.data, Tweets):
         return [Text("an example is not shown: tweets are other people's words")]
     client = data.clients[0]
+    if isinstance(client.train, Images):
+        return _image(client.id, client.train, worker.partitions.examples[client.id, "train"], data.classes)
     examples, tokenizer = worker.partitions.examples[client.id, "train"], load_tokenizer(config.model)
     shown = Text(f"the first training example of '{readable(client.id)}', as the model sees it:\n")
     if examples.marks is None:
@@ -129,6 +149,19 @@ def _example(config: Config, data: FederatedData, worker: Worker) -> list[Text]:
         shown.append(f"⟦{_cut(words)}⟧" if learned else _cut(words), style="bold green" if learned else "dim")
     number = f"{counted(sum(marks), 'token')} of {len(marks)}"
     return [shown, Text(f"what carries the loss: {number} (⟦ ⟧), the answer and its end")]
+
+
+def _image(client: str, split: Images, examples: Examples, classes: tuple[str, ...]) -> list[Text]:
+    """The first training image: how large it is, and as the model sees it."""
+    own, seen = decoded(split.pictures[0]), examples.collate([0]).inputs["pixel_values"][0]
+    mean = ", ".join(f"{value:.0f}" for value in seen.float().mean((1, 2)).tolist())
+    shown = Text(
+        f"the first training image of '{readable(client)}': {readable(split.texts[0])}, {own.width} × "
+        f"{own.height} pixels; as the model sees it {seen.shape[2]} × {seen.shape[1]}, mean red, green, "
+        f"blue {mean} of 255"
+    )
+    shown.append(f"\n→ ⟦{readable(classes[split.labels[0]])}⟧", style="bold green")
+    return [shown, Text("what carries the loss: the label, by a head on the pooled states (⟦ ⟧)")]
 
 
 def _runs(ids: list[int], marks: list[bool]) -> list[tuple[bool, list[int]]]:

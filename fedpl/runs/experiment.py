@@ -15,14 +15,17 @@ from fedpl.rounds.loop import RoundResult
 from fedpl.runs.cards import describe
 from fedpl.runs.closing import close, deliver
 from fedpl.runs.demands import check_demands
+from fedpl.runs.earlier import check_base
 from fedpl.runs.folder import RunFolder
 from fedpl.runs.hearing import opening, record_rounds, trackers_of
 from fedpl.runs.origin import Origin
 from fedpl.runs.prepared import Prepared, prepare
 from fedpl.runs.resume import saved_configuration
+from fedpl.runs.serving import let_choose
 from fedpl.runs.sharing import private, sealed
 from fedpl.runs.standing import Clock, Standing
 from fedpl.runs.summary import round_record
+from fedpl.runs.warm import take_over
 from fedpl.sampling import share_of
 from fedpl.tracking.progress import Display
 from fedpl.tracking.tracker import Tracker
@@ -50,11 +53,19 @@ def run(
         UserError: If data, model or run directory are not as configured, or if it cannot be written.
     """
     clock = Clock()
+    if resume is None:
+        check_base(config)
     executor, hostile, notes = prepared or prepare(config)
     census = executor.join()
     check_demands(config, census)
-    origin = Origin.of(config, census)
-    folder = RunFolder.create(config, origin) if resume is None else RunFolder(resume)
+    taken = take_over(config, census) if resume is None else None
+    origin = Origin.of(config, census, taken and taken.earlier)
+    if resume is None:
+        folder = RunFolder.create(config, origin, taken and taken.beginning)
+        notes = (*notes, *(taken.lines if taken else ()))
+    else:
+        folder = RunFolder(resume)
+    del taken  # from now on the run's own files are read
     with folder.mine():
         began = origin
         if resume is not None:
@@ -72,14 +83,17 @@ def run(
             display.begin(config.name, config.rounds, asked, done)
             found = main.finish(record_rounds(config, census, folder, trackers, display))
             deliver(main, folder)
-            describe(config, census, found, folder.path)
+            describe(config, census, found, folder.path, begun=began.begun)
             others = {}
             for baseline in baselines:
                 name = baseline.federation.method.name
                 display.begin(name, config.rounds, asked, baseline.rounds_done)
                 others[name] = baseline.finish(partial(_show, name, config, census, display))
                 baseline.folder.checkpoints.prune(1)
-        close(config, census, origin, hostile, found, others, folder, clock(), trackers, console)
+            choices = let_choose(main, baselines, found, folder) if config.client.serve == "best" else None
+            if choices is not None:
+                describe(config, census, found, folder.path, choices, began.begun)
+        close(config, census, began, hostile, found, others, folder, clock(), trackers, console, choices)
     return folder.path
 
 
@@ -109,12 +123,16 @@ def _standings(
             config.seed,
             config.participation,
             config.evaluation.every if is_main else 0,
+            config.evaluation.clients == "drawn",
             where.path / "memory",
             where.path if on_disk else None,
+            config.server.memory_budget * 2**20,
             display.client,
         )
         recorded = folder.recorded if is_main else str
-        found.append(Standing(federation, config.rounds, where, clock, recorded, honest, away))
+        found.append(
+            Standing(federation, config.rounds, where, clock, recorded, honest, away, folder.beginning)
+        )
     return found
 
 

@@ -10,8 +10,9 @@ from fedpl.errors import UserError
 from fedpl.files import quoted, write_atomically, writing
 from fedpl.model.pretrained import load_tokenizer
 from fedpl.model.saved import CAUSAL, CLASSIFIER, ENCODER, HEAD_FILE
+from fedpl.model.vision import load_preparation
 from fedpl.records.card import Card
-from fedpl.runs.adapters import load, located, model_settings
+from fedpl.runs.adapters import ClientModel, Served, load, located, model_settings
 
 
 def export(
@@ -22,6 +23,7 @@ def export(
     personal: bool = False,
     newcomer: bool = False,
     base: str | None = None,
+    model: Served = "aggregated",
 ) -> Path:
     """Write a client's model into a folder of its own.
 
@@ -29,12 +31,13 @@ def export(
         run: The run directory.
         client: Whose.
         out: Where to; it is absent or empty. None: ``exports/CLIENT`` in the run, with
-            ``-merged`` behind it where it is.
+            ``-best`` and ``-merged`` behind it where it is that.
         merge: Write the whole model with the adapter in its weights, in float32, and its tokenizer; else the
             adapter alone, as it lies in the run.
         personal: As of `fedpl.load`; likewise newcomer and base.
         newcomer: Whether it is one that joined when the run had ended.
         base: Where the frozen model lies now.
+        model: As of `fedpl.load`.
 
     Returns:
         The folder.
@@ -43,32 +46,33 @@ def export(
         UserError: As of `fedpl.load`, if the folder holds something, or weights are packed and cannot be
             merged.
     """
-    folder, card = located(run, client, personal, base, newcomer)
+    folder, card = located(run, client, personal, base, newcomer, model)
     if merge and card.quantized is not None:
         raise UserError(
             f"--merge: the frozen weights are packed in {card.quantized}, which takes no adapter without "
             f"another loss of precision; export the adapter alone"
         )
-    out = out or run / "exports" / (quoted(client) + "-merged" * merge)
+    out = out or run / "exports" / (quoted(client) + "-best" * (model == "best") + "-merged" * merge)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out: {out} holds something already; name a new or empty folder")
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         if merge:
-            _merge(run, client, personal, newcomer, card, out)
+            found = load(run, client, personal, card.base, newcomer, model=model)
+            _merge(found, folder, card, out)
         else:
             shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("personal"))
     return out
 
 
-def _merge(run: Path, client: str, personal: bool, newcomer: bool, card: Card, out: Path) -> None:
-    found = load(run, client, personal, card.base, newcomer)
+def _merge(found: ClientModel, folder: Path, card: Card, out: Path) -> None:
     model: Any = found.model
     merged = model.merge_and_unload()
     merged.save_pretrained(str(out))
-    load_tokenizer(model_settings(card, card.base)).save_pretrained(str(out))
-    if card.loads_as == ENCODER:
-        folder, _ = located(run, client, personal, card.base, newcomer)
+    settings = model_settings(card, card.base)
+    inputs = load_preparation(settings).processor if card.images else load_tokenizer(settings)
+    inputs.save_pretrained(str(out))
+    if found.head is not None:
         shutil.copyfile(folder / HEAD_FILE, out / HEAD_FILE)
     card.write(out)
     write_atomically(out / "README.md", _page(card).encode())
@@ -96,6 +100,10 @@ def _page(card: Card) -> str:
 
 
 def _code(card: Card) -> str:
+    if card.images:
+        norm = "model.post_layernorm" if card.loads_as == "CLIPVisionModel" else ""
+        found = _IMAGES.replace("TOWER", card.loads_as).replace("NORM", norm)
+        return found.replace("POOLED", "states[:, 0]" if card.pooling == "first" else "states.mean(1)")
     found = _CODE[card.loads_as].replace("POOLED", _POOLED[card.pooling])
     return found.replace("LENGTH", str(card.max_length))
 
@@ -131,3 +139,13 @@ states, mask = model(**tokens).last_hidden_state, tokens["attention_mask"].unsqu
 pooled = POOLED
 logits = torch.nn.functional.linear(pooled, head["head.weight"], head.get("head.bias"))""",
 }
+_IMAGES = """import torch
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoImageProcessor, TOWER
+
+processor = AutoImageProcessor.from_pretrained(".", backend="pil")
+model, head = TOWER.from_pretrained(".").eval(), load_file("head.safetensors")
+images = processor([Image.open("image.jpg").convert("RGB")], return_tensors="pt")
+states = NORM(model(**images).last_hidden_state)
+logits = torch.nn.functional.linear(POOLED, head["head.weight"], head["head.bias"])"""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 from fedpl.config import Config
@@ -18,6 +19,8 @@ from fedpl.records.results import MethodResult
 from fedpl.records.rounds import RoundRecord, read_rounds
 from fedpl.rounds.checkpoints import Checkpoints
 from fedpl.rounds.journal import Journal
+from fedpl.runs.beginning import Beginning
+from fedpl.runs.given import START
 from fedpl.runs.origin import Origin
 
 
@@ -27,8 +30,9 @@ class MethodFolder:
 
     path: Path
 
-    @property
+    @cached_property
     def checkpoints(self) -> Checkpoints:
+        """One for all who ask: it knows what is on disk already."""
         return Checkpoints(self.path)
 
     @property
@@ -55,7 +59,7 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, config: Config, origin: Origin) -> "RunFolder":
+    def create(cls, config: Config, origin: Origin, beginning: Beginning | None = None) -> "RunFolder":
         """Make the directory with its ``config.yaml``; without a name, a new one under ``runs/``.
 
         A new one appears under its name complete: a run that is there can be gone on with. An empty one may
@@ -64,6 +68,7 @@ class RunFolder:
         Args:
             config: The configuration.
             origin: What the run begins with.
+            beginning: The models of it, where that is not θ₀ for all.
 
         Raises:
             UserError: If it cannot be made or already holds something.
@@ -78,21 +83,21 @@ class RunFolder:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists():
-                cls(path)._settle(config, origin)
+                cls(path)._settle(config, origin, beginning)
                 return cls(path)
             new = path.with_name(f".{path.name}.part")
             if new.exists():
                 shutil.rmtree(new)
             new.mkdir()
             make_folder(new / "state")
-            origin.write(new / "state")
+            _write(origin, beginning, new / "state")
             write_atomically(new / "config.yaml", _again(config).encode())
             move(new, path)
         except OSError as error:
             raise UserError(f"run_dir: cannot make {path}: {error.strerror}") from error
         return cls(path)
 
-    def _settle(self, config: Config, origin: Origin) -> None:
+    def _settle(self, config: Config, origin: Origin, beginning: Beginning | None) -> None:
         """Make an empty folder that of a run; the configuration comes last, as it makes it one."""
         with held(self.path):
             if occupied(self.path):
@@ -100,7 +105,7 @@ class RunFolder:
                     f"run_dir: {self.path} already holds another run or other files; name a new folder, or "
                     f"go on with an interrupted run by --resume {self.path}"
                 )
-            origin.write(self.sub("state"))
+            _write(origin, beginning, self.sub("state"))
             write_atomically(self.path / "config.yaml", _again(config).encode())
 
     @contextmanager
@@ -170,6 +175,15 @@ class RunFolder:
         """
         return Origin.read(self.path / "state")
 
+    def beginning(self) -> Beginning | None:
+        """The models that the run began with, from its own files; None: θ₀ for all.
+
+        Raises:
+            UserError: If they are no longer there.
+        """
+        begun = self.origin.begun if self.knows_origin else None
+        return None if begun is None else Beginning.read(self.path / START, begun.digest)
+
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
@@ -237,6 +251,12 @@ class RunFolder:
         if not path.exists():
             write_atomically(path, secrets.token_hex(4).encode())
         return path.read_text().strip()
+
+
+def _write(origin: Origin, beginning: Beginning | None, state: Path) -> None:
+    if beginning is not None:
+        beginning.write(state / Path(START).name)
+    origin.write(state)
 
 
 def _again(config: Config) -> str:

@@ -45,7 +45,8 @@ class Forecast(NamedTuple):
         memory: What is held.
         seconds: Training and scoring of all rounds and methods, from `rate`; without decoding.
         rate: Tokens a second of a forward pass, measured.
-        more: Whether clients train in more phases than the main one, which comes on top.
+        more: Whether clients train in more phases than the main one, or on halves of their examples too,
+            which comes on top.
     """
 
     methods: int
@@ -100,7 +101,10 @@ def forecast(config: Config, worker: Worker) -> Forecast:
         memory=_memory(config, worker, len(clients), max(map(len, groups))),
         seconds=work / rate,
         rate=rate,
-        more=any(not isinstance(method.objective, Plain) for method in methods),
+        more=any(
+            not isinstance(method.objective, Plain) or method.aggregator.weighting.halves
+            for method in methods
+        ),
     )
 
 

@@ -1,6 +1,5 @@
 """What is done with the rounds of a run's method: recorded, tracked, stored, shown."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from fedpl.presets import differences
 from fedpl.records.messages import Census
 from fedpl.rounds.loop import RoundResult
 from fedpl.runs.folder import RunFolder
+from fedpl.runs.origin import Origin
 from fedpl.runs.summary import round_record
 from fedpl.settings import plain
 from fedpl.site.privacy import epsilon
@@ -26,11 +26,11 @@ from fedpl.tracking.vectors import store_vectors
 from fedpl.versions import versions
 
 if TYPE_CHECKING:
+    from fedpl.tracking import session
     from fedpl.tracking import weights_and_biases as wandb
 else:
+    session = deferred("fedpl.tracking.session")
     wandb = deferred("fedpl.tracking.weights_and_biases")
-
-_SHOWN = 20  # pictures of the matrices that W&B gets, at most about so many
 
 
 def opening(
@@ -64,6 +64,11 @@ def opening(
     for method in config.methods:
         if method.heads_alone and not config.task.headed:
             yield f"fedpl: {method.name}: the task has no head: whole adapters are compared in its place"
+        if times := method.aggregator.weighting.halves:
+            yield (
+                f"fedpl: {method.name}: in its first {times} rounds a client trains on two halves of its "
+                f"examples too, as long again, and reports one number"
+            )
     other = differences(config.method)
     if other:
         yield f"fedpl: other than the method '{config.name}' that ships: {', '.join(other)}"
@@ -76,25 +81,26 @@ def opening(
 def trackers_of(config: Config, folder: RunFolder, census: Census) -> list[Tracker]:
     """Where the rounds' records go."""
     trackers: list[Tracker] = [JsonLines(folder.metrics), Matrices(folder.sub("matrices"))]
-    if wandb.choose_mode(config.tracking.wandb) != "disabled":
+    if session.choose_mode(config.tracking.wandb) != "disabled":
         id, done, what = _wandb_id(folder), folder.records(), "Weights & Biases"
-        settings = plain(replace(config, run_dir=None)) | _facts(census)
-        every = math.ceil(config.rounds / _SHOWN)
+        settings = plain(replace(config, run_dir=None)) | _facts(census, folder.origin)
         with beside(what):
-            tracker = wandb.WandbTracker(config.tracking.wandb, folder.path, settings, id, done, every)
+            tracker = wandb.WandbTracker(
+                config.tracking.wandb, folder.path, settings, id, config.rounds, done
+            )
             trackers.append(Beside(what, tracker))
     return trackers
 
 
 def _wandb_id(folder: RunFolder) -> str:
     """The W&B run's id, kept for when the run is gone on with: a new run's may come from the environment."""
-    path, asked = folder.sub("state") / "wandb-id", wandb.asked_id()
+    path, asked = folder.sub("state") / "wandb-id", session.asked_id()
     if asked is not None and not path.exists():
         write_atomically(path, asked.encode())
     return folder.wandb_id()
 
 
-def _facts(census: Census) -> dict[str, Any]:
+def _facts(census: Census, origin: Origin) -> dict[str, Any]:
     """What W&B's configuration says beside the settings, for filters and tables over runs."""
     return {
         "federation": {
@@ -103,6 +109,8 @@ def _facts(census: Census) -> dict[str, Any]:
             "examples": sum(member.examples for member in census.members),
             "parameters": census.layout.size,
             "place": census.place,
+            "data": origin.data,
+            "start": origin.start if origin.begun is None else origin.begun.digest,
         },
         "versions": versions(),
     }
@@ -120,7 +128,8 @@ def record_rounds(
             tracker.round(record, result)
         if config.store_vectors:
             target = folder.sub("vectors")
-            store_vectors(target, result.round, _used_vectors(result), config.store_vectors)
+            shape = len(result.ledger.age), result.vectors.shape[1]
+            store_vectors(target, result.round, _used_vectors(result), shape, config.store_vectors)
         display.round(record, config.rounds)
 
     return heard
@@ -133,9 +142,13 @@ def _epsilon(config: Config, result: RoundResult) -> float | None:
     return epsilon(config.privacy, int(result.ledger.sent.max()) if config.method.exchanges else 0)
 
 
-def _used_vectors(result: RoundResult) -> Float[np.ndarray, "clients params"]:
+def _used_vectors(result: RoundResult) -> Iterator[Float[np.ndarray, "params"]]:
     """The task vectors of a round; NaN for clients that had no part in it, which every rule leaves out."""
-    vectors = result.vectors.cpu().numpy()
-    if not (away := result.ledger.age != 0).any():
-        return vectors
-    return np.where(away[:, None], np.float32(np.nan), vectors)
+    place = {row: i for i, row in enumerate(result.rows)}
+    absent = np.full(result.vectors.shape[1], np.nan, np.float32)
+    for row, age in enumerate(result.ledger.age.tolist()):
+        if age == 0 and row in place:
+            yield result.vectors[place[row]].cpu().numpy()
+            result.settle()
+        else:
+            yield absent

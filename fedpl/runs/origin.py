@@ -9,7 +9,9 @@ from typing import ClassVar
 from fedpl.config import Config
 from fedpl.errors import UserError
 from fedpl.presets import yaml_value
+from fedpl.records.earlier import Earlier
 from fedpl.records.messages import Census
+from fedpl.records.plain import optional
 from fedpl.records.record import Kept
 from fedpl.runs.resume import refuse_changes
 from fedpl.settings import build
@@ -25,6 +27,8 @@ class Origin(Kept):
         data: Digest of the data of all clients: texts, labels, splits, classes.
         start: Digest of θ₀.
         versions: Of Python and of the packages that results depend on.
+        begun: With which run's models its clients began; absent: at θ₀. The models lie in
+            ``start`` beside the file.
     """
 
     FILE: ClassVar[str] = "origin.json"
@@ -34,20 +38,23 @@ class Origin(Kept):
     data: str
     start: str
     versions: Mapping[str, str]
+    begun: Earlier | None = optional()
 
     @classmethod
-    def of(cls, config: Config, census: Census) -> "Origin":
+    def of(cls, config: Config, census: Census, begun: Earlier | None = None) -> "Origin":
         """What a run that begins now begins with.
 
         Args:
             config: What is run.
             census: All clients.
+            begun: With which run's models; None: at θ₀.
         """
         return cls(
             settings=replace(config, run_dir=None).to_yaml(),
             data=data_digest(census),
             start=hashlib.blake2b(census.initial.cpu().numpy().tobytes(), digest_size=16).hexdigest(),
             versions=versions(),
+            begun=begun,
         )
 
     def refuse(self, now: "Origin", saved: Config) -> None:

@@ -12,6 +12,7 @@ import torch
 from fedpl.config import Config
 from fedpl.data import FederatedData
 from fedpl.deferred import deferred
+from fedpl.errors import UserError
 from fedpl.executors.crew import Crew
 from fedpl.executors.fleet import Fleet
 from fedpl.executors.memo import FirstRoundMemo
@@ -67,6 +68,11 @@ def prepare(config: Config, data: FederatedData | None = None, base: BaseModel |
         hostile = hostile_clients(local.join().clients, config.faults, config.seed)
         return Prepared(local, hostile, (*apart, *local.notes))
     chosen = config.executor
+    if chosen.kind == "flower":
+        raise UserError(
+            "executor.kind: sites behind Flower are reached from its ServerApp alone; start the run with "
+            "flwr run, as docs/howto/flower.md says"
+        )
     make = partial(here, replace(config, executor=ExecutorConfig()), data)
     fleet = Fleet(_crew(chosen, make, training), chosen.retries, chosen.timeout, server)
     hostile = hostile_clients(fleet.join().clients, config.faults, config.seed)

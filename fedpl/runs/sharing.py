@@ -6,7 +6,15 @@ from dataclasses import replace
 from fedpl.config import ClientConfig, Config
 from fedpl.training.settings import EvaluationConfig
 
-_HOW = ("guard", "cohort_size", "tokens_per_pass", "prefix_cache_mb", "gradient_checkpointing", "compile")
+_HOW = (
+    "guard",
+    "serve",
+    "cohort_size",
+    "tokens_per_pass",
+    "prefix_cache_mb",
+    "gradient_checkpointing",
+    "compile",
+)
 
 
 def shifts(config: Config) -> bool:
@@ -48,6 +56,32 @@ def client_side(config: Config) -> Config:
     server = ("name", "rounds", "run_dir", "aggregator", "executor", "baselines", "tracking", "store_vectors")
     evaluation = replace(config.evaluation, every=EvaluationConfig().every)
     return replace(config, evaluation=evaluation, **{name: getattr(default, name) for name in server})
+
+
+def agreed(config: Config) -> str:
+    """The settings that a server and its sites must have in common, as YAML.
+
+    Whatever decides what a client's training and scoring give, but where its data and model lie, which
+    clients have rates of their own, and how it is computed.
+    """
+    default, client = Config(), ClientConfig()
+    own = client_side(config)
+    own = replace(
+        own,
+        data=default.data,
+        accelerator=default.accelerator,
+        participation=default.participation,
+        server=default.server,
+        rounds=config.rounds if config.client.rates.needs_rounds else default.rounds,
+        model=replace(own.model, path=default.model.path),
+        client=replace(
+            own.client,
+            objective=client.objective,  # work names it
+            per_client=client.per_client,
+            **{name: getattr(client, name) for name in _HOW if name not in ("guard", "serve")},
+        ),
+    )
+    return own.to_yaml()
 
 
 def shareable(config: Config) -> tuple[Config, bool]:

@@ -9,6 +9,7 @@ from fedpl.model.base import BaseModel
 from fedpl.model.foundation import Foundation
 from fedpl.model.hardware import choose_hardware
 from fedpl.model.settings import ModelConfig
+from fedpl.model.untrained import is_untrained
 from fedpl.randomness import derive_seed
 from fedpl.runs.sharing import release, shifts
 from fedpl.site.faults import Faults, with_false_labels
@@ -41,7 +42,7 @@ def here(
     worker = Worker(backend_of(config, data, base))
     faults = Faults(data.ids, config.faults, config.seed)
     site = Site(data, worker, config.privacy, faults, config.seed, release(config))
-    return Here(site, device, (*describe(data), *_cut(worker, config.model)))
+    return Here(site, device, (*describe(data), *_cut(worker, config.model), *_untrained(config.model)))
 
 
 def _cut(worker: Worker, model: ModelConfig) -> tuple[str, ...]:
@@ -50,6 +51,16 @@ def _cut(worker: Worker, model: ModelConfig) -> tuple[str, ...]:
     cut, all = sum(own.cut for own in examples), sum(map(len, examples))
     what = f"prompts are cut from the left to model.max_length {model.max_length}"
     return (f"warning: {cut:,} of {all:,} {what}",) if cut else ()
+
+
+def _untrained(model: ModelConfig) -> tuple[str, ...]:
+    """That a model was never trained."""
+    if not is_untrained(model.path):
+        return ()
+    return (
+        f"warning: {model.path} has random weights and was never trained: scores say how methods compare on "
+        f"it, not what a model of images can do",
+    )
 
 
 def clients_of(config: Config) -> FederatedData:

@@ -10,6 +10,7 @@ from fedpl.records.results import MethodResult
 from fedpl.rounds.checkpoints import Checkpoint
 from fedpl.rounds.federation import Federation
 from fedpl.rounds.loop import RoundResult, run_rounds
+from fedpl.runs.beginning import Beginning
 from fedpl.runs.folder import MethodFolder
 from fedpl.runs.summary import method_result
 
@@ -41,6 +42,7 @@ class Standing:
         recorded: Digest of what has been recorded of its rounds so far.
         honest: The clients that do not attack, where some do: they are also counted by themselves.
         keeps_vectors: Whether a client may be away from a round, so that what it last sent has to be kept.
+        beginning: Reads the models that the run's clients begin with; None of them: θ₀ for all.
     """
 
     federation: Federation
@@ -50,10 +52,11 @@ class Standing:
     recorded: Callable[[], str] = str
     honest: frozenset[str] | None = None
     keeps_vectors: bool = False
+    beginning: Callable[[], Beginning | None] = lambda: None
 
     @cached_property
     def start(self) -> Checkpoint | None:
-        """The checkpoint from which the method goes on, until `finish` takes it; None: it starts.
+        """The checkpoint from which the method goes on, until `finish` takes it; None: it starts at θ₀.
 
         Raises:
             UserError: If it is of more rounds.
@@ -62,13 +65,21 @@ class Standing:
         if found is not None and found.state.round == self.rounds and self._result is None:
             found = self.folder.checkpoints.latest(self.rounds - 1, self.federation.room)
         if found is None:
-            return None
+            return self._begun()
         if found.state.round > self.rounds:
             raise UserError(
                 f"resume: rounds is {self.rounds}, but {found.state.round} are done; set it higher"
             )
         self.clock.count(found.elapsed)
         return found
+
+    def _begun(self) -> Checkpoint | None:
+        """Where the method begins, if that is not θ₀ for all."""
+        own, federation = self.beginning(), self.federation
+        if own is None:
+            return None
+        rule, layout = federation.method.aggregator, federation.census.layout
+        return own.checkpoint(rule, layout, federation.clients, federation.room)
 
     @property
     def rounds_done(self) -> int:
@@ -115,7 +126,8 @@ class Standing:
     def _checkpoint(self, result: RoundResult) -> Checkpoint:
         last_sent = None
         if self.keeps_vectors and self.federation.method.aggregator.uses_stale:
-            last_sent = result.vectors.cpu().numpy()
+            room = self.federation.room
+            last_sent = result.vectors.cpu().numpy() if room is None else room.vectors
         return Checkpoint(
             state=result.state,
             ledger=result.ledger,

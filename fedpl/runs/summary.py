@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from fedpl.records.messages import Census, Seconds
+from fedpl.records.plain import LARGEST
 from fedpl.records.results import (
     Baseline,
     Client,
@@ -15,7 +16,14 @@ from fedpl.records.results import (
     Statistics,
     Traffic,
 )
-from fedpl.records.rounds import ByClient, RoundRecord, SplitScores, diagnostics, mean_over_blocks
+from fedpl.records.rounds import (
+    ByClient,
+    RoundRecord,
+    SplitScores,
+    diagnostics,
+    mean_over_blocks,
+    over_all,
+)
 from fedpl.records.scores import Metric, Scores, Summary, summarise
 from fedpl.rounds.loop import RoundResult
 
@@ -36,9 +44,10 @@ def round_record(
         metrics: What a score consists of.
         epsilon: ε of differential privacy after it, where there is any.
     """
-    similarity, weights = mean_over_blocks(result.similarity), mean_over_blocks(result.weights)
+    matrices = mean_over_blocks(result.similarity), mean_over_blocks(result.weights)
     losses = {report.client: report.loss for report in result.reports}
     guards = {report.client: report.guard for report in result.reports if report.guard}
+    told, agreement = result.ledger.told, result.ledger.agreement
     splits = {
         split: SplitScores(
             aggregated=summarise(aggregated, metrics),
@@ -68,7 +77,8 @@ def round_record(
             train_loss=tuple(losses.get(client) for client in clients),
             age=tuple(result.ledger.age.tolist()),
             guard=tuple(guards.get(client) for client in clients) if guards else None,
-            **diagnostics(similarity, weights),
+            halves=tuple(None if h != h else h for h in agreement.tolist()) if told.any() else None,
+            **diagnostics(*matrices, result.rows, len(clients)),
         ),
         metrics=tuple(metrics),
     )
@@ -99,14 +109,20 @@ def method_result(
         return _statistics(*found)
 
     aggregated, tuned = result.aggregated["test"], result.tuned("test")
+    weights, similarity = mean_over_blocks(result.weights), mean_over_blocks(result.similarity)
+    few = len(result.rows) < len(clients) and len(clients) > LARGEST
+    if not few:
+        weights = over_all(weights, result.rows, len(clients), 1.0)
+        similarity = over_all(similarity, result.rows, len(clients), 0.0)
     return MethodResult(
         rounds=result.round,
         metrics=tuple(metrics),
         clients=_by_client(clients, aggregated, tuned),
         test=statistics("test"),
         validation=statistics("validation") if result.aggregated.get("validation") else None,
-        weights=mean_over_blocks(result.weights),
-        similarity=mean_over_blocks(result.similarity),
+        weights=weights,
+        similarity=similarity,
+        among=tuple(clients[row] for row in result.rows) if few else None,
         honest=None if honest is None else statistics("test", honest),
         sent=dict(zip(clients, result.ledger.sent.tolist(), strict=True)) if sends else None,
     )
@@ -159,6 +175,7 @@ def run_summary(
         seconds=RunSeconds(**spent, total=seconds),
         weights=result.weights,
         similarity=result.similarity,
+        among=result.among,
         honest=result.honest,
     )
 

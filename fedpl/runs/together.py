@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from fedpl.data.wording import some
 from fedpl.errors import UserError
-from fedpl.model.saved import ENCODER, HEAD_FILE
-from fedpl.runs.adapters import ClientModel, Text, load, located
+from fedpl.model.saved import HEAD_FILE
+from fedpl.runs.adapters import ClientModel, Served, Text, load, located
 
 _TOGETHER = 32  # rows of one pass
 _MIXED = (nn.Linear, nn.Embedding)  # modules that PEFT has rows of several adapters go through
@@ -143,7 +143,11 @@ class _Named(nn.Module):
 
 
 def load_all(
-    run: Path, clients: Sequence[str], base: str | None = None, newcomer: bool = False
+    run: Path,
+    clients: Sequence[str],
+    base: str | None = None,
+    newcomer: bool = False,
+    served: Served = "aggregated",
 ) -> ClientModels:
     """Several clients' models on one frozen model.
 
@@ -152,18 +156,19 @@ def load_all(
         clients: Whose, each once and at least one.
         base: Where the frozen model lies now, if not where it did.
         newcomer: Whether they are such as joined when the run had ended.
+        served: As ``model`` of `fedpl.runs.adapters.load`.
 
     Raises:
         UserError: As of `fedpl.runs.adapters.load`.
     """
-    folders = [located(run, client, base=base, newcomer=newcomer)[0] for client in clients]
-    first = load(run, clients[0], base=base, newcomer=newcomer, name="c0")
+    folders = [located(run, client, False, base, newcomer, served)[0] for client in clients]
+    first = load(run, clients[0], base=base, newcomer=newcomer, name="c0", model=served)
     model: Any = first.model
     for number, folder in enumerate(folders[1:], start=1):
         model.load_adapter(str(folder), adapter_name=f"c{number}")
     model.eval()
     heads: tuple[Mapping[str, Tensor], ...] = ()
-    if first.card.loads_as == ENCODER:
+    if first.head is not None:
         whole: Any = first.head
         whole.head = nn.Identity()
         heads = tuple(load_file(folder / HEAD_FILE) for folder in folders)

@@ -1,6 +1,7 @@
 """The server's side: what is compared, similarity, weighting, combination. Never imports torch."""
 
 from fedpl.server.aggregator import Aggregator
+from fedpl.server.agreement import Agreement
 from fedpl.server.clustering import Bipartition, Clusters, SameChoice
 from fedpl.server.combine import Combine, FactorWise, ProductSpace, Residual, Stacking
 from fedpl.server.groups import Groups
@@ -26,6 +27,7 @@ from fedpl.server.weighting import BySize, FedBip, Local, TrueGroups, Uniform, W
 
 __all__ = [
     "Aggregator",
+    "Agreement",
     "BestOf",
     "Bipartition",
     "Blend",

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from fedpl.deferred import deferred
-from fedpl.records.layout import AdapterLayout, Entry, Granularity
+from fedpl.records.layout import AdapterLayout, Entry, Granularity, merge_ranges
 from fedpl.server.combine import Combine, FactorWise
 from fedpl.server.receiving import Own, Receive
 from fedpl.server.similarity import Cosine, Similarity
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     import jax
     import jax.numpy as jnp
 
+    from fedpl.server import models
     from fedpl.server import state as states
     from fedpl.server import step as steps
     from fedpl.server.state import Aggregation, ServerState, TaskVectors
 else:
-    jax, jnp = map(deferred, ("jax", "jax.numpy"))
+    jax, jnp, models = map(deferred, ("jax", "jax.numpy", "fedpl.server.models"))
     states, steps = map(deferred, ("fedpl.server.state", "fedpl.server.step"))
 
 Kind = Literal["lora_A", "lora_B", "head"]
@@ -119,6 +120,11 @@ class Aggregator:
         own = set(blocks[max(len(blocks) - self.local_blocks, 0) :])
         return tuple(e for e in layout.entries if e.kind in self.share and e.block not in own)
 
+    def halves(self, layout: AdapterLayout) -> tuple[tuple[int, int], ...]:
+        """Columns on which clients report what halves of their examples agree on: those that are compared."""
+        kinds = self.subject.of(layout).kinds
+        return merge_ranges(entry for entry in self.shared(layout) if entry.kind in kinds)
+
     def exchanged(self, layout: AdapterLayout) -> int:
         """How many parameters a client sends in a round."""
         return sum(entry.size for entry in self.shared(layout))
@@ -135,6 +141,29 @@ class Aggregator:
         if self.combine.shifts_base:  # the change of the frozen weights travels as everyone's factors
             return own + clients * lora
         return own
+
+    def one_model(self, layout: AdapterLayout) -> bool:
+        """Whether all clients have one and the same aggregate at any time: it is then held once."""
+        return (
+            self.weighting.one_for_all
+            and self.exchanged(layout) == layout.size
+            and not self.combine.by_client
+            and not self.server_momentum
+            and self.receive.by_client == ()
+        )
+
+    def only_present(self, layout: AdapterLayout) -> bool:
+        """Whether a round concerns those who take part in it alone, as the others are not looked at, not
+        remembered, and keep their aggregates (or get the one that all have): an absent one costs nothing."""
+        return not (
+            self.uses_stale
+            or self.server_momentum
+            or self.subject.vectors == "averaged"
+            or self.subject.average != "none"
+            or self.weighting.remembers
+            or self.receive.by_client is None
+            or (self.weighting.one_for_all and not self.one_model(layout))
+        )
 
     @property
     def uses_stale(self) -> bool:
@@ -154,12 +183,16 @@ class Aggregator:
             clients: Number of clients.
             into: Where aggregates are kept on disk; None: in memory.
         """
-        own = self.receive.start(reference, clients)
-        memory = {"receive": own} if own else {}
         if into is not None:
             into[:] = reference
         personal: Any = jnp.tile(reference, (clients, 1)) if into is None else into
-        return states.ServerState(0, personal, reference, memory)
+        return self.start(reference, clients)._replace(personal=personal)
+
+    def start(self, reference: "Float[jax.Array, 'params']", clients: int) -> "ServerState":
+        """The same for the rounds of a run: θ₀ is held once, see `fedpl.server.models.Models`."""
+        own = self.receive.start(reference, clients)
+        personal: Any = models.Models.start(reference[None], clients)
+        return states.ServerState(0, personal, reference, {"receive": own} if own else {})
 
     def offer(self, state: "ServerState") -> "Float[jax.Array, 'models params'] | None":
         """Models among which each client takes the one of least loss; None: it receives its own aggregate."""
@@ -181,8 +214,9 @@ class Aggregator:
     ) -> "tuple[ServerState, Aggregation]":
         """One server step.
 
-        The personal aggregates of the given state are updated in place where the device allows it: do not
-        use the old state afterwards. Absent clients keep theirs bit for bit, except where all clients have
+        The personal aggregates of the given state are a row for each client, or one for all where the rule
+        has `one_model`; they are updated in place where the device allows it: do not use the old state
+        afterwards. Absent clients keep theirs bit for bit, except where all clients have
         one and the same (federated averaging), which whoever comes next receives.
 
         Args:

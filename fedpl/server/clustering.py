@@ -155,6 +155,10 @@ class SameChoice(_Grouping):
     def on_host(self) -> bool:
         return False
 
+    @property
+    def remembers(self) -> bool:
+        return False
+
     def weigh(self, evidence: "Evidence", memory: Memory) -> "tuple[Float[jax.Array, 'groups n n'], Memory]":
         if evidence.choices is None:
             raise TypeError("SameChoice needs clients that chose among several models")

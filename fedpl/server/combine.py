@@ -32,6 +32,12 @@ class Combine(ABC):
     by_pair: ClassVar[bool] = True
     """Whether both LoRA factors of a module are needed together."""
 
+    @property
+    def by_client(self) -> bool:
+        """Whether two clients of one aggregate and one row of weights may get different steps; one that says
+        nothing of it is taken to."""
+        return True
+
     @abstractmethod
     def __call__(self, round: "Round") -> Steps:
         """Steps, zero in columns of no group, and what is added to the residual; None: nothing."""
@@ -52,6 +58,10 @@ class FactorWise(Combine):
     by_pair: ClassVar[bool] = False
     mixes: Literal["updates", "models"] = "updates"
     match_norm: bool = False
+
+    @property
+    def by_client(self) -> bool:
+        return self.match_norm
 
     def __call__(self, round: "Round") -> Steps:
         step = products.mix_models(round) if self.mixes == "models" else products.mix_groups(round)
@@ -74,6 +84,10 @@ class ProductSpace(Combine):
     mixes: Literal["updates", "models"] = "updates"
     balance: bool = True
 
+    @property
+    def by_client(self) -> bool:
+        return False
+
     def __call__(self, round: "Round") -> Steps:
         return products.mix_products(round, models=self.mixes == "models", balance=self.balance), None
 
@@ -85,6 +99,10 @@ class Residual(Combine):
 
     shifts_base: ClassVar[bool] = True
     by_block: ClassVar[bool] = True
+
+    @property
+    def by_client(self) -> bool:
+        return False
 
     def __call__(self, round: "Round") -> Steps:
         step = products.mix_models(round)
@@ -98,6 +116,10 @@ class Stacking(Combine):
 
     shifts_base: ClassVar[bool] = True
     by_block: ClassVar[bool] = True
+
+    @property
+    def by_client(self) -> bool:
+        return False
 
     def __call__(self, round: "Round") -> Steps:
         return products.fresh_factors(round, products.mix_models(round)), products.mean_product(round)

@@ -101,6 +101,7 @@ def decide(plan: Plan, state: ServerState, vectors: TaskVectors, seen: Seen, com
         vectors.matrix,
         plan.true_groups,
         rule.receive.choices(state.of("receive")),
+        vectors.halves,
     )
     weights, new = rule.weighting.weigh(evidence, state.of("weighting"))
     if rule.shrink:

@@ -63,10 +63,7 @@ class View(NamedTuple):
         return jnp.broadcast_to(values, vectors.shape).reshape(-1, *entry.shape)
 
     def _compared(self, group: tuple[Entry, ...]) -> tuple[Entry, ...]:
-        space = self.subject.space
-        kinds = {"lora_A", "lora_B"} if space in ("factors", "product") else {space}
-        if self.subject.head:
-            kinds.add("head")
+        kinds = self.subject.kinds
         return tuple(entry for entry in group if entry.kind in kinds)
 
     def _by_group(self, parts: list[tuple[int, Array]]) -> Float[Array, "groups n n"]:
@@ -110,10 +107,11 @@ class Evidence(NamedTuple):
         mask: Who is present.
         num_examples: Training examples of each client.
         round: Rounds finished before this one; where the step is compiled, known to the device only.
-        personal: θ̄ᵢ before the round.
+        personal: θ̄ᵢ before the round, a row for each client or one for all.
         vectors: τᵢ.
         true_groups: The clients' true groups where the data names them; for studies.
         choices: Which of several received models each client chose; None: there were none.
+        halves: See `TaskVectors`.
     """
 
     similarity: Float[Array, "groups clients clients"]
@@ -122,10 +120,11 @@ class Evidence(NamedTuple):
     mask: Bool[Array, "clients"]
     num_examples: Int[Array, "clients"]
     round: int | Int[Array, ""]
-    personal: Float[Array, "clients params"]
+    personal: Float[Array, "rows params"]
     vectors: Float[Array, "clients params"]
     true_groups: tuple[str, ...] | None = None
     choices: Int[Array, "clients"] | None = None
+    halves: Float[Array, "clients"] | None = None
 
     @property
     def mean_similarity(self) -> Float[Array, "clients clients"]:
@@ -145,7 +144,7 @@ class Evidence(NamedTuple):
 
 @jax.jit
 def _turned(
-    personal: Float[Array, "clients params"], vectors: Float[Array, "clients params"]
+    personal: Float[Array, "rows params"], vectors: Float[Array, "clients params"]
 ) -> Float[Array, "clients"]:
     tuned = personal + vectors
     lengths = jnp.sqrt((tuned * tuned).sum(1) * (personal * personal).sum(1))
@@ -155,7 +154,7 @@ def _turned(
 @jax.jit
 def _since(
     reference: Float[Array, "params"],
-    personal: Float[Array, "clients params"],
+    personal: Float[Array, "rows params"],
     vectors: Float[Array, "clients params"],
     present: Bool[Array, "clients"],
 ) -> Float[Array, "clients params"]:

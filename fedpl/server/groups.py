@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     import jax
     import jax.numpy as jnp
 
-    from fedpl.server import structure
+    from fedpl.server import blocks, structure
     from fedpl.server.evidence import Evidence
 else:
     jax, jnp = map(deferred, ("jax", "jax.numpy"))
-    structure = deferred("fedpl.server.structure")
+    blocks, structure = map(deferred, ("fedpl.server.blocks", "fedpl.server.structure"))
 
 _COPY = 1 - 1e-6  # cosine of vectors that are one: it says nothing of what two clients have in common
 
@@ -67,12 +67,12 @@ class Groups(Weighting):
         here = np.flatnonzero(np.asarray(evidence.mask)[known])
         found = np.eye(n)
         if len(here):
-            cosine = _cosines(gram[np.ix_(known, known)])
-            answer = structure.answer(cosine, _numbered(labels[known]), self.level)
-            labels[known] = known[_numbered(answer)]
+            cosine = cosines(gram[np.ix_(known, known)])
+            answer = structure.answer(cosine, numbered(labels[known]), self.level)
+            labels[known] = known[numbered(answer)]
             if len(np.unique(answer)) < len(answer):
-                signal = structure.signal(cosine, answer, self.individual)[np.ix_(here, here)]
-                found[np.ix_(known[here], known[here])] = structure.weights(signal)
+                signal = blocks.signal(cosine, answer, self.individual)[np.ix_(here, here)]
+                found[np.ix_(known[here], known[here])] = blocks.weights(signal)
         weights = jnp.asarray(found, jnp.float32)
         return jnp.broadcast_to(weights, evidence.similarity.shape), {"labels": jnp.asarray(labels)}
 
@@ -85,7 +85,7 @@ class Groups(Weighting):
         return found
 
 
-def _cosines(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
+def cosines(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
     """Cosines; of pairs that never met, and of copies, what these clients have with others on average."""
     length = np.sqrt(gram.diagonal())
     cosine = np.clip(gram / np.outer(length, length), -1.0, 1.0)
@@ -97,7 +97,7 @@ def _cosines(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
     return cosine
 
 
-def _numbered(labels: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+def numbered(labels: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
     """Labels as the place of the group's first member; −1 stays."""
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     return np.where(labels < 0, -1, first[inverse])

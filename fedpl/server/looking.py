@@ -45,6 +45,18 @@ class Plan(NamedTuple):
         return shared_groups(self.layout, self.rule.granularity, self.rule.shared(self.layout))
 
 
+class Measured(NamedTuple):
+    """What one pass says of every vector.
+
+    Attributes:
+        squares: Its length, squared.
+        finite: Whether all of it is.
+    """
+
+    squares: Float[Array, "clients"]
+    finite: Bool[Array, "clients"]
+
+
 class Seen(NamedTuple):
     """Whose task vectors can be used, before anything is compared.
 
@@ -61,14 +73,30 @@ class Seen(NamedTuple):
     age: Int[Array, "clients"]
 
 
-def look(rule: "Aggregator", vectors: TaskVectors, layout: AdapterLayout) -> tuple[Plan, Seen]:
-    """One pass over the vectors; the only numbers that the host waits for before a step."""
-    if rule.subject.space == "head" and all(entry.kind != "head" for entry in layout.entries):
-        rule = replace(rule, subject=replace(rule.subject, space="factors"))  # whole adapters instead
+def look(
+    rule: "Aggregator", vectors: TaskVectors, layout: AdapterLayout, measured: Measured | None = None
+) -> tuple[Plan, Seen]:
+    """One pass over the vectors; the only numbers that the host waits for before a step.
+
+    Args:
+        rule: The rule.
+        vectors: The vectors.
+        layout: All tensors.
+        measured: What `measure` says of them, where the pass has been made.
+    """
+    if (subject := rule.subject.of(layout)) is not rule.subject:
+        rule = replace(rule, subject=subject)
     age = jnp.zeros(len(vectors.mask), jnp.int32) if vectors.age is None else vectors.age
-    seen, flags = _look(vectors.matrix, vectors.mask, age, rule.norm_bound, rule.uses_stale)
+    usable = vectors.mask, age, rule.norm_bound, rule.uses_stale
+    seen, flags = _look(vectors.matrix, *usable) if measured is None else _judged(measured, *usable)
     everyone, cut = np.asarray(flags).tolist()
     return Plan(rule, layout, everyone, cut, vectors.true_groups), seen
+
+
+@jax.jit
+def measure(matrix: Float[Array, "clients params"]) -> Measured:
+    """One pass over some vectors."""
+    return Measured(jnp.square(matrix).sum(1), jnp.isfinite(matrix.sum(1)))
 
 
 @partial(jax.jit, static_argnames=("bound", "uses_stale"))
@@ -80,9 +108,19 @@ def _look(
     uses_stale: bool,
 ) -> tuple[Seen, Bool[Array, "2"]]:
     """One pass over the vectors, and what decides which program is needed: everyone is here; some are cut."""
+    return _judged(measure(matrix), mask, age, bound, uses_stale)
+
+
+@partial(jax.jit, static_argnames=("bound", "uses_stale"))
+def _judged(
+    measured: Measured,
+    mask: Bool[Array, "clients"],
+    age: Int[Array, "clients"],
+    bound: float | None,
+    uses_stale: bool,
+) -> tuple[Seen, Bool[Array, "2"]]:
     # A vector that is not finite counts as absent: it moves nobody, and its client stays where it is.
-    squares = jnp.square(matrix).sum(1)
-    finite = jnp.isfinite(matrix.sum(1))
+    squares, finite = measured
     present = mask & finite
     stale = finite & ~mask & (age > 0) & uses_stale
     kept = _within(jnp.sqrt(squares), present | stale, bound)

@@ -22,12 +22,12 @@ class Moved(NamedTuple):
     """What a round's weights make of the aggregates.
 
     Attributes:
-        personal: New aggregates.
+        personal: New aggregates, as many rows as there were.
         memory: What the server and what is received remember anew.
         residual: What is added to that of the frozen weights; None: nothing.
     """
 
-    personal: Float[Array, "clients params"]
+    personal: Float[Array, "rows params"]
     memory: dict[str, Memory]
     residual: Array | None
 
@@ -44,7 +44,8 @@ def move(
     usable = present | seen.stale
     round = Round(state.personal, vectors.matrix, weights, plan.groups, usable, plan.layout, state.reference)
     personal, velocity, residual = _combine(rule, round, present, state, plan.everyone)
-    received = rule.receive.after(personal, state.of("receive"), present)
+    of_each = jnp.broadcast_to(personal, vectors.matrix.shape)
+    received = rule.receive.after(of_each, state.of("receive"), present)
     return Moved(personal, {"server": velocity, "receive": received}, residual)
 
 
@@ -68,9 +69,11 @@ def _combine(
     """New aggregates, the momentum of the steps, and what is added to the frozen weights' residual."""
     everything = sum(entry.size for group in round.groups for entry in group) == round.layout.size
     plain = rule.combine == FactorWise() and not rule.server_momentum
+    rows = len(round.personal)  # one, where all clients have the same
     if plain and everything and (everyone or rule.weighting.one_for_all):
-        steps = round._replace(weights=rule.server_lr * round.weights)
+        steps = round._replace(weights=rule.server_lr * round.weights[:, :rows])
         return mix_groups(steps, base=round.personal), {}, None
+    round = round._replace(personal=jnp.broadcast_to(round.personal, round.vectors.shape))
     step, residual = rule.combine(round)
     new: Memory = {}
     if rule.server_momentum:
@@ -81,4 +84,4 @@ def _combine(
         step = jnp.where(columns(round), step, jnp.where(present[:, None], round.vectors, 0.0))
     # Not merely + 0: an absent client's aggregate stays bit for bit.
     moving = (moved(round) | present)[:, None]
-    return jnp.where(moving, round.personal + step, round.personal), new, residual
+    return jnp.where(moving, round.personal + step, round.personal)[:rows], new, residual

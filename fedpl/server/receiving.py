@@ -22,6 +22,9 @@ class Receive(ABC):
 
     several: ClassVar[bool] = False
     """Whether clients choose among several models, see `Evidence.choices`."""
+    by_client: ClassVar[tuple[str, ...] | None] = None
+    """Names in its memory of what has an entry for each client, first axis; None: it does not say, and its
+    rounds are those of all clients, present or not."""
 
     @abstractmethod
     def start(self, reference: "Float[jax.Array, 'params']", clients: int) -> Memory:
@@ -78,6 +81,8 @@ class Receive(ABC):
 class Own(Receive):
     """Each client receives its own aggregate θ̄ᵢ (FedBip)."""
 
+    by_client: ClassVar[tuple[str, ...] | None] = ()
+
     def start(self, reference: "Float[jax.Array, 'params']", clients: int) -> Memory:
         return {}
 
@@ -97,6 +102,7 @@ class BestOf(Receive):
     spread: float = 0.02
     seed: int = 0
     several: ClassVar[bool] = True
+    by_client: ClassVar[tuple[str, ...] | None] = ("choices",)
 
     def start(self, reference: "Float[jax.Array, 'params']", clients: int) -> Memory:
         noise = jax.random.normal(jax.random.key(self.seed), (self.models, len(reference)))

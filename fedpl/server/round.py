@@ -12,7 +12,7 @@ class Round(NamedTuple):
     """What there is to combine.
 
     Attributes:
-        personal: θ̄ᵢ before the round.
+        personal: θ̄ᵢ before the round, a row for each client or one for all.
         vectors: τᵢ.
         weights: pᵢₖ of every group; zero rows and columns for the absent.
         groups: The tensors of every group.
@@ -21,7 +21,7 @@ class Round(NamedTuple):
         reference: θ₀.
     """
 
-    personal: Float[Array, "clients params"]
+    personal: Float[Array, "rows params"]
     vectors: Float[Array, "clients params"]
     weights: Float[Array, "groups clients clients"]
     groups: tuple[tuple[Entry, ...], ...]

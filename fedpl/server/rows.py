@@ -3,24 +3,29 @@
 An average is one row for all clients, a cluster's model one for its members.
 """
 
-import hashlib
-from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 
+from fedpl.mapped import Settling
+from fedpl.server.models import first_equal
+
 _INDEX = "rows."
+_TOGETHER = 2**22  # bytes of rows that are copied between files before their memory is given back
 
 
 def once(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The same tensors; of one with equal rows only the distinct ones, with an index beside it.
+
+    What lies in a file stays as it is: its distinct rows may be more than memory holds.
 
     Args:
         tensors: By name; no name begins with ``rows.``.
     """
     found: dict[str, np.ndarray] = {}
     for name, tensor in tensors.items():
-        distinct, index = _distinct(tensor) if tensor.ndim > 1 and tensor.size else (tensor, None)
+        plain = tensor.ndim > 1 and tensor.size and not isinstance(tensor, np.memmap)
+        distinct, index = _distinct(tensor) if plain else (tensor, None)
         found[name] = distinct
         if index is not None:
             found[_INDEX + name] = index
@@ -52,8 +57,10 @@ def spread(
         index = tensors.get(_INDEX + name, np.arange(len(rows)))
         if (len(index), *rows.shape[1:]) != target.shape:
             raise ValueError(f"{name} has other clients or parameters than this run")
+        settle = Settling((rows, target), 2 * target[0].nbytes, _TOGETHER)
         for place, row in enumerate(index):
             target[place] = rows[row]
+            settle()
         found[name] = target
     return found
 
@@ -63,19 +70,11 @@ def _outside(index: np.ndarray, rows: int) -> bool:
 
 
 def _distinct(tensor: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """The distinct rows along the last axis, bit by bit, and which one stands where; None: all are."""
+    """The distinct rows along the last axis, and which one stands where; None: all are."""
     rows = np.ascontiguousarray(tensor).reshape(-1, tensor.shape[-1])
-    bits = rows.view(np.uint8).reshape(len(rows), -1)
-    ends = [row[:64].tobytes() + row[-64:].tobytes() for row in bits]
-    alike = Counter(ends)  # rows of which there is no other with these ends need no digest
-    names = [_digest(row) if alike[end] > 1 else end for row, end in zip(bits, ends, strict=True)]
-    place = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    if len(place) == len(rows):
+    first = first_equal(rows)
+    kept = np.unique(first)
+    if len(kept) == len(rows):
         return tensor, None
-    index = np.array([place[name] for name in names], np.int32)
-    first = np.unique(index, return_index=True)[1]
-    return rows[first], index.reshape(tensor.shape[:-1])
-
-
-def _digest(row: np.ndarray) -> bytes:
-    return hashlib.blake2b(row.data, digest_size=16).digest()
+    index = np.searchsorted(kept, first).astype(np.int32)
+    return rows[kept], index.reshape(tensor.shape[:-1])

@@ -1,6 +1,6 @@
 """What the server holds between rounds and what a round brings it. JAX arrays throughout."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float, Int
 
 from fedpl.errors import UserError
 from fedpl.files import read_tensors, write_tensors
+from fedpl.server.models import Models
+from fedpl.server.parts import read_models
 from fedpl.server.rows import once, spread
 
 _MEMORY = "memory."
@@ -25,6 +27,8 @@ class TaskVectors(NamedTuple):
         num_examples: Training examples of each client.
         age: Rounds since a client's row was filled: 0 for those who took part, −1 for never; None: all 0.
         true_groups: The clients' groups where the data names them; for studies, no method reads it.
+        halves: Mean of what clients reported of their halves (`fedpl.records.messages.Report`), NaN for those
+            that never did; None: nobody was asked.
     """
 
     matrix: Float[Array, "clients params"]
@@ -32,6 +36,7 @@ class TaskVectors(NamedTuple):
     num_examples: Int[Array, "clients"]
     age: Int[Array, "clients"] | None = None
     true_groups: tuple[str, ...] | None = None
+    halves: Float[Array, "clients"] | None = None
 
 
 class ServerState(NamedTuple):
@@ -39,7 +44,9 @@ class ServerState(NamedTuple):
 
     Attributes:
         round: Rounds finished.
-        personal: The aggregates θ̄ᵢ, one row per client; a writable NumPy array where they lie on disk.
+        personal: The aggregates θ̄ᵢ: for a rule one row per client, or one for all; a writable NumPy array or
+            `fedpl.server.panels.OnDisk` where they lie on disk. Between the rounds of a run, and where a
+            state is kept, `fedpl.server.models.Models`.
         reference: θ₀, where all clients started.
         memory: What the aggregator's choices keep between rounds, each its own: subject, weighting, receive,
             and server for the momentum of its steps.
@@ -52,9 +59,55 @@ class ServerState(NamedTuple):
     memory: Mapping[str, Mapping[str, Array]] = {}
     residual: Float[Array, "weights"] | None = None
 
+    @property
+    def models(self) -> Models:
+        """The aggregates between the rounds of a run.
+
+        Raises:
+            TypeError: If they are those that a rule works on.
+        """
+        found: Any = self.personal
+        if not isinstance(found, Models):
+            raise TypeError(f"expected aggregates between rounds, got {type(found).__name__}")
+        return found
+
     def of(self, choice: str) -> dict[str, Array]:
         """What a choice remembers."""
         return dict(self.memory.get(choice, {}))
+
+    def among(self, clients: Sequence[int], personal: Any, by_client: Iterable[str]) -> "ServerState":
+        """The state of a federation that consists of these clients alone.
+
+        Args:
+            clients: Who.
+            personal: Their aggregates.
+            by_client: What is received with a row for each client.
+        """
+        received = self.of("receive")
+        if len(clients) < len(self.personal):
+            rows = np.array(clients)
+            received |= {name: received[name][rows] for name in by_client}
+        return self._replace(personal=personal, memory=self._with(received))
+
+    def joined(
+        self, before: "ServerState", clients: Sequence[int], personal: Any, by_client: Iterable[str]
+    ) -> "ServerState":
+        """The state of all clients once those of `among` have moved.
+
+        Args:
+            before: That of all clients before.
+            clients: Who has moved.
+            personal: The aggregates of all.
+            by_client: What is received with a row for each client.
+        """
+        received, earlier = self.of("receive"), before.of("receive")
+        if len(clients) < len(before.personal):
+            rows = np.array(clients)
+            received |= {name: earlier[name].at[rows].set(received[name]) for name in by_client}
+        return self._replace(personal=personal, memory=self._with(received))
+
+    def _with(self, received: dict[str, Array]) -> Mapping[str, Mapping[str, Array]]:
+        return {**self.memory, **({"receive": received} if "receive" in self.memory else {})}
 
 
 class Aggregation(NamedTuple):
@@ -71,9 +124,15 @@ class Aggregation(NamedTuple):
     kept: Float[Array, "clients"]
 
 
-def state_tensors(state: ServerState) -> dict[str, np.ndarray]:
-    """A state's arrays by name; the round is not among them."""
-    arrays = {"personal": np.asarray(state.personal), "reference": np.asarray(state.reference)}
+def state_tensors(state: ServerState, aggregates: bool = True) -> dict[str, np.ndarray]:
+    """A state's arrays by name; the round is not among them.
+
+    Args:
+        state: The state.
+        aggregates: Whether the aggregates are.
+    """
+    arrays = {"personal": np.asarray(state.personal)} if aggregates else {}
+    arrays["reference"] = np.asarray(state.reference)
     if state.residual is not None:
         arrays["residual"] = np.asarray(state.residual)
     return arrays | {
@@ -83,13 +142,13 @@ def state_tensors(state: ServerState) -> dict[str, np.ndarray]:
     }
 
 
-def state_of(tensors: Mapping[str, np.ndarray], round: int, on_disk: bool = False) -> ServerState:
+def state_of(tensors: Mapping[str, np.ndarray], round: int, personal: Any = None) -> ServerState:
     """The state with these arrays, in memory of its own; other names are not looked at.
 
     Args:
         tensors: By name.
         round: Rounds finished.
-        on_disk: Whether the aggregates stay the array that they are.
+        personal: The aggregates as they are; None: those among the arrays.
 
     Raises:
         KeyError: If an array of every state is missing.
@@ -100,7 +159,7 @@ def state_of(tensors: Mapping[str, np.ndarray], round: int, on_disk: bool = Fals
             choice, _, name = key.removeprefix(_MEMORY).partition(".")
             memory.setdefault(choice, {})[name] = jnp.array(value)
     residual = jnp.array(tensors["residual"]) if "residual" in tensors else None
-    personal: Any = tensors["personal"] if on_disk else jnp.array(tensors["personal"])
+    personal = jnp.array(tensors["personal"]) if personal is None else personal
     return ServerState(round, personal, jnp.array(tensors["reference"]), memory, residual)
 
 
@@ -117,6 +176,8 @@ def load_state(path: Path) -> ServerState:
     """
     tensors, metadata = read_tensors(path)
     try:
-        return state_of(spread(tensors), int(metadata["round"]))
+        models = read_models(path.parent, tensors, metadata)
+        personal = None if models is None else jnp.array(np.asarray(models))
+        return state_of(spread(tensors), int(metadata["round"]), personal)
     except (KeyError, ValueError) as error:
         raise UserError(f"{path} is not a server state written by fedpl: {error}") from error

@@ -14,6 +14,7 @@ from fedpl.records.layout import AdapterLayout
 from fedpl.server.deciding import compare, decide
 from fedpl.server.looking import Plan, Seen, look
 from fedpl.server.moving import Moved, closed, move
+from fedpl.server.ondisk import OnDisk
 from fedpl.server.panels import step_in_panels
 from fedpl.server.state import Aggregation, ServerState, TaskVectors
 
@@ -29,7 +30,7 @@ def step(
     rule: "Aggregator", state: ServerState, vectors: TaskVectors, layout: AdapterLayout
 ) -> tuple[ServerState, Aggregation]:
     """See `Aggregator.update`."""
-    if isinstance(state.personal, np.ndarray):
+    if isinstance(state.personal, np.ndarray | OnDisk):
         return step_in_panels(rule, state, vectors, layout)
     plan, seen = look(rule, vectors, layout)
     began, given = state._replace(round=jnp.int32(state.round)), vectors._replace(true_groups=None)
@@ -50,7 +51,7 @@ def step(
 
 @partial(jax.jit, static_argnames="plan", donate_argnums=0)
 def _compiled(
-    personal: Float[Array, "clients params"],
+    personal: Float[Array, "rows params"],
     others: tuple,
     round: Int[Array, ""],
     vectors: TaskVectors,
@@ -77,7 +78,7 @@ def _in_parts(
 
 @partial(jax.jit, static_argnames="plan", donate_argnums=0)
 def _moved(
-    personal: Float[Array, "clients params"],
+    personal: Float[Array, "rows params"],
     others: tuple,
     vectors: TaskVectors,
     seen: Seen,

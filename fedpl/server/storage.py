@@ -13,12 +13,21 @@ class ServerConfig:
     """The server's side of a run.
 
     Attributes:
-        storage: memory; or disk, for more task vectors than memory holds: they and the aggregates lie in two
-            files without a name beside the run's state (8 bytes for each client and parameter), and a round
-            is worked on some columns at a time. The same results up to the rounding of sums.
+        storage: memory; or disk, for more task vectors than memory holds: they and the aggregates lie in
+            files beside the run's state (up to 16 bytes for each client and parameter), and a round is worked
+            on some columns at a time. The same results up to the rounding of sums.
+        memory_budget: With disk: megabytes of task vectors and aggregates that are in memory at a time,
+            beside what the process itself and its clients' training take.
     """
 
     storage: Literal["memory", "disk"] = "memory"
+    memory_budget: int = 512
+
+    def problems(self) -> Sequence[str]:
+        """What is wrong with the settings, one line each."""
+        if self.memory_budget >= 1:
+            return ()
+        return [f"server.memory_budget: at least 1 (megabyte), got {self.memory_budget}"]
 
 
 def problems_on_disk(rule: "Aggregator") -> Sequence[str]:

@@ -23,8 +23,7 @@ _FEW = 16  # with more clients four times fewer: a safe bound costs them little 
 # Clients in a simulated draw: with more, noise imitates groups less, so their bound is on the safe side.
 _MOST = 100
 _UNEQUAL = 2.0  # a client of one group shows up to so many times as much, or as little, of it as the average
-_RIDGE = 0.05  # smallest eigenvalue of S + N
-_PRIOR = 0.03  # standard deviation of noise in cosines where nothing is known; it counts as one observation
+PRIOR = 0.03  # standard deviation of noise in cosines where nothing is known; it counts as one observation
 
 
 class Bounds(NamedTuple):
@@ -70,7 +69,7 @@ def fit(cosine: Float[np.ndarray, "n n"]) -> Fit:
     flat = total - values.sum() ** 2 / pairs
     common = _one_group(cosine)
     single = min(flat, float(np.square(values - common).sum()))
-    noise = float(np.sqrt((single + _PRIOR**2) / pairs))  # one degree of freedom less for the mean, one more
+    noise = float(np.sqrt((single + PRIOR**2) / pairs))  # one degree of freedom less for the mean, one more
     shared = float(values.mean() / noise * np.sqrt(pairs))
     if n < 3:
         return Fit(np.arange(n), np.inf, -np.inf, 0.0, shared, noise)
@@ -200,65 +199,3 @@ def answer(
         return found.labels
     shared = 0 < kinds < len(known)
     return one if found.common > (stay if shared else new).common else alone
-
-
-def signal(
-    cosine: Float[np.ndarray, "n n"], labels: Int[np.ndarray, "n"], individual: float
-) -> Float[np.ndarray, "n n"]:
-    """Cosines without noise: the clients' true directions' inner products, as shares of the vectors' energy.
-
-    Mean cosines inside every group and between every two are drawn towards the mean over groups as far as
-    noise explains how they differ (James and Stein); the diagonal is what a client shares with its group,
-    and a part of the rest.
-
-    Args:
-        cosine: As measured.
-        labels: Groups.
-        individual: Part of what no other client shows that is a client's own signal all the same; inner
-            products of different clients cannot tell it from noise.
-    """
-    names, group = np.unique(labels, return_inverse=True)
-    member = np.eye(len(names))[group]
-    off = cosine - np.diag(cosine.diagonal())
-    size = member.sum(0)
-    count = np.outer(size, size) - np.diag(size)
-    mean = (member.T @ off @ member) / np.maximum(count, 1)
-    inside = np.eye(len(names), dtype=bool) & (count > 0)
-    between = ~np.eye(len(names), dtype=bool)
-    spread = np.square(off - mean[np.ix_(group, group)])
-    np.fill_diagonal(spread, 0.0)
-    means = inside.sum() + between.sum() / 2
-    noise = (spread.sum() / 2 + _PRIOR**2) / (len(off) * (len(off) - 1) / 2 - means + 1)
-    for part, each in ((inside, 2), (between, 1)):  # a pair inside a group was counted twice
-        if part.any():
-            mean[part] = _shrunk(mean[part], count[part] / each, noise)
-    fitted = mean[np.ix_(group, group)]
-    own = np.where(inside.any(1), mean.diagonal(), np.maximum(mean.max(1, where=between, initial=0.0), 0.0))
-    share = np.clip(own[group], 0.0, 1.0)
-    np.fill_diagonal(fitted, share + individual * (1 - share))
-    return fitted
-
-
-def _shrunk(
-    mean: Float[np.ndarray, "cells"], count: Float[np.ndarray, "cells"], noise: float
-) -> Float[np.ndarray, "cells"]:
-    """Means of so many entries each, towards their common mean."""
-    centre = (mean * count).sum() / count.sum()
-    error = noise / count
-    true = max(float((np.square(mean - centre) - error).mean()), 0.0)
-    return centre + true / (true + error) * (mean - centre)
-
-
-def weights(signal: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
-    """W = S (S + N)⁻¹, S + N with ones on its diagonal; no negative weights, rows that sum to one.
-
-    A row without a positive weight is the client's own.
-    """
-    total = signal.copy()
-    np.fill_diagonal(total, 1.0)
-    smallest = np.linalg.eigvalsh(total)[0] if len(total) else 1.0
-    if smallest < _RIDGE:  # what was fitted block by block is not a matrix of inner products
-        total += (_RIDGE - smallest) * np.eye(len(total))
-    found = np.maximum(np.linalg.solve(total, signal.T).T, 0.0)
-    rows = found.sum(1, keepdims=True)
-    return np.where(rows > 0, found / np.where(rows > 0, rows, 1.0), np.eye(len(total)))

@@ -1,8 +1,10 @@
 """First choice of the server: what of the clients is compared. Settings only; arithmetic in `evidence`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from fedpl.records.layout import AdapterLayout
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,18 @@ class Subject:
     space: Literal["factors", "lora_A", "lora_B", "product", "head"] = "factors"
     head: bool = True
     precision: Literal["highest", "tf32", "bf16"] = "highest"
+
+    def of(self, layout: AdapterLayout) -> "Subject":
+        """What is compared in a model: whole adapters where heads are asked for and there are none."""
+        if self.space == "head" and all(entry.kind != "head" for entry in layout.entries):
+            return replace(self, space="factors")
+        return self
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Kinds of the tensors that are compared."""
+        lora = {"lora_A", "lora_B"} if self.space in ("factors", "product") else {self.space}
+        return frozenset(lora | ({"head"} if self.head else set()))
 
     def problems(self) -> Sequence[str]:
         """What is wrong with the settings, one line each."""

@@ -45,9 +45,20 @@ class Weighting(ABC):
         return False
 
     @property
+    def remembers(self) -> bool:
+        """Whether it keeps anything between rounds; one that says nothing of it and has its own `weigh` is
+        taken to. Its rounds are those of all clients, present or not."""
+        return type(self).weigh is not Weighting.weigh
+
+    @property
     def by_choice(self) -> bool:
         """Whether it looks at which of several received models clients chose."""
         return False
+
+    @property
+    def halves(self) -> int:
+        """How often each client is asked what two halves of its examples have in common; 0: never."""
+        return 0
 
     @property
     def signed(self) -> bool:
@@ -100,12 +111,20 @@ class Around(Weighting):
         return self.inner.wants
 
     @property
+    def halves(self) -> int:
+        return self.inner.halves
+
+    @property
     def by_choice(self) -> bool:
         return self.inner.by_choice
 
     @property
     def on_host(self) -> bool:
         return self.inner.on_host
+
+    @property
+    def remembers(self) -> bool:
+        return self.inner.remembers
 
 
 @dataclass(frozen=True)
@@ -216,6 +235,10 @@ class TrueGroups(Weighting):
         num_examples: "Int[jax.Array, 'n']",
     ) -> "Float[jax.Array, 'groups n n']":
         raise TypeError("TrueGroups needs the groups' names: call weigh")
+
+    @property
+    def remembers(self) -> bool:
+        return False
 
     def weigh(self, evidence: "Evidence", memory: Memory) -> "tuple[Float[jax.Array, 'groups n n'], Memory]":
         names = evidence.true_groups

@@ -1,6 +1,7 @@
 """What clients are left with when a run has ended: adapters for PEFT to load."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from fedpl.files import make_folder, quoted, write_atomically, writing
@@ -12,7 +13,12 @@ from fedpl.site.memory import Memory
 from fedpl.training.worker import Worker
 
 
-def deliver(notice: Deliver, foundation: Foundation, memory: Memory) -> None:
+def deliver(
+    notice: Deliver,
+    foundation: Foundation,
+    memory: Memory,
+    classes: Mapping[str, tuple[int, ...] | None],
+) -> None:
     """Write every client's aggregate θ̄ᵢ in PEFT format, with what was added to the frozen weights.
 
     What clients keep beside it, or use by their guard's choice, is written under ``personal/``.
@@ -21,6 +27,7 @@ def deliver(notice: Deliver, foundation: Foundation, memory: Memory) -> None:
         notice: The aggregates.
         foundation: Model and layout.
         memory: What the clients remember.
+        classes: Those that each client can answer; None: all.
 
     Raises:
         UserError: If nothing can be written.
@@ -30,14 +37,14 @@ def deliver(notice: Deliver, foundation: Foundation, memory: Memory) -> None:
         where = folder / "adapters" / quoted(client)
         with writing(where):
             where.parent.mkdir(exist_ok=True)
-            save_adapter(aggregate, model, layout, where, notice.residual)
+            save_adapter(aggregate, model, layout, where, notice.residual, classes[client])
         state = memory.recall(client, notice.memories.get(client, ""))
         personal = state[MEMORY] if MEMORY in state else notice.objective.personal(state, aggregate.cpu())
         if personal is not None:
             where = folder / "personal" / quoted(client)
             with writing(where):
                 where.parent.mkdir(exist_ok=True)
-                save_adapter(personal, model, layout, where)
+                save_adapter(personal, model, layout, where, classes=classes[client])
 
 
 def deliver_answers(notice: Deliver, worker: Worker) -> None:

@@ -75,15 +75,33 @@ def choose(goods: Sequence[Float[np.ndarray, "examples"]]) -> int:
     """
     best, most = 0, 0.0
     for number, own in enumerate(goods[1:], 1):
-        gain = np.append(own - goods[0], 0.0)
-        mean = gain.mean()
-        if mean > gain.std(ddof=1) / np.sqrt(len(gain)) and mean > most:
+        mean, error = advantage(own, goods[0])
+        # One example won and none lost is just one standard error, which rounding must not decide.
+        if mean > error * (1 + 1e-9) and mean > most:
             best, most = number, mean
     return best
 
 
-def check(data: FederatedData) -> None:
+def advantage(
+    own: Float[np.ndarray, "examples"], other: Float[np.ndarray, "examples"]
+) -> tuple[float, float]:
+    """How much better answers are than others to the same examples, and the standard error of that.
+
+    Args:
+        own: How good each answer is.
+        other: The same of the others.
+    """
+    gain = np.append(own - other, 0.0)
+    return float(gain.mean()), float(gain.std(ddof=1) / np.sqrt(len(gain)))
+
+
+def check(data: FederatedData, setting: str = "client.guard", otherwise: str = "none") -> None:
     """Refuse clients that have nothing to choose by.
+
+    Args:
+        data: The clients.
+        setting: Which lets them choose.
+        otherwise: Its value that does not.
 
     Raises:
         UserError: Naming the first of them.
@@ -91,7 +109,7 @@ def check(data: FederatedData) -> None:
     without = [client.id for client in data.clients if not len(client.validation)]
     if without:
         raise UserError(
-            f"client.guard: a client chooses by its own validation data, and client '{without[0]}' has none "
+            f"{setting}: a client chooses by its own validation data, and client '{without[0]}' has none "
             f"({len(without)} of {len(data.clients)} clients); give them a validation split, or set "
-            f"client.guard to none"
+            f"{setting} to {otherwise}"
         )

@@ -1,6 +1,5 @@
 """Where clients live: data, memory, frozen model, clipping, noise, and simulated faults."""
 
-import dataclasses
 import hashlib
 import json
 import time
@@ -26,9 +25,11 @@ from fedpl.records.messages import (
     Notice,
     Report,
     Seconds,
+    Serve,
     Work,
 )
 from fedpl.records.scores import Scores, best
+from fedpl.site.choosing import TUNED, serve
 from fedpl.site.delivery import deliver, deliver_answers
 from fedpl.site.faults import Faults
 from fedpl.site.guard import MEMORY, check, guard
@@ -47,6 +48,7 @@ class Trained(NamedTuple):
         choice: Which of several models that was.
         fit: What its training reports.
         model: Which model its guard has it use; empty: it has none.
+        used: The model that it uses after the last round, where that is to be remembered.
     """
 
     work: Work
@@ -54,6 +56,7 @@ class Trained(NamedTuple):
     choice: int | None
     fit: Fit
     model: str = ""
+    used: Tensor | None = None
 
 
 class Site:
@@ -66,6 +69,10 @@ class Site:
         faults: What goes wrong.
         seed: The run's seed.
         settings: Digest of the run's settings, for noise that no other run draws.
+
+    Attributes:
+        secret: What the noise is drawn from beside the seed, known to nobody but the site; empty: whoever
+            knows the seed knows the noise, as in a simulation.
     """
 
     def __init__(
@@ -79,11 +86,14 @@ class Site:
     ) -> None:
         if worker.partitions.config.guard == "validation":
             check(data)
+        if worker.partitions.config.serve == "best":
+            check(data, "client.serve", "aggregated")
         self.worker = worker
         self.privacy = privacy
         self.faults = faults
         self.seed = seed
         self.settings = settings
+        self.secret = ""
         self.foundation = worker.backend.foundation
         self._census = census(data, worker)
         self._origins = {member.client: member.origin for member in self._census.members}
@@ -118,7 +128,7 @@ class Site:
         """
         received, choices = self._received(group)
         assignments = [
-            Assignment(each.client, own, self._memory.recall(each.client, each.memory))
+            Assignment(each.client, own, self._memory.recall(each.client, each.memory), each.halves)
             for each, own in zip(group, received, strict=True)
         ]
         self._check(group)
@@ -139,14 +149,16 @@ class Site:
             for i, place in enumerate(places):
                 work, row = group[place], into[group[place].client]
                 torch.sub(theta[i].to(row.device), received[place].to(row.device), out=row)
-                done = Trained(work, received[place], choices[place], fits[i], models[i])
+                used = self._used(work, theta[i], fits[i], models[i])
+                done = Trained(work, received[place], choices[place], fits[i], models[i], used)
                 reports.append(self._report(done, row, scores[i], seconds))
             del theta, fits  # as large as the cohort, while the next one trains
             begin = time.perf_counter()
         sent = {each.client: into[each.client] for each in group if each.sends}
-        for client, row in sent.items():
-            release = f"{self.settings} {group[0].run} {self._origins[client]}"
-            privatise(row, self.privacy, self.seed, group[0].round, client, release)
+        for place, each in enumerate(group):
+            if each.sends:
+                release = self._release(each, received[place])
+                privatise(sent[each.client], self.privacy, self.seed, each.round, each.client, release)
         self.faults.attack(sent, group[0].round)
         yield from reports
 
@@ -168,8 +180,19 @@ class Site:
                 self._frozen = notice._replace(residual=None)
                 self.foundation.shift(notice.residual)
             case Deliver():
-                deliver(notice, self.foundation, self._memory)
+                deliver(notice, self.foundation, self._memory, self.worker.partitions.classes)
                 deliver_answers(notice, self.worker)
+            case Serve():
+                serve(notice, self.worker, self._memory)
+
+    def _release(self, work: Work, received: Float[Tensor, "params"]) -> str:
+        """What a task vector comes of, for noise that no other one gets."""
+        known = f"{self.settings} {work.run} {self._origins[work.client]}"
+        if not self.secret or self.privacy.clip is None:
+            return known
+        # Who sends a round's work twice, with another start, must not get the same noise on both answers.
+        start = hashlib.blake2b(received.cpu().numpy().tobytes(), digest_size=16).hexdigest()
+        return f"{known} {self.secret} {start}"
 
     def _check(self, group: Sequence[Work]) -> None:
         for each in group:
@@ -205,6 +228,14 @@ class Site:
                 found[i][split] = own
         return found
 
+    def _used(self, work: Work, theta: Tensor, fit: Fit, guarded: str) -> Tensor | None:
+        """The model that a client is left with after the last round, if it has to remember that."""
+        if "test" not in work.splits or not (guarded or self.worker.partitions.config.serve == "best"):
+            return None
+        used = theta if fit.tuned is None else fit.tuned
+        assert isinstance(used, Tensor), "pairs of adapters are refused in the settings"
+        return used
+
     def _has(self, client: str, split: str) -> bool:
         """Whether there is anything to score a client on."""
         return len(self.worker.partitions.examples[client, split]) > 0
@@ -214,10 +245,10 @@ class Site:
     ) -> Report:
         work, fit = done.work, done.fit
         kept = work.memory
-        if done.model and "test" in work.splits:  # the last round's is the model that it is left with
-            assert isinstance(fit.tuned, torch.Tensor)
+        if done.used is not None:
             before = self._memory.recall(work.client, work.memory) if fit.state is None else fit.state
-            kept = self._memory.keep(work.client, {**before, MEMORY: fit.tuned.to("cpu", copy=True)})
+            name = MEMORY if done.model else TUNED
+            kept = self._memory.keep(work.client, {**before, name: done.used.to("cpu", copy=True)})
         elif fit.state is not None:
             kept = self._memory.keep(work.client, fit.state)
         return Report(
@@ -233,12 +264,14 @@ class Site:
             late=self.faults.late(work.client, work.round),
             attempt=work.attempt,
             guard=done.model if self.privacy.clip is None else "",  # it tells of the client's data
+            halves=fit.halves,
         )
 
 
 def digest_of(client: ClientData, classes: Sequence[str]) -> str:
     """A name for all that a client has: texts and labels of every split, id, group, names of the classes."""
-    content = json.dumps([dataclasses.astuple(client), classes]).encode()
+    splits = (split.content for split in (client.train, client.validation, client.test))
+    content = json.dumps([[client.id, *splits, client.group], classes]).encode()
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 

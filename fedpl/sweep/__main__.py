@@ -1,4 +1,5 @@
 """``python -m fedpl.sweep``: a W&B sweep file, run here, without a server or a login."""
+# PYTHON_ARGCOMPLETE_OK
 
 import argparse
 import sys
@@ -9,20 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedpl import presets
-from fedpl.cli import add_import, import_named, run_main, split_options
+from fedpl.cli import add_import, going_on, import_named, run_main, split_options
+from fedpl.completion import completed, sweeps
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
+from fedpl.terminal import add_output, console_of, print_json
 
 if TYPE_CHECKING:
-    from rich import console
-
     from fedpl.runs import resume
     from fedpl.sweep import check, plan, replayed, session
 else:
     check, plan, replayed, session = (
         deferred(f"fedpl.sweep.{name}") for name in ("check", "plan", "replayed", "session")
     )
-    resume, console = map(deferred, ("fedpl.runs.resume", "rich.console"))
+    resume = deferred("fedpl.runs.resume")
 
 _PROGRAM = "python -m fedpl.sweep"
 _DESCRIPTION = """Search settings by a file in the format of W&B sweeps: the same file works with wandb sweep
@@ -32,7 +33,10 @@ with the same command and --out: finished trials are kept, those under way are r
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of a sweep."""
-    parser.add_argument("file", help="a sweep file, or the name of one that ships (lr_rank); give it first")
+    file = parser.add_argument(
+        "file", help="a sweep file, or the name of one that ships (lr_rank); give it first"
+    )
+    completed(file, sweeps)
     parser.add_argument("--trials", type=int, help="how many in all; run_cap and the size of a grid limit it")
     parser.add_argument("--jobs", type=int, default=1, help="trials at the same time, each in a process")
     parser.add_argument("--out", help="directory of the sweep; a new one under runs/ if absent")
@@ -45,6 +49,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "settings, without training (all parameters must be aggregator.*); only the first round of such a "
         "trial is what training would have given",
     )
+    add_output(parser)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,17 +76,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "study.db").is_file()):
         raise UserError(f"--out: {out} holds something else than a sweep; name a new folder")
 
-    session.run_sweep(
-        sweep,
-        settings,
-        list(overrides),
-        trials,
-        options.jobs,
-        options.search_seed,
-        out,
-        replay,
-        console.Console(),
-    )
+    with going_on(out):
+        found = session.run_sweep(
+            sweep,
+            settings,
+            list(overrides),
+            trials,
+            options.jobs,
+            options.search_seed,
+            out,
+            replay,
+            console_of(options),
+        )
+    if options.json:
+        print_json({"out": str(out)} | found)
     return 0
 
 

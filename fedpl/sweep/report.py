@@ -12,10 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fedpl.config import WandbConfig
 from fedpl.files import write_atomically, write_json
 from fedpl.sweep import study as search
 from fedpl.sweep.plan import Sweep
 from fedpl.sweep.plots import importance_bars, parallel_coordinates
+from fedpl.terminal import print_table
+from fedpl.tracking.gathered import gather
 
 _SHOWN = 30
 _STATES = {"COMPLETE": "complete", "PRUNED": "cut short", "FAIL": "failed", "RUNNING": "running"}
@@ -52,8 +55,9 @@ def write_report(
     sweep: Sweep,
     folder: Path,
     best_yaml: Callable[[dict[str, Any]], str],
+    wandb: WandbConfig,
     console: Console,
-) -> None:
+) -> dict[str, Any]:
     """Write sweep.json, trials.csv, best.yaml and the pictures, and print the table.
 
     Args:
@@ -61,7 +65,11 @@ def write_report(
         sweep: The sweep.
         folder: Its directory.
         best_yaml: The configuration of a run outside the sweep with given values.
+        wandb: As of the trials: the sweep is logged beside them.
         console: Where to print.
+
+    Returns:
+        What ``sweep.json`` holds.
     """
     finished = [trial for trial in study.trials if trial.state.is_finished()]
     entries = ranked([trial_entry(trial, sweep) for trial in finished], sweep)
@@ -85,10 +93,19 @@ def write_report(
     if importance:
         importance_bars(importance, sweep.metric).savefig(folder / "importance.png", dpi=110)
         written.append("importance.png")
-    console.print(table(entries, sweep))
+    print_table(console, table(entries, sweep))
     if best is None:
         console.print("no trial was completed")
     console.print(Text(f"sweep: {folder}: {', '.join(written)}"), soft_wrap=True)
+    rows = [{"trial": one["number"], **_plain(one), **one["parameters"]} for one in entries]
+    numbers = {} if best is None else {"best/trial": best["number"], f"best/{sweep.metric}": best["value"]}
+    if there := gather(wandb, "sweep", folder, [folder / name for name in written], rows, numbers):
+        console.print(Text(f"Weights & Biases: {there}"), soft_wrap=True)
+    return content
+
+
+def _plain(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: entry[key] for key in ("state", "value", "rounds", "seconds")}
 
 
 def table(entries: list[dict[str, Any]], sweep: Sweep) -> Table:
@@ -101,14 +118,15 @@ def table(entries: list[dict[str, Any]], sweep: Sweep) -> Table:
         shown.add_column(name, overflow="fold")
     shown.add_column("rounds", justify="right")
     shown.add_column("s", justify="right")
-    shown.add_column("")
-    for entry in entries[:_SHOWN]:
+    ends = ["" if entry["state"] == "complete" else entry["state"] for entry in entries[:_SHOWN]]
+    if any(ends):
+        shown.add_column("end")
+    for entry, end in zip(entries, ends, strict=False):
         cells = [Text(short(entry["parameters"][name])) for name in names]
         seconds = "" if entry["seconds"] is None else f"{entry['seconds']:.1f}"
-        state = "" if entry["state"] == "complete" else entry["state"]
-        shown.add_row(
-            str(entry["number"]), short(entry["value"]), *cells, str(entry["rounds"]), seconds, state
-        )
+        own: list[str | Text] = [str(entry["number"]), short(entry["value"]), *cells]
+        own += [str(entry["rounds"]), seconds]
+        shown.add_row(*own, *([end] if any(ends) else []))
     return shown
 
 

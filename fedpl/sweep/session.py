@@ -28,7 +28,7 @@ def run_sweep(
     out: Path,
     replay: Path | None,
     console: Console,
-) -> None:
+) -> dict[str, Any]:
     """Bring a sweep to its number of trials and say what it found.
 
     Args:
@@ -41,6 +41,9 @@ def run_sweep(
         out: The sweep's directory.
         replay: Run directory whose task vectors are aggregated again; None: trials train.
         console: Where to print.
+
+    Returns:
+        What ``sweep.json`` holds.
 
     Raises:
         UserError: If `out` belongs to another sweep, or another process works on it.
@@ -73,12 +76,12 @@ def run_sweep(
             drive.run_here(study, work, drive.train, done)
         else:
             drive.run_in_processes(study, work, jobs, done)
-        write_report(study, sweep, out, best_yaml, console)
+        return write_report(study, sweep, out, best_yaml, settings.common.tracking.wandb, console)
 
 
 def trial_line(task: Task, outcome: Outcome, trials: int) -> str:
     """A finished trial in one line."""
     values = ", ".join(f"{name} {short(value)}" for name, value in task.values.items())
     end = f"cut short after round {outcome.rounds}" if outcome.state == "pruned" else outcome.state
-    line = f"trial {task.number + 1}/{trials}: {short(outcome.value)}  {values}  ({end}) {outcome.message}"
+    line = f"trial {task.number} of {trials}: {short(outcome.value)}  {values}  ({end}) {outcome.message}"
     return line.rstrip()

@@ -13,7 +13,6 @@ from fedpl.errors import UserError
 from fedpl.model.settings import ModelConfig
 from fedpl.records.scores import Metric, Scores
 from fedpl.tasks import templates
-from fedpl.tasks.classification import check_known
 from fedpl.tasks.decoding import DecodingConfig
 from fedpl.tasks.metrics import GENERATION, TOKENS, best_constant, generation_scores
 from fedpl.tasks.task import Task
@@ -25,10 +24,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fedpl.model import language, pretrained
-    from fedpl.tasks import examples
+    from fedpl.tasks import conversations, examples
 else:
-    torch, pretrained, language, examples = map(
-        deferred, ("torch", "fedpl.model.pretrained", "fedpl.model.language", "fedpl.tasks.examples")
+    torch, pretrained, language, conversations = map(
+        deferred, ("torch", "fedpl.model.pretrained", "fedpl.model.language", "fedpl.tasks.conversations")
     )
 
 _LARGEST = 700.0  # loss whose exponential is still a number
@@ -64,29 +63,7 @@ class _Answering(Task):
         return templates.problems(self.template)
 
     def encoder(self, model: ModelConfig) -> "Callable[..., examples.Examples]":
-        tokenizer = pretrained.load_tokenizer(model)
-        turns = templates.turns_of(tokenizer, self.template, model.path)
-
-        def encode(split: Split, scored: bool = False) -> "examples.Examples":
-            assert isinstance(split, Dialogues)
-            rows, targets = [], []
-            for said, at, own in self._rows(split, scored):
-                found = turns(said) if self._every or not scored else templates.last_alone(turns(said))
-                keep = templates.beginning(tokenizer, found[0].before)
-                row = templates.sequenced(found, model.max_length, keep, at)
-                rows.append(row)
-                targets.append([sum(row.learned), *own])
-            check_known(tokenizer, [row.ids for row in rows], model.path)
-            return examples.Examples(
-                [torch.tensor(row.ids) for row in rows],
-                torch.tensor(targets, dtype=torch.long).view(len(rows), self._columns),
-                int(tokenizer.pad_token_id),
-                [float(target[0]) for target in targets],
-                [torch.tensor(row.learned) for row in rows],
-                sum(row.cut for row in rows),
-            )
-
-        return encode
+        return conversations.Conversations(model, self.template, self._rows, self._every, self._columns)
 
     def losses(self, outputs: "Float[Tensor, 'rows']", targets: "Tensor") -> "Float[Tensor, 'rows']":
         return -outputs / targets[:, 0]

@@ -8,7 +8,7 @@ import numpy as np
 from fedpl.deferred import deferred
 from fedpl.records.scores import Metric, Scores
 
-measures, rouge, stats = map(deferred, ("sklearn.metrics", "rouge_score.rouge_scorer", "scipy.stats"))
+rouge, stats = map(deferred, ("rouge_score.rouge_scorer", "scipy.stats"))
 
 CLASSIFICATION = (Metric("accuracy", "%"), Metric("macro_f1", "%"))
 GENERATION = tuple(Metric(name, "%") for name in ("rouge1", "rouge2", "rougeL", "exact_match"))
@@ -25,9 +25,21 @@ _CANDIDATES = 20  # constant answers that are tried, of each kind
 
 
 def classification_scores(labels: Sequence[int], answers: Sequence[int]) -> Scores:
-    """Share of right answers, and F1 averaged over the classes that occur among labels or answers."""
-    f1 = measures.f1_score(labels, answers, average="macro", zero_division=0.0)
-    return {"accuracy": float(measures.accuracy_score(labels, answers)), "macro_f1": float(f1)}
+    """Share of right answers, and F1 averaged over the classes that occur among labels or answers.
+
+    To the bit what scikit-learn gives, which takes two milliseconds a client to check its arguments.
+
+    Args:
+        labels: What is right, at least one.
+        answers: What was answered, one for each label.
+    """
+    if not 0 < len(labels) == len(answers):
+        raise ValueError(f"{len(labels)} labels and {len(answers)} answers, expected as many, at least one")
+    right, own = np.array(labels), np.array(answers)
+    classes, places = np.unique(np.concatenate([right, own]), return_inverse=True)
+    hits = np.bincount(places[: len(right)][right == own], minlength=len(classes))
+    f1 = 2 * hits / np.bincount(places)  # 2·hits / (labels + answers), of each class
+    return {"accuracy": float((right == own).mean()), "macro_f1": float(f1.mean())}
 
 
 def regression_scores(values: Sequence[float], answers: Sequence[float]) -> Scores:

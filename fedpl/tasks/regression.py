@@ -11,7 +11,6 @@ from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.model.settings import ModelConfig
 from fedpl.records.scores import Metric, Scores, best
-from fedpl.tasks.classification import text_encoder
 from fedpl.tasks.metrics import REGRESSION, regression_scores
 from fedpl.tasks.task import Task
 
@@ -21,9 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fedpl.model import base as models
-    from fedpl.tasks import examples
+    from fedpl.tasks import examples, texts
 else:
-    torch, models = map(deferred, ("torch", "fedpl.model.base"))
+    torch, models, texts = map(deferred, ("torch", "fedpl.model.base", "fedpl.tasks.texts"))
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Regression(Task):
             own = split.values if isinstance(split, Rated) else split.labels  # what only is to be answered
             return torch.tensor(own, dtype=torch.float32)
 
-        return text_encoder(model, values)
+        return texts.Texts(model, values)
 
     def losses(self, outputs: "Float[Tensor, 'rows one']", targets: "Tensor") -> "Float[Tensor, 'rows']":
         return (outputs[:, 0].float() - (targets - self._middle) / self._half).square()

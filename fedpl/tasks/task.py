@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedpl.data import ClientData, Dialogues, FederatedData, Rated, Split
+from fedpl.data import ClientData, Dialogues, FederatedData, Images, Rated, Split
 from fedpl.errors import UserError
 from fedpl.model.settings import ModelConfig
 from fedpl.records.scores import Metric, Scores
@@ -28,12 +28,14 @@ class Task(ABC):
         decoded: What a score of answers in words consists of; empty: the task has none to be decoded.
         headed: Whether there is a head to train beside the adapter; without classes there is none.
         labelled: Whether answers are classes.
+        pictured: Whether examples are images.
         zero_shot: Whether the frozen model answers without any training, so that it counts for the floor.
     """
 
     decoded: ClassVar[tuple[Metric, ...]] = ()
     headed: ClassVar[bool] = True
     labelled: ClassVar[bool] = True
+    pictured: ClassVar[bool] = False
     zero_shot: ClassVar[bool] = False
 
     @property
@@ -53,6 +55,11 @@ class Task(ABC):
         Raises:
             UserError: If they are of another kind.
         """
+        if any(isinstance(client.train, Images) for client in data.clients):
+            raise UserError(
+                f"task: {type(self).__name__} learns texts, and the data have images; set --task "
+                f"fedpl.tasks.ImageClassification"
+            )
         if any(isinstance(client.train, Rated) for client in data.clients):
             raise UserError(
                 f"task: {type(self).__name__} learns labels, and the data have numbers (data.columns.value); "

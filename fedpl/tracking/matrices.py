@@ -7,9 +7,9 @@ import numpy as np
 
 from fedpl.errors import UserError
 from fedpl.files import write_array
-from fedpl.records.plain import Matrix
+from fedpl.records.plain import LARGEST, Matrix
 from fedpl.records.results import RunSummary
-from fedpl.records.rounds import RoundRecord, mean_over_blocks
+from fedpl.records.rounds import RoundRecord, mean_over_blocks, over_all
 from fedpl.rounds.loop import RoundResult
 
 Name = Literal["similarity", "weights"]
@@ -17,6 +17,8 @@ Name = Literal["similarity", "weights"]
 
 class Matrices:
     """Writes sᵢₖ and pᵢₖ of every round, averaged over blocks, in float32.
+
+    Of many clients of which a part was looked at these alone, and beside them which they are.
 
     Args:
         folder: Where to.
@@ -26,8 +28,16 @@ class Matrices:
         self.folder = folder
 
     def round(self, record: RoundRecord, result: RoundResult) -> None:
+        clients, rows = len(record.clients.id), result.rows
+        few = len(rows) < clients and clients > LARGEST
+        if few:
+            among = np.zeros(clients, bool)
+            among[list(rows)] = True
+            write_array(_path(self.folder, result.round, "among"), among)
         for name in ("similarity", "weights"):
             matrix = mean_over_blocks(getattr(result, name)).astype(np.float32)
+            if not few:
+                matrix = over_all(matrix, rows, clients, float(name == "weights"))
             write_array(_path(self.folder, result.round, name), matrix)
 
     def finish(self, summary: RunSummary) -> None:
@@ -35,14 +45,18 @@ class Matrices:
 
 
 def read_matrix(folder: Path, round: int, name: Name) -> Matrix:
-    """A matrix that `Matrices` wrote.
+    """A matrix that `Matrices` wrote, with a row for each client of the run.
 
     Raises:
         UserError: If there is none of this round.
     """
-    path = _path(folder, round, name)
+    path, beside = _path(folder, round, name), _path(folder, round, "among")
     try:
-        return np.load(path, allow_pickle=False)
+        matrix = np.load(path, allow_pickle=False)
+        if not beside.exists():
+            return matrix
+        among = np.load(beside, allow_pickle=False)
+        return over_all(matrix, np.flatnonzero(among).tolist(), len(among), float(name == "weights"))
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} cannot be read: {error}; name a round that the run has done") from error
 

@@ -12,16 +12,19 @@ from rich.progress import (
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
 
-from fedpl.data.wording import readable
+from fedpl.data.wording import counted, readable
 from fedpl.records.messages import Report
 from fedpl.records.plain import LARGEST
 from fedpl.records.results import Baseline, Model, RunSummary
 from fedpl.records.rounds import RoundRecord
 from fedpl.records.scores import Summary
+
+_FIRST = "clients, the first round compiles"
 
 
 class Display:
@@ -43,8 +46,15 @@ class Display:
         )
         live = enabled and (console.is_terminal or (console.is_jupyter and _has_widgets()))
         self._live = Progress(
-            *columns, TimeElapsedColumn(), console=console, transient=True, disable=not live
+            *columns,
+            TimeElapsedColumn(),
+            TextColumn("left", justify="right"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not live,
         )
+        self._steps, self._told = 0, False
         self._rounds = self._live.add_task("rounds", visible=False)
         self._clients = self._live.add_task("clients", visible=False)
 
@@ -62,11 +72,15 @@ class Display:
         self._live.reset(
             self._rounds, description=f"{method}: rounds", total=rounds, completed=done, visible=True
         )
-        self._live.reset(self._clients, description="clients", total=clients, visible=True)
+        self._live.reset(self._clients, description=_FIRST, total=clients, visible=True)
+        if self.enabled and not self._told:
+            self._told = True
+            self.line(f"fedpl: {method} trains; round {done + 1} also compiles what later rounds use again")
 
     def client(self, round: int, report: Report) -> None:
         """A client has reported."""
-        self._live.advance(self._clients)
+        self._steps += report.steps
+        self._live.update(self._clients, advance=1, description=f"clients, {self._steps:,} steps so far")
 
     def round(self, record: RoundRecord, rounds: int) -> None:
         """A round is done."""
@@ -108,15 +122,18 @@ def round_line(record: RoundRecord, rounds: int) -> str:
 def closing_table(summary: RunSummary) -> Table:
     """Test scores over clients, and of up to 64 each: baselines, the method before and after training."""
     primary, *others = summary.metrics
-    table = Table(title=f"Test {primary.title}, after {summary.rounds} rounds", caption=_counted(summary))
+    table = Table(
+        title=f"Test {primary.title}, after {counted(summary.rounds, 'round')}", caption=_counted(summary)
+    )
     few = len(summary.clients) <= LARGEST
-    table.add_column("client" if few else f"{len(summary.clients):,} clients")
     names = {"local": "local only", "fedavg": "federated average"}
     columns: list[tuple[str, RunSummary | Baseline, Model]] = [
         (names.get(name, name), baseline, "aggregated") for name, baseline in summary.baselines.items()
     ]
     columns += [(f"{summary.method} aggregated", summary, "aggregated")]
     columns += [(f"{summary.method} tuned", summary, "tuned"), (summary.floor_name, summary, "majority")]
+    first = "client" if few else f"{len(summary.clients):,} clients"
+    table.add_column(first, overflow="ellipsis", no_wrap=True)
     for name, _, _ in columns:
         table.add_column(Text(name), justify="right")
     for client in summary.clients if few else ():

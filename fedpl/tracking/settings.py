@@ -14,6 +14,8 @@ class WandbConfig:
         name: Run name; null takes WANDB_NAME, else the run directory's name.
         group: Group name, for comparisons and sweeps; null takes WANDB_RUN_GROUP.
         tags: Tags of the run; none takes WANDB_TAGS.
+        matrices: Similarity and weights are shown in the first and every so many rounds; 0: never;
+            null: about 20 times a run, of more than 64 clients never.
         artifacts: Whether the summary and all clients' adapters are uploaded too, as an artifact of the run.
         alerts: Whether W&B sends an alert, as its user has set it up, about clients that are harmed (by more
             than two points against local-only training) or whose task vectors were not used.
@@ -24,6 +26,7 @@ class WandbConfig:
     name: str | None = None
     group: str | None = None
     tags: tuple[str, ...] = ()
+    matrices: int | None = None
     artifacts: bool = False
     alerts: bool = False
 
@@ -36,8 +39,11 @@ class TrackingConfig:
         wandb: Weights & Biases.
         plots: Whether to draw the pictures under ``plots/``.
         progress: Whether to show progress (a live display on a terminal, plain lines elsewhere).
+        report: Whether `fedpl.fit` and `fedpl.run` write ``report.html`` when the run ends; null: with the
+            pictures, of up to 64 clients.
     """
 
     wandb: WandbConfig = WandbConfig()
     plots: bool = True
     progress: bool = True
+    report: bool | None = None

@@ -1,5 +1,6 @@
 """A run's task vectors on disk, one file a round, for aggregating them again."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedpl.errors import UserError
-from fedpl.files import write_array
+from fedpl.files import write_rows
 
 # NumPy has no bfloat16: such a file holds the 16 bits of each number as an unsigned integer.
 _ENDINGS = {"f32": "npy", "bf16": "bf16.npy"}
@@ -18,7 +19,8 @@ _ENDINGS = {"f32": "npy", "bf16": "bf16.npy"}
 def store_vectors(
     folder: Path,
     round: int,
-    matrix: Float[np.ndarray, "clients params"],
+    rows: Iterable[Float[np.ndarray, "params"]],
+    shape: tuple[int, int],
     precision: bool | Literal["bf16", "f32"],
 ) -> None:
     """Write a round's task vectors; the file is whole or absent.
@@ -26,15 +28,14 @@ def store_vectors(
     Args:
         folder: The run's ``vectors/``.
         round: Number of the round, from 1.
-        matrix: The task vectors, one row per client; NaN for clients that took no part.
+        rows: The task vectors, one by one; NaN for clients that took no part.
+        shape: How many, of how many numbers.
         precision: bf16 takes half the space of f32, which True means too, and keeps 8 bits of each number.
     """
     if precision == "bf16":
-        values = torch.from_numpy(matrix).to(torch.bfloat16).view(torch.uint16).numpy()
-    else:
-        values = matrix
+        rows = (torch.from_numpy(row).to(torch.bfloat16).view(torch.uint16).numpy() for row in rows)
     path = folder / f"round-{round:04d}.{_ENDINGS['bf16' if precision == 'bf16' else 'f32']}"
-    write_array(path, values)
+    write_rows(path, rows, shape, np.uint16 if precision == "bf16" else np.float32)
 
 
 def stored_rounds(folder: Path) -> dict[int, Path]:

@@ -1,7 +1,7 @@
 """What local training needs of the clients: their encoded examples, and what they do in which step."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from fedpl.model.settings import ModelConfig
 from fedpl.randomness import derive_seed
 from fedpl.tasks import Task
 from fedpl.tasks.examples import Examples
+from fedpl.tasks.kept import encoded
 from fedpl.training.batches import batch_order
 from fedpl.training.prompts import Prompts, prompts_of
 from fedpl.training.settings import ClientConfig, PerClient
@@ -61,7 +62,13 @@ class Partitions:
     prompts: Prompts | None = None
 
     def order(
-        self, client: str, round: int, phase: str = "", epochs: int | None = None, portion: float = 1.0
+        self,
+        client: str,
+        round: int,
+        phase: str = "",
+        epochs: int | None = None,
+        portion: float = 1.0,
+        half: int | None = None,
     ) -> list[list[int]]:
         """The examples of each step of a client's round.
 
@@ -71,32 +78,52 @@ class Partitions:
             phase: Name of the phase within the round; the main phase has none.
             epochs: Passes over the examples; None: client.epochs.
             portion: Of the examples that are used, at least one.
+            half: Which half of the examples is there, 0 or 1; None: all are.
         """
-        seed = derive_seed(self.seed, _stage("order", phase), round, client)
-        number = len(self.examples[client, "train"])
+        seed = derive_seed(self.seed, _stage("order", phase, half), round, client)
+        there = self._half(client, round, half)
+        number = len(there)
         epochs = self.config.epochs if epochs is None else epochs
         budgets = (self.config.max_steps, self._own(client).max_steps)
         most = min((budget for budget in budgets if budget is not None), default=None)
-        if portion == 1.0:
-            return batch_order(number, self.config.batch_size, epochs, seed, most)
-        stream = torch.Generator().manual_seed(derive_seed(self.seed, "portion", round, client))
-        chosen = torch.randperm(number, generator=stream).tolist()[: math.ceil(number * portion)]
-        order = batch_order(len(chosen), self.config.batch_size, epochs, seed, most)
-        return [[chosen[i] for i in batch] for batch in order]
+        if portion < 1.0:
+            stream = torch.Generator().manual_seed(derive_seed(self.seed, "portion", round, client))
+            chosen = torch.randperm(number, generator=stream).tolist()[: math.ceil(number * portion)]
+            there = [there[i] for i in chosen]
+        order = batch_order(len(there), self.config.batch_size, epochs, seed, most)
+        return [[there[i] for i in batch] for batch in order]
 
     def learner(
-        self, client: str, round: int, phase: str = "", epochs: int | None = None, portion: float = 1.0
+        self,
+        client: str,
+        round: int,
+        phase: str = "",
+        epochs: int | None = None,
+        portion: float = 1.0,
+        half: int | None = None,
     ) -> Learner:
         """A client's part in a phase; arguments as of `order`."""
-        order = self.order(client, round, phase, epochs, portion)
+        order = self.order(client, round, phase, epochs, portion, half)
         return Learner(
             self.examples[client, "train"],
             order,
-            derive_seed(self.seed, _stage("dropout", phase), round, client),
+            derive_seed(self.seed, _stage("dropout", phase, half), round, client),
             self._own(client).rate,
             self.classes[client],
             self.config.rates.factors(round, len(order), self.rounds),
         )
+
+    def _half(self, client: str, round: int, half: int | None) -> Sequence[int]:
+        """The examples that are there: all, or half of them, drawn anew in each round.
+
+        Drawn by chance alone: so halves differ as two clients of one kind do, also in how many examples of a
+        class each happens to have.
+        """
+        number = len(self.examples[client, "train"])
+        if half is None:
+            return range(number)
+        stream = torch.Generator().manual_seed(derive_seed(self.seed, "halves", round, client))
+        return torch.randperm(number, generator=stream)[half::2].tolist()
 
     def _own(self, client: str) -> PerClient:
         return self.config.per_client.get(client, PerClient())
@@ -124,16 +151,17 @@ def partitions_of(
             f"client.per_client: the data has no client {', '.join(unknown)}; its clients are "
             f"{', '.join(data.ids[:20])}{', ...' if len(data.ids) > 20 else ''}"
         )
-    encode = task.encoder(model)
-    examples = {
-        (client.id, split): encode(getattr(client, split), split != "train")
+    splits = {
+        (client.id, split): (getattr(client, split), split != "train")
         for client in data.clients
         for split in ("train", "validation", "test")
     }
+    examples = encoded(task.encoder(model), splits)
     masked = config.mask_absent_classes
     classes = {c.id: tuple(sorted(set(c.train.labels))) if masked else None for c in data.clients}
     return Partitions(task, config, seed, examples, classes, rounds, prompts_of(task, model, data))
 
 
-def _stage(stream: str, phase: str) -> str:
-    return f"{stream}-{phase}" if phase else stream
+def _stage(stream: str, phase: str, half: int | None) -> str:
+    stage = f"{stream}-{phase}" if phase else stream
+    return stage if half is None else f"{stage}-half-{half}"

@@ -23,11 +23,13 @@ class Assignment(NamedTuple):
         client: Client id.
         received: The client's aggregate θ̄ᵢ.
         state: What the client remembers, by name.
+        halves: See `fedpl.records.messages.Work`.
     """
 
     client: str
     received: Float[Tensor, "params"]
     state: Mapping[str, Tensor] = {}
+    halves: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,14 @@ class Fit:
         loss: Mean training loss over the main phase's steps.
         tuned: The model that the client uses, if it is not the θᵢ of which it sends τᵢ.
         state: What the client remembers from now on, on the CPU; None: what it did before.
+        halves: See `fedpl.records.messages.Report`.
     """
 
     steps: int
     loss: float
     tuned: Models | None = None
     state: Mapping[str, Tensor] | None = None
+    halves: float | None = None
 
 
 class LocalSession:
@@ -54,11 +58,15 @@ class LocalSession:
         backend: Who trains rows.
         clients: Who, from where, remembering what; one per row.
         round: Number of the round, from 1.
+        half: Of every client's examples, 0 or 1; None: all are seen.
     """
 
-    def __init__(self, backend: Backend, clients: Sequence[Assignment], round: int) -> None:
+    def __init__(
+        self, backend: Backend, clients: Sequence[Assignment], round: int, half: int | None = None
+    ) -> None:
         self.backend = backend
         self.round = round
+        self.half = half
         self.layout = backend.foundation.layout
         self.device = backend.foundation.hardware.device
         self._clients = clients
@@ -105,19 +113,27 @@ class LocalSession:
         share = moved.view.share[back] if isinstance(moved.view, Mixture) else None
         return Fitted(theta, share)
 
-    def close(self, outcome: Outcome) -> list[Fit]:
-        """What each client reports and remembers."""
+    def close(self, outcome: Outcome, halves: Mapping[str, float] = {}) -> list[Fit]:
+        """What each client reports and remembers.
+
+        Args:
+            outcome: Of the objective.
+            halves: See `Fit`, by client.
+        """
         found = []
         for i in range(len(self._clients)):
             tuned = None if outcome.tuned is None else rows_of(outcome.tuned, i)
             state = {name: rows[i].to("cpu", copy=True) for name, rows in outcome.state.items()}
-            found.append(Fit(self._steps[i], self._losses[i], tuned, state or None))
+            told = halves.get(self._clients[i].client)
+            found.append(Fit(self._steps[i], self._losses[i], tuned, state or None, told))
         return found
 
     def _learner(self, place: int, phase: Phase) -> Learner:
         client = self._clients[place].client
         epochs = phase.epochs if isinstance(phase.epochs, int | None) else phase.epochs[place]
-        learner = self.backend.partitions.learner(client, self.round, phase.name, epochs, phase.portion)
+        learner = self.backend.partitions.learner(
+            client, self.round, phase.name, epochs, phase.portion, self.half
+        )
         return learner if phase.plain_lr is None else learner._replace(rate=1.0, factors=())
 
 

@@ -54,7 +54,11 @@ class ClientConfig:
         guard: validation: after training a client uses what it received, its own model or half of both,
             whichever is best on its own validation data by more than a standard error, else what it
             received; none: its own model. What it sends is the same.
-        mask_absent_classes: Whether a client cannot answer classes that its own training data lacks.
+        serve: best: when the run ends, each client chooses by its own validation data what is going to answer
+            for it: the aggregate, or the tuned or (of a baseline `local`) the local model where that is
+            better by more than a standard error; it lies under best/. aggregated: nobody chooses.
+        mask_absent_classes: Whether a client cannot answer classes that its own training data lacks: not in
+            training, not when it is scored, and not by the adapter that it is left with.
         gradient_clip: Largest norm of a step's gradient; 0 does not clip.
         model_dropout: Whether the frozen model's own dropout is active while training.
         cohort_size: Clients that go through the model together; the results do not depend on it beyond
@@ -81,6 +85,7 @@ class ClientConfig:
     max_steps: int | None = None
     per_client: dict[str, PerClient] = field(default_factory=dict)
     guard: Literal["none", "validation"] = "none"
+    serve: Literal["aggregated", "best"] = "aggregated"
     mask_absent_classes: bool = False
     gradient_clip: float = 1.0
     model_dropout: bool = True
@@ -130,10 +135,13 @@ class EvaluationConfig:
     Attributes:
         batch_size: Texts per forward pass.
         every: Score validation data every so many rounds (and after the last); 0: only at the end.
+        clients: Who is scored then: all, or those drawn for the round; after the last round it is all. Means
+            of rounds are over those who are scored.
     """
 
     batch_size: int = 64
     every: int = 1
+    clients: Literal["all", "drawn"] = "all"
 
     def problems(self) -> Sequence[str]:
         """What is wrong with the settings, one line each."""

@@ -13,6 +13,7 @@ from fedpl.objectives import Objective
 from fedpl.objectives.models import Models, rows_of
 from fedpl.records.scores import Scores
 from fedpl.training.backend import Backend, Effort
+from fedpl.training.halves import halves
 from fedpl.training.prompts import SPLITS, Prompts
 from fedpl.training.segments import add_by_client
 from fedpl.training.session import Assignment, Fit, LocalSession
@@ -63,14 +64,15 @@ class Worker:
                 half = -(-len(members) // 2)
                 waiting = [members[:half], members[half:], *waiting]
                 continue
-            session = LocalSession(self.backend, [work[i] for i in members], round)
-            outcome = self._unless_out_of_memory(partial(objective, session), len(members))
-            if outcome is None:
-                waiting = [members, *waiting]  # nothing of it has left the cohort: from the start, in halves
+            train = partial(self._trained, [work[i] for i in members], round, objective)
+            found = self._unless_out_of_memory(train, len(members))
+            if found is None:
+                waiting = [members, *waiting]  # nothing of it has left the cohort: from the start, in parts
                 continue
             self.backend.rest()
-            yield members, outcome.theta, session.close(outcome)
-            del session, outcome  # as large as the cohort, while the next one trains
+            theta, fits = found
+            yield members, theta, fits
+            del found, theta, fits  # as large as the cohort, while the next one trains
 
     def score(self, clients: Sequence[str], models: Models, split: str) -> list[Scores]:
         """Quality of one model per client on a split of the client's own data.
@@ -138,6 +140,15 @@ class Worker:
             )
             rows += [] if losses is None else list(losses)
         return torch.stack(rows)
+
+    def _trained(
+        self, clients: Sequence[Assignment], round: int, objective: Objective
+    ) -> tuple[Float[Tensor, "clients params"], list[Fit]]:
+        """A cohort's θᵢ, and what its clients report."""
+        told = halves(self.backend, clients, round, objective)
+        session = LocalSession(self.backend, clients, round)
+        outcome = objective(session)
+        return outcome.theta, session.close(outcome, told)
 
     def _places(self, clients: Sequence[str], round: int) -> list[list[int]]:
         efforts = [

@@ -23,6 +23,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
+from . import _host
 from ._columns import (
     Boundaries,
     Walk,
@@ -77,6 +78,8 @@ def gram(
     Raises:
         ValueError: unknown precision, or a block below 1.
     """
+    if _host.serves(x.shape[0], precision, x, mask):
+        return _host.lent(_by_host(x, ((0, x.shape[1]),), mask, block)[0])
     return _exclude_of_one(*_products(x, ((0, x.shape[1]),), mask, precision, block))
 
 
@@ -95,7 +98,17 @@ def gram_blocks(
     Raises:
         ValueError: as `gram`; also a range that is empty, reversed or outside of the columns.
     """
+    if _host.serves(x.shape[0], precision, x, mask):
+        return _host.lent(_by_host(x, boundaries, mask, block))
     return exclude(*_products(x, boundaries, mask, precision, block))
+
+
+def _by_host(
+    x: Array | np.ndarray, boundaries: Boundaries, mask: Array | np.ndarray | None, block: int | None
+) -> Float[np.ndarray, "blocks n n"]:
+    check_block(block)
+    check_boundaries(boundaries, x.shape[1])
+    return _host.exclude(_host.products(x, boundaries, block), mask)
 
 
 def _products(

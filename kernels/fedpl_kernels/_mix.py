@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
+from . import _host
 from ._columns import (
     Boundaries,
     Walk,
@@ -19,7 +20,8 @@ from ._columns import (
     check_block,
     check_boundaries,
     cover_at_once,
-    default_block,
+    covered,
+    mix_block,
     on_device,
     platform_of,
     window,
@@ -101,7 +103,9 @@ def _mixed(
     check_block(block)
     check_boundaries(boundaries, x.shape[1])
     check_targets((1, *weights.shape)[-3:], x, boundaries, base, out, donate)
-    block = block or default_block(max(weights.shape[-2:]), platform_of(x))
+    if _host.serves(max(weights.shape[-2:]), precision, weights, x, mask, base):
+        return _host.mixed(weights, x, boundaries, mask, base, block, out, donate)
+    block = block or mix_block(max(weights.shape[-2:]), platform_of(x))
     present = all_present(weights.shape[-1]) if mask is None else mask
     if out is not None:
         return _to_host(out, _present(weights, present), x, precision, boundaries, block)
@@ -204,8 +208,8 @@ def local_mix(
     base: Array | None, p: Array, x: Array, precision: Precision, boundaries: Boundaries, block: int
 ) -> Array:
     """The traced body of a mix onto `base`, or into a new array."""
-    covered = sum(stop - start for start, stop in boundaries) == x.shape[1]
-    return walked_mix(base, p, x, precision, cover_at_once(boundaries, x.shape[1], block), covered)
+    walks = cover_at_once(boundaries, x.shape[1], block)
+    return walked_mix(base, p, x, precision, walks, covered(boundaries, x.shape[1]))
 
 
 def walked_mix(

@@ -10,9 +10,10 @@ import pytest
 import fedpl.model.base as models
 from fedpl.compare.__main__ import main
 from fedpl.compare.execute import RoundLines
+from fedpl.compare.latex import as_latex
 from fedpl.compare.plan import plan
 from fedpl.compare.statistics import compare, harmed
-from fedpl.compare.tables import as_csv, as_latex, as_markdown, caption, rich_table
+from fedpl.compare.tables import as_csv, as_markdown, caption, rich_table
 from fedpl.errors import UserError
 from fedpl.fit import main as fit
 from fedpl.records.comparison import Comparison, Spread
@@ -70,7 +71,9 @@ def test_every_method_and_seed_has_a_run_directory(finished: Path) -> None:
     folders = {path.name for path in finished.iterdir() if path.is_dir()}
     assert folders == {f"{method}-s{seed}" for method in METHODS for seed in (0, 1)}
     files = {path.name for path in finished.iterdir() if path.is_file()}
-    assert files == {f"comparison.{ending}" for ending in ("json", "csv", "tex", "md", "png")}
+    pictures = {f"comparison{part}.{kind}" for part in ("", "-rounds") for kind in ("png", "pdf", "svg")}
+    texts = {f"comparison.{ending}" for ending in ("json", "csv", "tex", "md")}
+    assert files == pictures | texts | {"comparison-pairs.csv"}
 
 
 def test_one_model_and_one_first_round_per_seed(finished: Path, counts: dict[str, int]) -> None:
@@ -148,6 +151,25 @@ def test_a_comparison_that_was_cut_off_goes_on_in_the_middle_of_a_run(
         assert summary(out / run) == summary(finished / run)
 
 
+def test_local_is_added_where_gain_and_harm_need_it(
+    finished: Path, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / finished.name
+    shutil.copytree(finished, out)
+    call = ["--methods=fedavg", "--seeds=0,1", f"--out={out}", "--columns=macro_f1,gain,interval,rank"]
+    main([*call, *arguments])
+    said = capsys.readouterr().out
+    assert said.startswith("local is run too")
+    assert list(result(out)["methods"]) == ["local", "fedavg"]
+    latex = (out / "comparison.tex").read_text()
+    assert r"method &  & macro-F1 & gain & interval & rank \\" in latex
+    assert "LoRA of rank" in latex
+    assert "MB: traffic" not in latex
+    main([*call, *arguments, "--without_local"])
+    assert "local is run too" not in capsys.readouterr().out
+    assert result(out)["methods"]["fedavg"]["aggregated"]["gain"] is None
+
+
 def test_a_directory_of_other_runs_is_left_alone(finished: Path, arguments: list[str]) -> None:
     call = ["--methods=local", "--seeds=0", f"--out={finished}", *arguments]
     with pytest.raises(UserError, match=r"local-s0 was run with another client\.lr"):
@@ -168,6 +190,7 @@ def test_a_directory_of_other_runs_is_left_alone(finished: Path, arguments: list
         (["--client.lrr=1"], "did you mean 'client.lr'"),
         (["--client.lr=-1"], "client.lr: must be positive"),
         (["--method", "fedbip"], "use --methods"),
+        (["--columns=accuracy,speed"], "there is no speed; there are accuracy, macro_f1, gain"),
     ],
 )
 def test_mistakes_are_found_before_any_work(
@@ -206,7 +229,14 @@ def test_of_an_error_less_is_better(tmp_path: Path) -> None:
     assert good.scores["worst"].mean == 1.0
     assert good.scores["bottom_decile"].mean == pytest.approx(0.95)
     assert good.scores["pearson"].mean == 0.75
-    assert "good & $\\bar\\theta$ & 0.750 & +0.750 & 1.000 & 0.950 & 0 &" in as_latex(content)
+    best = " & ".join(rf"\textbf{{{value}}}" for value in ("0.750", "+0.750", "1.000", "0.950"))
+    assert rf"good & $\bar\theta$ & {best} & \textbf{{0}} &" in as_latex(content)
+    assert [content.methods[name].tuned.rank for name in errors] == [2.5, 1.0, 2.5]
+    assert as_latex(content, columns=["rank"]).count(r"\textbf{1.00}") == 2
+    assert good.interval == pytest.approx((0.75 - 12.7062 * 0.25, 0.75 + 12.7062 * 0.25), abs=1e-3)
+    pair = next(one for one in content.pairs or () if (one.first, one.second) == ("local", "good"))
+    assert (pair.difference, pair.probability, pair.clients) == (-0.75, 0.5, 2)
+    assert len(content.pairs or ()) == 6
     assert as_csv(content).startswith("method,seed,model,rmse,pearson,worst,bottom_decile,bytes,")
     assert as_markdown(content).startswith("| method | rmse θ̄ | gain | rmse θ |")
     assert rich_table(content).title == "Test rmse, after 1 rounds, seed 0"

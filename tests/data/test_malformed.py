@@ -141,7 +141,7 @@ REFUSED: dict[str, tuple[str, str | bytes, str]] = {
     "columns of JSON": (
         "t.json",
         json.dumps({"text": ["a"], **ROWS[0], "label": []}),
-        "'label' holds a list",
+        "several classes for one row (multi-label) are not done",
     ),
     "a key twice": (
         "t.jsonl",

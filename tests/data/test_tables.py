@@ -115,38 +115,55 @@ def test_problems_without_reading() -> None:
     assert len(HubText("x", splitting=wrong).problems()) == 3
 
 
-def test_a_dataset_folder_as_the_hub_gives_it(
-    tmp_path: Path, small_table: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "dataset"
-    folder.mkdir()
-    (folder / "train.csv").write_bytes(small_table.read_bytes())
+@pytest.fixture
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for a dataset of the hub's, which is cached elsewhere than the user's are."""
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    data = HubText(str(folder), columns=Columns(split="split")).load(0)
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    return folder
+
+
+def test_a_dataset_folder_as_the_hub_gives_it(dataset: Path, small_table: Path) -> None:
+    (dataset / "train.csv").write_bytes(small_table.read_bytes())
+    data = HubText(str(dataset), columns=Columns(split="split")).load(0)
     assert data == TextFiles((str(small_table),), Columns(split="split")).load(0)
 
 
-def test_the_splits_of_a_dataset_itself(
-    tmp_path: Path, small_table: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import datasets
+def test_the_first_rows_of_a_dataset_are_streamed(dataset: Path, small_table: Path) -> None:
+    """Of two files the second is never opened: it could not be read."""
+    table = pd.read_csv(small_table).sample(frac=1, random_state=0)
+    pd.concat([table] * 50).to_parquet(dataset / "train-0.parquet")  # more than are read at a time
+    (dataset / "train-1.parquet").write_bytes(b"no table")
+    source = HubText(str(dataset), first=36, columns=Columns(split="none"))
+    assert source.problems() == []
+    data = source.load(0)
+    rows = sum(
+        len(split) for client in data.clients for split in (client.train, client.validation, client.test)
+    )
+    assert rows == 36
+    assert data.notes[0] == "data.first: of train the first 36 rows at most are read"
+    with pytest.raises(UserError, match="cannot load dataset"):
+        HubText(str(dataset), columns=Columns(split="none")).load(0)
+    (wrong,) = HubText(str(dataset), subset="train[:9]", first=3).problems()
+    assert wrong == "data.first: data.subset 'train[:9]' takes a part already; use one of the two"
+    assert HubText("x", first=-1).problems() == ["data.first: 0 for all rows, or how many, got -1"]
 
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    folder = tmp_path / "dataset"
-    folder.mkdir()
+
+def test_the_splits_of_a_dataset_itself(dataset: Path, small_table: Path) -> None:
     table = pd.read_csv(small_table)
     for split, rows in table.groupby("split"):
-        rows.drop(columns="split").to_csv(folder / f"{split}.csv", index=False)
+        rows.drop(columns="split").to_csv(dataset / f"{split}.csv", index=False)
     own = Columns(split="@subset")
-    source = HubText(str(folder), subset="train+validation+test", columns=own)
+    source = HubText(str(dataset), subset="train+validation+test", columns=own)
     assert source.problems() == []
     assert source.load(0) == TextFiles((str(small_table),), Columns(split="split")).load(0)
-    part = HubText(str(folder), subset="train[:90%]+validation + test", columns=own).load(0)
+    part = HubText(str(dataset), subset="train[:90%]+validation + test", columns=own).load(0)
     assert sum(len(client.train) for client in part.clients) == 43
     with pytest.raises(UserError, match=r"cannot load dataset .*Unknown split"):
-        HubText(str(folder), subset="train+holdout", columns=own).load(0)
+        HubText(str(dataset), subset="train+holdout", columns=own).load(0)
     assert "@subset is for" in "".join(TextFiles((str(small_table),), own).problems())
 
 

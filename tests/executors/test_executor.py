@@ -206,6 +206,16 @@ def test_where_nothing_is_sealed_it_does_not_matter_who_sends(config: Config) ->
     assert counting.calls == [1]
 
 
+def test_who_has_told_of_halves_has_trained_and_not_the_other_way_round(config: Config) -> None:
+    counting = Counting(make(config, "auto"))
+    memo = FirstRoundMemo(counting)
+    work = Work("one-a", 1, start_of(memo), (), Plain())
+    assert train(memo, [work])["one-a"].halves is None
+    assert train(memo, [work._replace(halves=((0, 10),))])["one-a"].halves is not None
+    assert train(memo, [work])["one-a"].halves is None
+    assert counting.calls == [1, 1]
+
+
 def with_objective(config: Config, objective: Objective) -> Config:
     return dataclasses.replace(config, client=dataclasses.replace(config.client, objective=objective))
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fedpl_kernels import cosine, cosine_blocks, gram, gram_blocks, reference, usable_rows
-from fedpl_kernels._columns import cover, cover_at_once, default_block, windows
+from fedpl_kernels._columns import cover, cover_at_once, default_block, mix_block, windows
 from fedpl_kernels._gram import raw_gram, tile_edges
 from fedpl_kernels._mix import _onto
 from fedpl_kernels._precision import check_precision
@@ -261,7 +261,7 @@ def test_what_is_written_takes_one_walk_and_few_columns_more(
     ranges: tuple[tuple[int, int], ...], n: int
 ) -> None:
     width = ranges[-1][1]
-    walks = cover_at_once(ranges, width, default_block(n, "cpu"))
+    walks = cover_at_once(ranges, width, mix_block(n, "cpu"))
     assert sum(walk.width * int(walk.steps) for walk in walks) <= 1.3 * width
     assert len(walks) == 1 or all(walk.steps <= len(ranges) for walk in walks)
 

@@ -127,6 +127,34 @@ def test_plain_peft_on_the_encoder_gives_the_tuned_states(name: str, tmp_path: P
     assert (found - untuned).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("name", [*EXACT, "bert, mean"])
+def test_classes_that_a_client_lacks_stay_out_of_what_is_written(name: str, tmp_path: Path) -> None:
+    """In the architecture's own head too, and where the head has no bias until then (GPT-2, Llama, Qwen2)."""
+    model, settings = made(EXACT.get(name, OTHERS["bert"]), tmp_path / "base")
+    layout = layout_of(model)
+    vector = torch.randn(layout.size)
+    save_adapter(vector, model, layout, tmp_path / "adapter", classes=(0, 2))
+    unflatten(vector, model, layout)
+    beside = tmp_path / "adapter" / "head.safetensors"
+    with torch.no_grad():
+        expected = model(input_ids=IDS, attention_mask=MASK)
+        if beside.exists():
+            head = load_file(beside)
+            whole = PooledClassifier(AutoModel.from_pretrained(settings.path), 3, settings.pooling).eval()
+            whole.encoder = PeftModel.from_pretrained(whole.encoder, str(tmp_path / "adapter")).eval()
+            whole.head = torch.nn.Linear(16, 3)
+            whole.head.load_state_dict({key.removeprefix("head."): own for key, own in head.items()})
+            found = whole(input_ids=IDS, attention_mask=MASK)
+        else:
+            own = AutoModelForSequenceClassification.from_pretrained(settings.path, id2label=LABELS)
+            own.config.pad_token_id = 1
+            plain = PeftModel.from_pretrained(own, str(tmp_path / "adapter")).eval()
+            found = plain(input_ids=IDS, attention_mask=MASK).logits
+    torch.testing.assert_close(found[:, [0, 2]], expected[:, [0, 2]], rtol=1e-5, atol=1e-5)
+    assert (found.softmax(-1)[:, 1] == 0).all()
+    assert beside.exists() == (name in ("gpt2", "llama", "qwen2", "bert, mean"))
+
+
 def test_the_upper_blocks_alone(tmp_path: Path) -> None:
     """PEFT finds blocks by a pattern, which other names around them would break."""
     _, settings = made(EXACT["gpt2"], tmp_path / "base")

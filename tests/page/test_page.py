@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fedpl.compare.statistics import compare
 from fedpl.config import Config
 from fedpl.errors import UserError
 from fedpl.page.film import film
@@ -187,3 +188,21 @@ def test_a_folder_without_a_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no run"):
         report([str(tmp_path)])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_comparison_has_its_table_and_the_runs_of_the_first_seed(tmp_path: Path) -> None:
+    folders: dict[str, dict[int, Path]] = {"local": {}, "m": {}}
+    for seed in (3, 4):
+        for method, value in (("local", 0.5), ("m", 0.75)):
+            folder = made_run(tmp_path / f"{method}-s{seed}", {"a": value, "b": 0.5}, method=method)
+            folders[method][seed] = folder
+    compare(folders, 0.02).write(tmp_path)
+    assert report([str(tmp_path)]) == 0
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert_alone(text)
+    found = Elements(text)
+    assert ["m", "tuned θ", "62.5 ± 0.0", "+12.5 ± 0.0"] in [row[1][:4] for row in found.rows]
+    assert "m (m-s3)" in text
+    assert "m-s4" not in found.text
+    with pytest.raises(UserError, match="name a comparison's directory alone"):
+        report([str(tmp_path), str(tmp_path / "m-s3"), "--output", str(tmp_path / "b.html")])

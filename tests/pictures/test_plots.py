@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from fedpl.errors import UserError
+from fedpl.pictures.clients import client_scores
 from fedpl.pictures.comparison_plot import method_dots
-from fedpl.pictures.plots import client_bars, cluster_order, draw_run, heat_map, learning_curves
+from fedpl.pictures.plots import cluster_order, draw_run, heat_map, learning_curves
 from tests.made_up import REGRESSION, record, result, summary
 
 
@@ -72,25 +73,43 @@ def test_pictures_of_a_run_with_more_clients_than_json_holds_matrices_of(tmp_pat
 
 def test_many_clients_have_curves_instead_of_bars() -> None:
     values = {str(i): (i * 7 % 65) / 100 for i in range(65)}
-    axes = client_bars(summary(values, tuned=["3"])).axes[0]
+    axes = client_scores(summary(values, tuned=["3"])).axes[0]
     assert not axes.containers
     curves = {line.get_label(): line.get_ydata().tolist() for line in axes.lines}
     assert curves["m, aggregated"] == pytest.approx(list(range(65)))
     assert curves["m, tuned"] == pytest.approx([21.0])
     assert len(curves["majority class"]) == 65
+    found = client_scores(summary(values, baselines={"local": result(dict.fromkeys(values, 0.32))}))
+    assert found.axes[1].get_ylabel() == "clients (32 of 65 lose)"
+
+
+def test_more_than_twenty_clients_are_dots_in_the_order_of_their_scores() -> None:
+    values = {f"c{i}": (i * 5 % 21) / 100 for i in range(21)}
+    axes = client_scores(summary(values)).axes[0]
+    assert not axes.containers
+    assert axes.lines[0].get_xdata().tolist() == pytest.approx(list(range(21)))
+    assert axes.get_yticklabels()[-1].get_text() == "c4", "the best on top"
+    errors = client_scores(summary(values, REGRESSION)).axes[0]
+    assert errors.get_yticklabels()[-1].get_text() == "c0", "of an error, least is best"
+
+
+def test_a_heat_map_says_what_is_left_out_of_its_colours() -> None:
+    matrix = np.array([[1.0, 0.2], [0.2, 1.0]])
+    axes = heat_map(matrix, ["a", "b"], [0, 1], "Similarity: m, round 3").axes[0]
+    assert axes.get_xlabel() == "grey: a client with itself (1.00), left out of the colours"
 
 
 def test_pictures_follow_the_primary_metric() -> None:
     """Its unit, its name; the worst client of an error is the one with most of it."""
     values = {"a": 0.5, "b": 1.5}
     baselines = {"local": result({"a": 2.0, "b": 3.0}, REGRESSION)}
-    axes = client_bars(summary(values, REGRESSION, baselines, tuned=["b"])).axes[0]
+    axes = client_scores(summary(values, REGRESSION, baselines, tuned=["b"])).axes[0]
     assert axes.get_ylabel() == "test rmse"
     heights = [[bar.get_height() for bar in bars] for bars in axes.containers]
     assert heights[:2] == [[2.0, 3.0], [0.5, 1.5]]
     assert np.isnan(heights[2][0])
     assert 3 < axes.get_ylim()[1] < 10
-    accuracy = client_bars(summary({"a": 0.5})).axes[0]
+    accuracy = client_scores(summary({"a": 0.5})).axes[0]
     assert (accuracy.get_ylabel(), accuracy.get_ylim()) == ("test accuracy, %", (0.0, 100.0))
     assert accuracy.containers[0][0].get_height() == 50.0
     curves = learning_curves([record(values, REGRESSION)], "m", REGRESSION[0]).axes[0]

@@ -19,7 +19,7 @@ from tests.made_up import REGRESSION, record, result, summary
 def test_diagnostics_by_hand() -> None:
     similarity = np.array([[1.0, 0.5], [-0.5, 1.0]])
     weights = np.array([[0.75, 0.25], [-0.5, 1.5]])
-    found = diagnostics(similarity, weights)
+    found = diagnostics(similarity, weights, range(len(weights)), len(weights))
     assert found["row_sum"] == (1.5, 0.5)
     assert found["absolute_weight"] == (1.0, 2.0)
     assert found["self_weight"] == (0.75, 1.5)
@@ -28,7 +28,7 @@ def test_diagnostics_by_hand() -> None:
 
 def test_uniform_weights_have_as_many_neighbours_as_clients() -> None:
     weights = np.full((5, 5), 0.2)
-    assert diagnostics(weights, weights)["effective_neighbours"] == pytest.approx([5.0] * 5)
+    assert diagnostics(weights, weights, range(5), 5)["effective_neighbours"] == pytest.approx([5.0] * 5)
 
 
 def test_blocks_are_averaged() -> None:

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 
 from fedpl.records.scores import Metric, summarise
@@ -16,6 +17,27 @@ def test_accuracy_and_macro_f1_by_hand() -> None:
 def test_a_constant_answer_has_a_low_macro_f1() -> None:
     scores = classification_scores([0, 0, 0, 1], [0, 0, 0, 0])
     assert scores == {"accuracy": 0.75, "macro_f1": pytest.approx(3 / 7)}
+
+
+@pytest.mark.parametrize("classes", [1, 2, 7, 150])
+@pytest.mark.parametrize("size", [1, 2, 30, 500])
+def test_scores_are_scikit_learns_to_the_bit(classes: int, size: int) -> None:
+    from sklearn import metrics
+
+    stream = np.random.default_rng(classes * 1000 + size)
+    for _ in range(5):
+        labels, answers = stream.integers(0, classes, (2, size)).tolist()
+        assert classification_scores(labels, answers) == {
+            "accuracy": metrics.accuracy_score(labels, answers),
+            "macro_f1": metrics.f1_score(labels, answers, average="macro", zero_division=0.0),
+        }
+
+
+def test_nothing_to_score_is_refused() -> None:
+    with pytest.raises(ValueError, match="0 labels and 0 answers"):
+        classification_scores([], [])
+    with pytest.raises(ValueError, match="2 labels and 1 answers"):
+        classification_scores([0, 1], [0])
 
 
 def test_statistics_over_clients() -> None:

@@ -234,7 +234,7 @@ def test_half_precision_takes_half_the_space_and_is_near(
 
 def test_stored_vectors_come_back_as_they_were(tmp_path: Path) -> None:
     matrix = torch.randn(3, 5)
-    store_vectors(tmp_path, 7, matrix.numpy(), True)
+    store_vectors(tmp_path, 7, matrix.numpy(), matrix.shape, True)
     ((round, path),) = stored_rounds(tmp_path).items()
     assert round == 7
     assert torch.equal(read_vectors(path), matrix)
@@ -291,7 +291,7 @@ def test_the_table_follows_the_primary_metric(tmp_path: Path, capsys: pytest.Cap
     own = {client: scores(value, REGRESSION) for client, value in (("a", 0.5), ("b", 1.5))}
     found = SplitScores(statistics=summarise(own, REGRESSION), clients=own)
     reading = Reading(rule="m", reading="chain", round=1, splits={"test": found})
-    path = write_replay(tmp_path, [reading], REGRESSION, None, Console(width=120))
+    path, _ = write_replay(tmp_path, [reading], REGRESSION, None, Console(width=120))
     printed = " ".join(capsys.readouterr().out.split())
     assert "Rmse of the aggregates θ̄ over clients, without training again" in printed
     assert "highest decile" in printed

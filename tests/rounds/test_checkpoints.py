@@ -15,6 +15,8 @@ from fedpl.files import read_tensors, write_tensors
 from fedpl.records.messages import Company, Report, Seconds
 from fedpl.rounds.checkpoints import Checkpoint, Checkpoints, Ledger, Outdated
 from fedpl.rounds.journal import Delivery, Journal
+from fedpl.rounds.room import Room
+from fedpl.server.rows import once
 from fedpl.server.state import ServerState, load_state, save_state
 
 
@@ -27,7 +29,9 @@ def checkpoint(round: int = 1) -> Checkpoint:
     state = ServerState(round, personal, reference, memory, jnp.array([0.5, -0.0, 3.0]))
     return Checkpoint(
         state,
-        Ledger(np.array([0, -1]), np.array([7, 0]), np.array([round, 0])),
+        Ledger(
+            np.array([0, -1]), np.array([7, 0]), np.array([round, 0]), np.array([1, 0]), np.array([0.5, 0.0])
+        ),
         np.array([[1.5, 2.5], [0.0, 0.0]], np.float32),
         {"a": "", "b": "0f" * 16},
         {"size": 4, "tokens": 2048},
@@ -65,6 +69,8 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
     for round in (1, 2, 3):
         Checkpoints(tmp_path).save(checkpoint(round))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "aggregates-000002.npy",
+        "aggregates-000003.npy",
         "round-000002.safetensors",
         "round-000003.safetensors",
     ]
@@ -88,10 +94,11 @@ def test_a_damaged_newest_falls_back_with_a_warning(tmp_path: Path, caplog: pyte
     assert "going back" in caplog.text
 
 
-def test_cut_at_every_byte_it_is_never_taken_for_another(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["round-000001.safetensors", "aggregates-000001.npy"])
+def test_cut_at_every_byte_it_is_never_taken_for_another(name: str, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(checkpoint())
-    path = tmp_path / "round-000001.safetensors"
+    path = tmp_path / name
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
@@ -105,7 +112,7 @@ def test_any_changed_byte_is_noticed_or_harmless(
 ) -> None:
     folder = tmp_path_factory.mktemp("state")
     Checkpoints(folder).save(checkpoint())
-    path = folder / "round-000001.safetensors"
+    path = folder / data.draw(st.sampled_from(["round-000001.safetensors", "aggregates-000001.npy"]))
     content = bytearray(path.read_bytes())
     place = data.draw(st.integers(0, len(content) - 1))
     content[place] ^= data.draw(st.integers(1, 255))
@@ -133,7 +140,7 @@ def test_states_are_read_from_checkpoints_too(tmp_path: Path) -> None:
     }
     save_state(state, tmp_path / "again.safetensors")
     again = load_state(tmp_path / "again.safetensors")
-    assert np.array_equal(np.asarray(again.personal), np.asarray(state.personal))
+    assert np.array_equal(np.asarray(again.personal), np.asarray(checkpoint().state.personal))
     with pytest.raises(UserError, match="cannot be read"):
         load_state(tmp_path / "nowhere")
 
@@ -144,8 +151,27 @@ def test_another_version_s_checkpoint_is_refused_and_not_passed_over(tmp_path: P
     tensors, metadata = read_tensors(path)
     del metadata["format"]
     write_tensors(path, tensors, metadata)
-    with pytest.raises(Outdated, match=r"has format 1 of another version of fedpl, this one reads 4"):
+    with pytest.raises(Outdated, match=r"has format 1 of another version of fedpl, this one reads 5"):
         Checkpoints(tmp_path).latest()
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_checkpoints_that_hold_their_aggregates_are_read(on_disk: bool, tmp_path: Path) -> None:
+    """As versions before wrote them; the next one names files."""
+    expected = checkpoint()
+    Checkpoints(tmp_path).save(expected)
+    path = tmp_path / "round-000001.safetensors"
+    tensors, metadata = read_tensors(path)
+    own = {name: value for name, value in tensors.items() if not name.startswith("models.")}
+    own |= once({"personal": np.asarray(expected.state.personal)})
+    write_tensors(path, own, {**metadata, "format": "4", "parts": "{}"})
+    (tmp_path / "aggregates-000001.npy").unlink()
+    checkpoints = Checkpoints(tmp_path)
+    found = checkpoints.latest(room=Room(tmp_path, 2, 2, 100) if on_disk else None)
+    assert found is not None
+    assert same(found, expected)
+    checkpoints.save(found)
+    assert same(Checkpoints(tmp_path).latest(), expected)
 
 
 def test_an_intact_file_of_another_kind(tmp_path: Path) -> None:
@@ -171,33 +197,41 @@ DELIVERY = Delivery(
 )
 
 
+def rows(size: int = 4) -> dict[str, torch.Tensor]:
+    """Where task vectors belong."""
+    return {client: torch.zeros(size) for client in "abc"}
+
+
 def opened(folder: Path) -> Journal:
     journal = Journal(folder / "open")
     assert journal.open(3, PLAN) == PLAN
-    journal.write(0, DELIVERY, 4)
+    journal.write(0, DELIVERY)
     return journal
 
 
 def test_a_group_comes_back_as_it_was(tmp_path: Path) -> None:
-    delivery = opened(tmp_path).read(0, 4)
+    into = rows()
+    delivery = opened(tmp_path).read(0, into)
     assert repr(delivery) == repr(DELIVERY)
     for report, row in zip(delivery.reports, (0, 2), strict=True):
+        assert report.vector is into[report.client]
         assert report.vector.numpy().tobytes() == MATRIX[row].numpy().tobytes()
-    assert opened(tmp_path).read(1, 4) is None
+    assert not into["b"].any()
+    assert opened(tmp_path).read(1, rows()) is None
 
 
 def test_the_plan_of_an_interrupted_round_wins(tmp_path: Path) -> None:
     journal = opened(tmp_path)
     other = Company((("a",), ("b",), ("c",)), {"size": 1})
     assert journal.open(3, other) == PLAN
-    assert journal.read(0, 4) is not None
+    assert journal.read(0, rows()) is not None
 
 
 @pytest.mark.parametrize("plan", [PLAN, Company((("a", "d"), ("b",)), {"size": 2})])
 def test_another_round_or_other_clients_start_anew(tmp_path: Path, plan: Company) -> None:
     journal = opened(tmp_path)
     assert journal.open(4 if plan is PLAN else 3, plan) == plan
-    assert journal.read(0, 4) is None
+    assert journal.read(0, rows()) is None
 
 
 def test_a_closed_journal_leaves_nothing(tmp_path: Path) -> None:
@@ -219,12 +253,12 @@ def test_a_journal_cut_at_every_byte_is_not_trusted(
             assert journal.open(3, PLAN) == PLAN
         else:
             path.write_bytes(whole[:length])
-        assert journal.read(0, 4) is None
+        assert journal.read(0, rows()) is None
     assert "anew" in caplog.text or "again" in caplog.text
 
 
 def test_rows_of_another_size_are_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert opened(tmp_path).read(0, 5) is None
+    assert opened(tmp_path).read(0, rows(5)) is None
     assert "trained again" in caplog.text
 
 

@@ -273,7 +273,8 @@ def test_participants_are_aggregated_as_if_the_others_did_not_exist(toy: Callabl
     run = toy(participation=PARTIAL)
     result = next(run_rounds(run, 3))
     rows = [run.clients.index(report.client) for report in result.reports]
-    tau = result.vectors.numpy()[rows].astype(np.float64)
+    assert list(result.rows) == rows
+    tau = result.vectors.numpy().astype(np.float64)
     unit = tau / np.linalg.norm(tau, axis=1, keepdims=True)
     similarity = unit @ unit.T
     p, initial = similarity / similarity.sum(1, keepdims=True), run.census.initial.numpy()
@@ -283,7 +284,7 @@ def test_participants_are_aggregated_as_if_the_others_did_not_exist(toy: Callabl
 
 
 def test_ages_and_what_was_sent_last(toy: Callable[..., Federation]) -> None:
-    """The aggregator sees an absent client's row as the client sent it, and how old it is."""
+    """A rule that looks at the absent sees their rows as they sent them, and how old these are."""
     seen: list[TaskVectors] = []
 
     class Watching(Aggregator):
@@ -291,7 +292,7 @@ def test_ages_and_what_was_sent_last(toy: Callable[..., Federation]) -> None:
             seen.append(vectors._replace(matrix=np.array(vectors.matrix)))
             return super().update(state, vectors, layout)
 
-    run = toy(participation=PARTIAL, aggregator=Watching())
+    run = toy(participation=PARTIAL, aggregator=Watching(stale_discount=0.5))
     last = {row: (-1, np.zeros(run.census.layout.size)) for row in range(7)}
     for result in run_rounds(run, 8):
         vectors = seen[-1]
@@ -332,7 +333,8 @@ def test_a_client_whose_data_crash_training_is_found_among_others(
     run = dataclasses.replace(
         federation(config, FEDBIP, data), participation=ParticipationConfig(on_client_error="skip")
     )
-    run.executor.site.worker.partitions.examples["two-a", "train"].ids[3][:] = 10_000
+    own = run.executor.site.worker.partitions.examples["two-a", "train"].sequences
+    own.flat[own.begin[3] : own.begin[3] + own.lengths[3]] = 10_000
     start = np.tile(run.census.initial.numpy(), (3, 1))
     result, personal = last(run_rounds(run, 2))
     assert [update.client for update in result.reports] == ["one-a", "three-b"]

@@ -10,10 +10,12 @@ from rich.console import Console
 import fedpl
 from fedpl.files import quoted
 from fedpl.fit import main
+from fedpl.pictures.clients import client_scores
 from fedpl.pictures.comparison_plot import method_dots
-from fedpl.pictures.plots import client_bars, heat_map, learning_curves
+from fedpl.pictures.plots import heat_map, learning_curves
 from fedpl.records.comparison import Comparison
 from fedpl.report import main as report
+from fedpl.terminal import print_table
 from fedpl.tracking.progress import Display, closing_table
 from tests.conftest import small_rows, write_csv
 from tests.made_up import record, result, summary
@@ -87,7 +89,7 @@ def test_every_picture_shows_names_as_they_are(tmp_path: Path) -> None:
     found = summary(values, baselines={r"$\bar$": result(values)})
     figures = [
         heat_map(np.eye(len(IDS)), IDS, range(len(IDS)), r"$\foo$"),
-        client_bars(found),
+        client_scores(found),
         learning_curves([record(values)], r"$\foo$", found.primary),
     ]
     for i, figure in enumerate(figures):
@@ -126,7 +128,7 @@ def test_progress_on_a_terminal_shows_a_methods_name_as_it_is() -> None:
 
 def test_the_closing_table_folds_nothing_away() -> None:
     console = Console(record=True, width=200)
-    console.print(closing_table(summary(dict.fromkeys(IDS, 0.5))))
+    print_table(console, closing_table(summary(dict.fromkeys(IDS, 0.5))))
     said = console.export_text()
     assert all(name in said for name in SHOWN)
     assert LONG not in said

@@ -57,6 +57,7 @@ def test_the_run_directory_explains_itself(finished: tuple[Path, list[str]]) -> 
         "matrices",
         "metrics.jsonl",
         "plots",
+        "report.html",
         "state",
         "summary.json",
         "vectors",
@@ -69,6 +70,8 @@ def test_the_run_directory_explains_itself(finished: tuple[Path, list[str]]) -> 
         "weights.png",
     ]
     assert sorted(path.name for path in (folder / "state").iterdir()) == [
+        "aggregates-000001.npy",
+        "aggregates-000002.npy",
         "baseline-fedavg",
         "baseline-local",
         "origin.json",

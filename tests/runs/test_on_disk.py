@@ -40,6 +40,14 @@ def test_a_run_on_disk_is_that_in_memory(config: Config, tmp_path: Path) -> None
     memory, disk = (Run.open(tmp_path / name).summary for name in ("memory", "disk"))
     assert memory.clients == disk.clients
     assert {n: b.test for n, b in memory.baselines.items()} == {n: b.test for n, b in disk.baselines.items()}
+    parts = sorted(
+        p.relative_to(tmp_path / "memory") for p in (tmp_path / "memory").rglob("aggregates-*.npy")
+    )
+    assert len(parts) == 3, "two rounds' of the method, the last one's of the average"
+    for file in parts:
+        memory, disk = (np.load(tmp_path / name / file) for name in ("memory", "disk"))
+        size = np.linalg.norm(memory, axis=-1).max()
+        bounds.within(disk, memory, bounds.trained(STEPS) * size)
     files = sorted(p.relative_to(tmp_path / "memory") for p in (tmp_path / "memory").rglob("*.safetensors"))
     assert files == sorted(
         p.relative_to(tmp_path / "disk") for p in (tmp_path / "disk").rglob("*.safetensors")
@@ -47,7 +55,7 @@ def test_a_run_on_disk_is_that_in_memory(config: Config, tmp_path: Path) -> None
     for file in files:
         memory, disk = (load_file(tmp_path / name / file) for name in ("memory", "disk"))
         assert memory.keys() == disk.keys()
-        for name in ("personal", "reference") if "personal" in memory else memory:
+        for name in ("reference",) if "reference" in memory else memory:
             # The second round trains from aggregates whose sums were added in another order.
             size = np.linalg.norm(memory[name], axis=-1).max(initial=0)
             bounds.within(disk[name], memory[name], bounds.trained(STEPS) * size)
@@ -60,3 +68,18 @@ def test_what_memory_cannot_hold_is_sent_to_the_disk(config: Config, monkeypatch
     with pytest.raises(UserError, match="keep them on disk"):
         check_demands(config, census)
     check_demands(with_changes(config, {"server.storage": "disk"}), census)
+
+
+def test_a_budget_in_which_no_round_is_possible_is_refused(config: Config) -> None:
+    """A round by columns fits anywhere; one by modules takes a module of every client at once."""
+    census = prepare(config).executor.join()
+    many = census._replace(members=census.members * 1000)
+    given = with_changes(config, {"server.storage": "disk", "server.memory_budget": 8, "baselines": []})
+    check_demands(given, many)
+    by_module = with_changes(given, {"aggregator.subject.space": "product"})
+    check_demands(by_module, census)
+    widest = max(b.stop - a.start for a, b in census.layout.pairs)
+    least = -(-16 * 4 * len(many.members) * widest // 2**20)
+    with pytest.raises(UserError, match=f"server.memory_budget: fedbip needs at least {least:,} MB for"):
+        check_demands(by_module, many)
+    check_demands(with_changes(by_module, {"server.memory_budget": least}), many)

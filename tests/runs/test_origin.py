@@ -186,7 +186,7 @@ def test_a_comparison_does_not_mix_data(table: tuple[Path, list[str]], tmp_path:
     path, arguments = table
     own = ["--rounds=1", "--seeds=0", f"--out={tmp_path / 'out'}"]
     arguments = [word for word in arguments if not word.startswith("--baselines")]
-    compare_main(["--methods=fedavg", *own, *arguments])
+    compare_main(["--methods=fedavg", "--without_local", *own, *arguments])
     change(path, "train", "label")
     with pytest.raises(UserError, match=r"fedavg-s0 was run on other data than .*local-s0 would be"):
         compare_main(["--methods=fedavg,local", *own, *arguments])

@@ -19,6 +19,7 @@ from fedpl.tracking.tracker import JsonLines
 from fedpl.tracking.vectors import store_vectors
 from tests.disk import Disk
 from tests.made_up import ORIGIN, record
+from tests.rounds.conftest import CLIENTS
 from tests.runs.test_resume import standing
 
 
@@ -37,7 +38,7 @@ def test_a_run_directory(tmp_path: Path, disk: Disk) -> None:
 
 @pytest.mark.parametrize("precision", [True, "bf16"])
 def test_task_vectors(precision: Any, tmp_path: Path, disk: Disk) -> None:
-    store_vectors(tmp_path, 1, np.ones((2, 3), np.float32), precision)
+    store_vectors(tmp_path, 1, np.ones((2, 3), np.float32), (2, 3), precision)
     assert survived(tmp_path, disk) == [f"round-0001.{'bf16.' if precision == 'bf16' else ''}npy"]
 
 
@@ -50,7 +51,7 @@ def test_every_rounds_row_and_matrices(toy: Callable[..., Federation], tmp_path:
 
     def heard(result: RoundResult) -> None:
         for tracker in trackers:
-            tracker.round(record({"a": 0.5}, round=result.round), result)
+            tracker.round(record(dict.fromkeys(CLIENTS, 0.5), round=result.round), result)
         rows.append(disk.after_a_power_cut(folder)["metrics.jsonl"].count(b"\n"))
 
     standing(toy(), tmp_path / "run", 2).finish(heard)

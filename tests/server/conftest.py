@@ -51,6 +51,7 @@ def vectors(
         jnp.array(sizes or [1] * n),
         None if age is None else jnp.array(age),
         groups,
+        jnp.full(n, 0.5),
     )
 
 

@@ -17,7 +17,7 @@ from fedpl.server import Aggregator, Weighting
 from fedpl.server import step as steps
 from tests.server.conftest import LORA, reference, task_vectors, vectors
 
-HOST = {"cfl", "clusters", "fedbip_g", "fedbip_t"}
+HOST = {"cfl", "clusters", "fedbip_g", "fedbip_h", "fedbip_t"}
 ROOT = Path(__file__).parents[2]
 
 

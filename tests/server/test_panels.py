@@ -9,7 +9,8 @@ import pytest
 
 from fedpl.config import Config, with_changes
 from fedpl.errors import UserError
-from fedpl.files import read_tensors, scratch
+from fedpl.files import read_tensors
+from fedpl.mapped import scratch
 from fedpl.problems import check
 from fedpl.server import Aggregator, FactorWise, PrincipalAngles, Residual, Subject
 from fedpl.server.panels import step_in_panels
@@ -109,7 +110,7 @@ def test_a_state_goes_back_to_where_it_belongs_on_disk(tmp_path: Path) -> None:
     tensors, metadata = read_tensors(tmp_path / "state.safetensors", mapped=True)
     assert tensors["personal"].shape == (1, LORA.size)  # an average is one row
     room = scratch(tmp_path, (N, LORA.size))
-    again = state_of(spread(tensors, {"personal": room}), int(metadata["round"]), on_disk=True)
+    again = state_of(tensors, int(metadata["round"]), spread(tensors, {"personal": room})["personal"])
     assert again.personal is room
     np.testing.assert_array_equal(room, state.personal)
     with pytest.raises(ValueError, match="personal has other clients or parameters than this run"):

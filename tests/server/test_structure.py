@@ -5,7 +5,8 @@ import pytest
 from scipy.stats import binom
 
 from fedpl.server import structure
-from fedpl.server.structure import answer, bounds, fit, signal, weights
+from fedpl.server.blocks import signal, weights
+from fedpl.server.structure import answer, bounds, fit
 
 NEW = -1  # no label yet
 

@@ -16,6 +16,7 @@ def rounds_result(clients: int, round: int = 1) -> RoundResult:
     nothing = np.zeros((clients, 1), np.float32)
     return RoundResult(
         round=round,
+        rows=tuple(range(clients)),
         state=ServerState(round, jnp.array(nothing), jnp.zeros(1, jnp.float32)),
         vectors=torch.from_numpy(nothing),
         similarity=similarity,

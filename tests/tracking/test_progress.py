@@ -2,10 +2,12 @@ import io
 import math
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 from rich.table import Table
 
 from fedpl.records.messages import Seconds
+from fedpl.terminal import print_table
 from fedpl.tracking.progress import Display, closing_table, round_line
 from tests.made_up import REGRESSION, record, result, summary
 
@@ -36,7 +38,7 @@ def column(table: Table, place: int) -> list[str]:
 
 def test_a_client_without_a_tuned_model_has_a_dash() -> None:
     table = closing_table(summary({"a": 0.5, "b": 0.75}, tuned=["b"]))
-    assert table.title == "Test accuracy, %, after 1 rounds"
+    assert table.title == "Test accuracy, %, after 1 round"
     assert [str(next(iter(column.cells))) for column in table.columns] == ["a", "50.0", "–", "25.0"]
     assert [str(column.header) for column in table.columns][-1] == "majority class"
     assert column(table, 1)[2:] == ["62.5", "12.5", "50.0", "52.5", "62.5"]
@@ -52,7 +54,7 @@ def test_the_closing_table_of_many_clients_has_their_statistics_alone() -> None:
 def test_the_closing_table_of_another_task() -> None:
     baselines = {"local": result({"a": 1.5, "b": 2.0}, REGRESSION)}
     table = closing_table(summary({"a": 0.5, "b": 0.75}, REGRESSION, baselines))
-    assert table.title == "Test rmse, after 1 rounds"
+    assert table.title == "Test rmse, after 1 round"
     assert [str(column.header) for column in table.columns][-1] == "without learning"
     assert column(table, 1)[:5] == ["1.500", "2.000", "1.750", "0.250", "2.000"]
     assert column(table, 0)[-1] == "mean pearson"
@@ -72,14 +74,35 @@ def shown(terminal: bool, enabled: bool) -> str:
 def test_plain_lines_where_there_is_no_terminal() -> None:
     text = shown(terminal=False, enabled=True)
     assert "\x1b" not in text
-    assert text.splitlines()[0] == round_line(RECORD, 5)
-    assert len(text.splitlines()) == 2
+    first, second, _ = text.splitlines()
+    assert first == "fedpl: fedbip trains; round 1 also compiles what later rounds use again"
+    assert second == round_line(RECORD, 5)
+
+
+@pytest.mark.parametrize("baselines", [2, 4, 9])
+@pytest.mark.parametrize("width", [80, 50])
+def test_heads_and_numbers_are_whole_in_a_narrow_terminal(baselines: int, width: int) -> None:
+    values = {"a-client-of-a-long-name": 1.0, "b": 0.75}
+    names = ["local", "fedavg", "fedbip_robust", *"cdefgh", "pfedgraph"][:baselines]
+    console = Console(file=io.StringIO(), width=width)
+    found = summary(values, baselines={name: result(values) for name in names})
+    whole = closing_table(replace(found, method="fedbip"))
+    print_table(console, whole)
+    said = console.file.getvalue()
+    assert max(map(len, said.splitlines())) <= width
+    assert said.count("100.0") == baselines + 2, "every baseline and two models of the first client"
+    assert said.count("25.0") == 6, "the last column: two clients and four statistics"
+    heads = {word for line in said.splitlines() if "┃" in line for word in line.replace("┃", " ").split()}
+    wanted = {"local": "local only", "fedavg": "federated average"}
+    for name in [*(wanted.get(name, name) for name in names), "fedbip aggregated", "majority class"]:
+        assert set(name.split()) <= heads, "no word of a head is broken"
 
 
 def test_a_live_display_on_a_terminal() -> None:
     text = shown(terminal=True, enabled=True)
     assert "\x1b" in text
     assert "clients" in text
+    assert "the first round compiles" in text
 
 
 def test_no_progress_when_switched_off() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from fedpl.api import Run
@@ -21,6 +22,8 @@ from fedpl.records.rounds import RoundRecord
 from fedpl.rounds.loop import RoundResult
 from fedpl.runs.experiment import run
 from fedpl.runs.resume import saved_configuration
+from fedpl.tracking import session
+from fedpl.tracking.gathered import gather
 from fedpl.tracking.weights_and_biases import WandbTracker
 from tests.made_up import Stopping, record, result, summary
 from tests.tracking.conftest import end_process
@@ -56,7 +59,7 @@ def sync(folder: Path, *options: str) -> None:
 
 
 def test_every_round_is_there_when_it_ends(server: Stub, tmp_path: Path) -> None:
-    tracker = WandbTracker(WandbConfig(), tmp_path, {"seed": 3}, "one")
+    tracker = WandbTracker(WandbConfig(), tmp_path, {"seed": 3}, "one", 10)
     (file,) = tmp_path.glob("wandb/run-*/run-one.wandb")
     for round in (1, 2):
         log(tracker, round)
@@ -67,9 +70,14 @@ def test_every_round_is_there_when_it_ends(server: Stub, tmp_path: Path) -> None
     found = server.runs["one"]
     assert found.rounds == [1, 2]
     assert [row["_step"] for row in found.history] == [1, 2]
-    assert found.history[0]["clients"]["nrows"] == 3
+    assert [row["clients"]["increment_num"] for row in found.history] == [0, 1]
     assert found.config["seed"]["value"] == 3
-    assert found.summary["test/mean/aggregated/accuracy"] == 0.75
+    assert found.summary["test/aggregated/mean/accuracy"] == 0.75
+    assert found.summary["test/majority/worst/accuracy"] == 0.25
+    assert not [name for name in found.summary if name.startswith("test/mean")]
+    assert found.summary["best/validation/aggregated/mean/accuracy"] == 0.75
+    assert found.summary["best/round"] == 1, "the first of equal ones"
+    assert found.summary["clients"]["increment_num"] == 1
     assert found.exitcode == 0
 
 
@@ -80,14 +88,14 @@ def test_a_run_that_ends_is_compared_kept_and_alerted_about(server: Stub, tmp_pa
     ended = summary(CLIENTS, baselines={"local": result({"a": 1.0, "b": 0.85, "c": 0.4})})
     ended.write(tmp_path)
     for config, id in ((WandbConfig(), "plain"), (WandbConfig(artifacts=True, alerts=True), "all")):
-        tracker = WandbTracker(config, tmp_path, {}, id)
+        tracker = WandbTracker(config, tmp_path, {}, id, 10)
         log(tracker, 1)
         tracker.finish(ended)
         found = server.runs[id]
-        assert found.summary["over_local/harmed/aggregated"] == 1
-        assert found.summary["over_local/harmed_clients/aggregated"] == "b"
-        assert found.summary["over_local/gain/aggregated"] == pytest.approx(0.0, abs=1e-9)
-        assert found.summary["baselines/local/worst/aggregated"] == pytest.approx(0.4)
+        assert found.summary["over_local/aggregated/harmed"] == 1
+        assert found.summary["over_local/aggregated/harmed_clients"] == "b"
+        assert found.summary["over_local/aggregated/gain"] == pytest.approx(0.0, abs=1e-9)
+        assert found.summary["baselines/local/test/aggregated/worst/accuracy"] == pytest.approx(0.4)
         ours = [one for one in server.kept if "fedpl-" in str(one)]
         assert len(ours) == len(server.alerts) == (id == "all")
     assert "fedpl-all" in str(ours[0])
@@ -96,13 +104,34 @@ def test_a_run_that_ends_is_compared_kept_and_alerted_about(server: Stub, tmp_pa
     assert not server.unknown
 
 
+def test_what_several_runs_found_is_one_run_of_their_group(
+    server: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    picture, rows = tmp_path / "dots.png", [{"method": "a", "gain": 0.1}, {"method": "b"}]
+    Image.new("RGB", (4, 4)).save(picture)
+    where = gather(WandbConfig(group="g"), "comparison", tmp_path, [picture], rows, {"methods/a": 0.5})
+    (id,) = server.runs
+    found = server.runs[id]
+    assert where == f"{server.url}/someone/fedpl/runs/{id}"
+    assert (found.shown["groupName"], found.shown["jobType"], found.exitcode) == ("g", "report", 0)
+    assert found.summary["methods/a"] == 0.5
+    assert found.summary["comparison"]["nrows"] == 2
+    assert f"comparison-{id}" in str(server.kept)
+    missing = [tmp_path / "nowhere.csv"]
+    assert gather(WandbConfig(), "comparison", tmp_path, missing, rows, {}) == ""
+    assert "nowhere.csv" in caplog.text, "named, and the comparison goes on"
+    assert [run.exitcode for run in server.runs.values()] == [1], "the same run again"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert gather(WandbConfig(), "comparison", tmp_path, missing, rows, {}) == ""
+
+
 def test_what_a_killed_process_did_not_send_is_sent_by_the_next(server: Stub, tmp_path: Path) -> None:
-    log(WandbTracker(WandbConfig(), tmp_path, {}, "one"), 1, 2)
+    log(WandbTracker(WandbConfig(), tmp_path, {}, "one", 10), 1, 2)
     end_process()
     server.runs["one"].lines["wandb-history.jsonl"].pop()
     del server.runs["one"].lines["wandb-summary.json"]  # it comes with the rows
     earlier = [record(CLIENTS, round=round) for round in (1, 2, 3)]
-    tracker = WandbTracker(WandbConfig(), tmp_path, {}, "one", earlier)
+    tracker = WandbTracker(WandbConfig(), tmp_path, {}, "one", 10, earlier)
     log(tracker, 4)
     tracker.finish(summary(CLIENTS))
     assert server.runs["one"].rounds == [1, 2, 3, 4]
@@ -112,36 +141,47 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from fedpl.config import WandbConfig
+from fedpl.tracking import session
+from fedpl.tracking.gathered import gather
 from fedpl.tracking.weights_and_biases import WandbTracker
 from tests.tracking.test_wandb_server import log
-tracker = WandbTracker(WandbConfig(), Path(sys.argv[1]), {}, "one")
+tracker = WandbTracker(WandbConfig(), Path(sys.argv[1]), {}, "one", 10)
 log(tracker, *range(1, 6))
 print("logged", flush=True)
 sys.stdin.read()
 """
 
 
-def test_the_next_process_waits_for_what_a_killed_one_left_sending(server: Stub, tmp_path: Path) -> None:
-    """W&B sends from a process of its own, which no signal to ours or its group reaches."""
-    server.delay = 3.0
+def test_the_next_process_waits_for_what_a_killed_one_left_sending(
+    server: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W&B sends from a process of its own, which no signal to ours or its group reaches.
+
+    It ends by itself when it notices that ours has gone: here it is stopped, so that it does not notice yet.
+    """
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, text=True, start_new_session=True, **pipes) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "logged\n"
+        (sending,) = (
+            found
+            for found in psutil.process_iter(["cmdline"])
+            if ["--pid", str(process.pid)] == (found.info["cmdline"] or [])[-2:]
+        )
+        sending.suspend()
         os.killpg(process.pid, signal.SIGKILL)
-    sending = [
-        found
-        for found in psutil.process_iter(["cmdline"])
-        if ["--pid", str(process.pid)] == (found.info["cmdline"] or [])[-2:]
-    ]
-    if not sending:
-        pytest.skip("on a busy machine W&B's process had ended before it could be caught sending")
-    assert len(sending) == 1
+    waits = session._await_service
+
+    def noticing(owner: Path) -> None:
+        assert not session._is_over(sending)
+        sending.resume()
+        waits(owner)
+        assert session._is_over(sending)
+
+    monkeypatch.setattr(session, "_await_service", noticing)
     earlier = [record(CLIENTS, round=round) for round in range(1, 6)]
-    tracker = WandbTracker(WandbConfig(), tmp_path, {}, "one", earlier)
-    assert not sending[0].is_running()
-    server.delay = 0.0
+    tracker = WandbTracker(WandbConfig(), tmp_path, {}, "one", 10, earlier)
     log(tracker, 6)
     tracker.finish(summary(CLIENTS))
     assert server.runs["one"].rounds == [1, 2, 3, 4, 5, 6]
@@ -152,9 +192,9 @@ def test_a_round_that_is_repeated_is_logged_once(server: Stub, tmp_path: Path) -
     earlier = [record(CLIENTS)]
     for id, mode in (("one", "online"), ("two", "offline")):
         folder = tmp_path / id
-        log(WandbTracker(WandbConfig(mode=mode), folder, {}, id), 1, 2)
+        log(WandbTracker(WandbConfig(mode=mode), folder, {}, id, 10), 1, 2)
         end_process()
-        tracker = WandbTracker(WandbConfig(mode=mode), folder, {}, id, earlier)
+        tracker = WandbTracker(WandbConfig(mode=mode), folder, {}, id, 10, earlier)
         log(tracker, 2, 3)
         tracker.finish(summary(CLIENTS))
     assert tracker.where.startswith(f"wandb sync {tmp_path / 'two' / 'wandb' / 'offline-run-'}")
@@ -169,7 +209,7 @@ def test_without_a_network_the_run_is_recorded_offline(
     with monkeypatch.context() as away:
         away.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
         away.setenv("WANDB_INIT_TIMEOUT", "1")
-        tracker = WandbTracker(WandbConfig(), tmp_path, {}, "one")
+        tracker = WandbTracker(WandbConfig(), tmp_path, {}, "one", 10)
         log(tracker, 1, 2)
         tracker.finish(summary(CLIENTS))
     assert "connection refused): recording offline" in capsys.readouterr().err
@@ -203,17 +243,17 @@ def test_runs_end_as_what_they_are(server: Stub, tmp_path: Path) -> None:
 def test_many_clients_cost_little(server: Stub, tmp_path: Path) -> None:
     """500 clients: 7 MB a round."""
     many = {f"client-{i}": i / 700 for i in range(500)}
-    tracker = WandbTracker(WandbConfig(), tmp_path, {}, "one")
+    tracker = WandbTracker(WandbConfig(), tmp_path, {}, "one", 10)
     for round in (1, 2, 3):
         tracker.round(record(many, round=round), rounds_result(500, round))
     tracker.finish(summary(many))
     sent = server.runs["one"].received + sum(server.uploads.values())
-    assert server.runs["one"].history[-1]["clients"]["nrows"] == 500
+    assert server.runs["one"].history[-1]["clients"]["increment_num"] == 2
     assert 30_000 < sent / 3 < 200_000
 
 
 def test_matrices_are_shown_now_and_then(tmp_path: Path, stranger: None) -> None:
-    tracker = WandbTracker(WandbConfig(), tmp_path, {}, "one", every=3)
+    tracker = WandbTracker(WandbConfig(matrices=3), tmp_path, {}, "one", 10)
     log(tracker, *range(1, 8))
     tracker.close()
     shown = [path.name for path in tmp_path.glob("wandb/offline-run-*/files/media/images/server/*.png")]
@@ -261,7 +301,8 @@ def test_a_server_lost_at_the_end_keeps_nothing_from_the_user(
     (id,) = server.runs
     found = server.runs[id]
     assert (folder / "state" / "wandb-id").read_text() == id
-    assert found.rounds == [1, 2]
+    # Where a row had come before the server was lost, W&B sends it once more.
+    assert list(dict.fromkeys(found.rounds)) == [1, 2]
     assert found.config["federation"]["value"]["clients"] == 3
 
 

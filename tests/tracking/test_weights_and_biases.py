@@ -7,7 +7,8 @@ import wandb
 
 from fedpl.config import WandbConfig
 from fedpl.fit import main
-from fedpl.tracking.weights_and_biases import WandbTracker, asked_id, choose_mode, logged_in
+from fedpl.tracking.session import asked_id, choose_mode, logged_in
+from fedpl.tracking.weights_and_biases import WandbTracker
 from tests.made_up import record, summary
 from tests.tracking.rounds import rounds_result
 
@@ -48,7 +49,7 @@ def test_logged_in_means_online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def begun(folder: Path, config: WandbConfig | None = None) -> WandbTracker:
-    return WandbTracker(config or WandbConfig(), folder, {}, "an-id")
+    return WandbTracker(config or WandbConfig(), folder, {}, "an-id", 10)
 
 
 def test_online_without_a_login_records_offline_and_never_asks(
@@ -97,13 +98,13 @@ def test_the_environments_id_is_one_runs(tmp_path: Path, monkeypatch: pytest.Mon
     assert asked_id() is None
     monkeypatch.setenv("WANDB_RUN_ID", "asked")
     assert asked_id() == "asked"
-    WandbTracker(WandbConfig(), tmp_path, {}, "asked").close()
+    WandbTracker(WandbConfig(), tmp_path, {}, "asked", 10).close()
     assert asked_id() is None, "the next run would be written into this one"
 
 
 def test_a_run_that_was_left_open_is_not_gone_on_with(tmp_path: Path) -> None:
-    left = WandbTracker(WandbConfig(), tmp_path / "one", {}, "left").run
-    assert WandbTracker(WandbConfig(), tmp_path / "two", {}, "next").run.id == "next"
+    left = WandbTracker(WandbConfig(), tmp_path / "one", {}, "left", 10).run
+    assert WandbTracker(WandbConfig(), tmp_path / "two", {}, "next", 10).run.id == "next"
     with pytest.raises(wandb.errors.UsageError, match="finished"):
         left.log({"a": 1})
 
@@ -119,12 +120,15 @@ def test_a_run_that_the_user_opened_is_logged_to_and_stays_open(tmp_path: Path) 
     assert own.summary["mine"] == 2
 
 
-def test_matrices_of_many_clients_are_pictures(tmp_path: Path) -> None:
-    tracker = begun(tmp_path)
+@pytest.mark.parametrize(("asked", "expected"), [(None, set()), (1, {"similarity", "weights"})])
+def test_matrices_of_many_clients_are_pictures_where_they_are_asked_for(
+    asked: int | None, expected: set[str], tmp_path: Path
+) -> None:
+    tracker = begun(tmp_path, WandbConfig(matrices=asked))
     tracker.round(record({str(i): 0.5 for i in range(65)}), rounds_result(65))
     tracker.close()
     media = {path.name.split("_")[0] for path in tmp_path.glob("wandb/offline-run-*/files/media/*/server/*")}
-    assert media == {"similarity", "weights"}
+    assert media == expected
     assert not list(tmp_path.glob("wandb/offline-run-*/files/media/table/server"))
 
 

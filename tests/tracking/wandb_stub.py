@@ -9,7 +9,6 @@ import json
 import re
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -53,7 +52,6 @@ class Stub:
         uploads: Bytes of every uploaded file.
         unknown: GraphQL operations that this server does not know, with their text.
         down: Whether it answers everything with 503.
-        delay: Seconds until it takes rows.
     """
 
     def __init__(self) -> None:
@@ -66,7 +64,6 @@ class Stub:
         self.kept: list[dict[str, Any]] = []
         self.alerts: list[dict[str, Any]] = []
         self.down = False
-        self.delay = 0.0
         self.lock = threading.RLock()
         self._server = _Quiet(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -147,6 +144,11 @@ class Stub:
         file = {"id": "f", "uploadUrl": f"{self.url}/upload/manifest/{v['artifactID']}", "uploadHeaders": []}
         return {"createArtifactManifest": {"artifactManifest": {"id": f"m-{v['artifactID']}", "file": file}}}
 
+    def _do_UpdateArtifactManifest(self, v: dict[str, Any]) -> Any:
+        where = f"{self.url}/upload/manifest/{v['artifactManifestID']}"
+        file = {"id": "f", "uploadUrl": where, "uploadHeaders": []}
+        return {"updateArtifactManifest": {"artifactManifest": {"id": v["artifactManifestID"], "file": file}}}
+
     def _do_CreateArtifactFiles(self, v: dict[str, Any]) -> Any:
         nodes = []
         for spec in v["input"]["artifactFiles"]:
@@ -198,7 +200,6 @@ class Stub:
     def stream(self, name: str, body: bytes) -> dict[str, Any]:
         """History, summary, events."""
         content = json.loads(body)
-        time.sleep(self.delay)
         with self.lock:
             run = self.runs.setdefault(name, Run())
             run.received += len(body)

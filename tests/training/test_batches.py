@@ -5,8 +5,10 @@ import torch
 
 from fedpl.config import ModelConfig
 from fedpl.data import Split
+from fedpl.errors import UserError
 from fedpl.tasks import Classification
-from fedpl.tasks.examples import Examples
+from fedpl.tasks.encoding import check_known
+from fedpl.tasks.examples import Examples, Sequences
 from fedpl.training.batches import batch_order, evaluation_order, training_batches
 
 
@@ -47,3 +49,22 @@ def test_evaluation_visits_everything_once_short_texts_first(tokens: Examples) -
     assert sum(len(batch.targets) for batch in batches) == 10
     widths = [batch.inputs["input_ids"].shape[1] for batch in batches]
     assert widths == sorted(widths)
+
+
+def test_checking_words_does_not_search_the_vocabulary_for_each() -> None:
+    """`unk_token_id` of transformers is a property that does: most of the time of preparing texts."""
+
+    class Counted:
+        all_special_ids = (0, 1)
+        times = 0
+
+        @property
+        def unk_token_id(self) -> int:
+            self.times += 1
+            return 1
+
+    tokenizer = Counted()
+    check_known(tokenizer, Sequences.of([[0, *range(2, 40)]] * 50).flat, "here")
+    with pytest.raises(UserError, match="does not know 60 % of the words"):
+        check_known(tokenizer, Sequences.of([[0, 1, 1, 1, 2, 3]] * 50).flat, "here")
+    assert tokenizer.times == 2

@@ -49,7 +49,7 @@ class Stacked:
         self.device = foundation.hardware.device
         self._halved = 1  # answers at once are so many times fewer than asked for
         config = partitions.config
-        tokens = sum(len(examples.tokens) for examples in partitions.examples.values())
+        tokens = sum(sum(examples.lengths) for examples in partitions.examples.values())
         self.engine = Engine(foundation.model, foundation.layout, config, tokens)
         free = free_memory(self.device)
         self._size = cohort_size(
@@ -130,7 +130,7 @@ class Stacked:
     def shrink(self, clients: int) -> None:
         if clients == 1 and self.limits.tokens == 1:
             raise UserError(
-                "client.cohort_size: one text of one client at a time does not fit in the memory: set "
+                "client.cohort_size: one example of one client at a time does not fit in the memory: set "
                 "client.gradient_checkpointing, or lower model.max_length"
             )
         self.engine.stack.bind(torch.zeros(1, self.foundation.layout.size, device=self.device))
@@ -179,7 +179,7 @@ class Stacked:
         """Activations that a token leaves for the backward pass, counted on the row that leaves most."""
         own = [examples for examples in self.partitions.examples.values() if len(examples)]
         found = [self._bytes_per_token_of(max(own, key=lambda one: max(one.lengths)), "lengths")]
-        if own[0].marks is not None:  # what is kept for each of the vocabulary counts too
+        if own[0].marked == "learned":  # what is kept for each of the vocabulary counts too
             found.append(self._bytes_per_token_of(max(own, key=lambda one: max(one.mass)), "mass"))
         return max(found)
 

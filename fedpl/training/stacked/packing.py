@@ -9,10 +9,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fedpl.tasks.examples import ranges
+from fedpl.tasks.pixels import taken
 from fedpl.training.dropout import stream_keys
 from fedpl.training.partitions import Learner
 from fedpl.training.stacked.cutting import Limits, Plan, cut, plan
-from fedpl.training.stacked.rows import Row, Rows, Texts, ranges
+from fedpl.training.stacked.rows import Row, Rows, Texts
 
 __all__ = ["Limits", "Pass", "Row", "Rows", "Step", "Texts", "cut", "pack", "steps"]
 
@@ -98,40 +100,49 @@ def steps(learners: Sequence[Learner], limits: Limits) -> Iterator[Step]:
 
 
 def _passes(rows: Rows, chosen: Plan) -> Iterator[Pass]:
-    """The rows of a plan, in its order, as tensors: made for all passes at once, then parted."""
-    texts, place, sizes = rows.texts, rows.place, chosen.sizes.tolist()
-    lengths, widths = texts.lengths[place], np.repeat(chosen.widths, chosen.sizes)
-    runs = np.stack([lengths, widths - lengths], axis=1).ravel()  # of tokens and of padding, by turns
-    mask = np.repeat(np.tile([True, False], len(rows)), runs)
-    ids = np.full(len(mask), texts.pad)
-    ids[mask] = texts.tokens[ranges(texts.begin[place], lengths)]
-    marks = np.zeros(len(mask), bool)
-    if texts.marks is not None:
-        marks[mask] = texts.marks[ranges(texts.begin[place], lengths)]
-    types = np.zeros(len(mask), np.int64)
-    if texts.types is not None:
-        types[mask] = texts.types[ranges(texts.begin[place], lengths)]
-    tokens = (chosen.sizes * chosen.widths).tolist()
+    """The rows of a plan, in its order, as tensors."""
+    place, sizes = rows.place, chosen.sizes.tolist()
+    inputs = _images if rows.texts.pixels is not None else _padded
     columns = (
-        torch.from_numpy(ids).split(tokens),
-        torch.from_numpy(mask.astype(np.int64)).split(tokens),
-        torch.from_numpy(marks).split(tokens),
-        torch.from_numpy(types).split(tokens),
-        texts.targets[torch.from_numpy(place)].split(sizes),
+        rows.texts.targets[torch.from_numpy(place)].split(sizes),
         torch.from_numpy(rows.client).split(sizes),
         torch.from_numpy(rows.weight.astype(np.float32)).split(sizes),
         torch.from_numpy(rows.key).split(sizes),
     )
     begin = 0
-    for size, even, own_ids, own_mask, learned, own_types, targets, client, weight, key in zip(
-        sizes, chosen.even.tolist(), *columns, strict=True
+    for size, even, own_inputs, targets, client, weight, key in zip(
+        sizes, chosen.even.tolist(), inputs(rows, chosen), *columns, strict=True
     ):
-        inputs = {"input_ids": own_ids.view(size, -1), "attention_mask": own_mask.view(size, -1)}
-        if texts.marks is not None:
-            inputs["learned"] = learned.view(size, -1)
-        if texts.types is not None:
-            inputs["token_type_ids"] = own_types.view(size, -1)
         own = rows.take(slice(begin, begin + size))
         between = (int(own.client[0]), int(own.client[-1]) + 1) if even else None
-        yield Pass(inputs, targets, client, weight, key, own, between)
+        yield Pass(own_inputs, targets, client, weight, key, own, between)
         begin += size
+
+
+def _images(rows: Rows, chosen: Plan) -> Iterator[dict[str, Tensor]]:
+    """Images of each pass."""
+    assert rows.texts.pixels is not None
+    for slots in np.split(rows.texts.slots[rows.place], np.cumsum(chosen.sizes)[:-1]):
+        yield taken(rows.texts.pixels, slots)
+
+
+def _padded(rows: Rows, chosen: Plan) -> Iterator[dict[str, Tensor]]:
+    """Tokens of each pass with their mask: made for all passes at once, then parted."""
+    texts, place = rows.texts, rows.place
+    lengths, widths = texts.lengths[place], np.repeat(chosen.widths, chosen.sizes)
+    runs = np.stack([lengths, widths - lengths], axis=1).ravel()  # of tokens and of padding, by turns
+    mask = np.repeat(np.tile([True, False], len(rows)), runs)
+    real = ranges(texts.begin[place], lengths)
+    ids = np.full(len(mask), texts.pad)
+    ids[mask] = texts.tokens[real]
+    found = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
+    if texts.marks is not None:
+        found["learned"] = np.zeros(len(mask), bool)
+        found["learned"][mask] = texts.marks[real]
+    if texts.types is not None:
+        found["token_type_ids"] = np.zeros(len(mask), np.int64)
+        found["token_type_ids"][mask] = texts.types[real]
+    tokens, sizes = (chosen.sizes * chosen.widths).tolist(), chosen.sizes.tolist()
+    parted = {name: torch.from_numpy(all).split(tokens) for name, all in found.items()}
+    for i, size in enumerate(sizes):
+        yield {name: parts[i].view(size, -1) for name, parts in parted.items()}

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fedpl.records.layout import AdapterLayout
-from fedpl.tasks.examples import Examples
+from fedpl.tasks.examples import Examples, ranges
 from fedpl.training.stacked.packing import Pass
-from fedpl.training.stacked.rows import Rows, ranges
+from fedpl.training.stacked.rows import Rows
 
 # Runs the model on (each row's client, inputs by name, whether rows are even).
 Run = Callable[..., Any]
@@ -87,7 +87,7 @@ class Prefix:
     def _recalled(self, part: Pass, begin: Int[np.ndarray, "rows"]) -> Float[Tensor, "rows length features"]:
         """What is kept of the rows; zeros elsewhere."""
         assert self._kept is not None
-        mask = part.inputs["attention_mask"].bool()
+        mask = _real(part)
         starts = _places(begin, mask.device)[:, None]
         mask = mask & (starts >= 0)
         place = (starts + torch.arange(mask.shape[1], device=mask.device)).masked_fill_(~mask, 0)
@@ -150,6 +150,14 @@ class Prefix:
             return forward(hidden_states, *args, **kwargs)
 
         return wrapped
+
+
+def _real(part: Pass) -> Bool[Tensor, "rows length"]:
+    """Which positions are not padding; of images all."""
+    if "attention_mask" in part.inputs:
+        return part.inputs["attention_mask"].bool()
+    length = int(part.rows.texts.lengths[0])
+    return torch.ones(len(part.rows), length, dtype=torch.bool, device=part.client.device)
 
 
 def _places(places: Int[np.ndarray, "n"], device: torch.device) -> Int[Tensor, "n"]:

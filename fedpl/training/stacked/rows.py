@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fedpl.tasks.examples import Examples
+from fedpl.tasks.pixels import Held, Pictures, Pixels
 
 
 class Row(NamedTuple):
@@ -47,6 +48,8 @@ class Texts:
         pad: What fills rows up.
         marks: Like tokens, whether each is learned; None: the model is not told.
         types: Like tokens, which text of a pair each belongs to; None: the model is not told.
+        pixels: Where the examples lie, if they are images, which have no tokens here; None: they are texts.
+        slots: Which image there each example is.
     """
 
     def __init__(self, splits: Iterable[Examples]) -> None:
@@ -62,6 +65,9 @@ class Texts:
         self.pad = self.splits[0].pad
         self.marks = _joined(split.marks for split in self.splits)
         self.types = _joined(split.types for split in self.splits)
+        images = [split for split in self.splits if isinstance(split, Pictures)]
+        self.pixels: Pixels | Held | None = images[0].pixels if images else None
+        self.slots = np.concatenate([np.empty(0, np.int64), *(split.slots for split in images)])
 
     def places(self, splits: Iterable[Examples]) -> Int[np.ndarray, "splits"]:
         """Where these splits are among `splits`."""
@@ -148,8 +154,3 @@ class Rows(Sequence[Row]):
         split = self.texts.splits[self.split[place]]
         example, weight, key = self.example[place], self.weight[place], self.key[place]
         return Row(int(self.client[place]), split, int(example), float(weight), int(key))
-
-
-def ranges(starts: Int[np.ndarray, "n"], sizes: Int[np.ndarray, "n"]) -> Int[np.ndarray, "total"]:
-    """start, start + 1, ... of each range, one range after another."""
-    return np.arange(sizes.sum()) + np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fedpl.tasks.examples import Examples
+from fedpl.tasks.examples import Examples, Sequences
 from fedpl.training.batches import batch_order
 from fedpl.training.partitions import Learner
 from fedpl.training.stacked.cutting import plan
@@ -58,7 +58,7 @@ def test_cut_is_the_cheapest(lengths: list[int], overhead: int) -> None:
 
 def learner(sizes: list[int], number: int, max_steps: int) -> Learner:
     ids = [torch.arange(1, size + 1) + 100 * number for size in sizes]
-    tokens = Examples(ids, torch.arange(len(sizes)), pad=0)
+    tokens = Examples(Sequences.of(ids), torch.arange(len(sizes)), pad=0)
     return Learner(tokens, batch_order(len(sizes), 2, 2, number, max_steps), stream=number)
 
 

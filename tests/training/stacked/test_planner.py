@@ -1,6 +1,7 @@
 """Cohorts hold every client once, with companions of similar work."""
 
 import os
+import statistics
 
 import pytest
 import torch
@@ -43,11 +44,15 @@ def test_pass_limits_follow_memory() -> None:
 
 
 def test_free_memory_is_what_the_machine_has() -> None:
-    before = free_memory(CPU)
-    held = torch.ones(2**26)  # 256 MiB
-    after = free_memory(CPU)
-    assert before > 2**27
-    assert before - after == pytest.approx(held.nbytes, rel=0.9)
+    """Others take and give back memory meanwhile: what one's own takes is the median of several turns."""
+    taken = []
+    for _ in range(9):
+        before = free_memory(CPU)
+        held = torch.ones(2**26)  # 256 MiB
+        taken.append(before - free_memory(CPU))
+        assert before > 2**27
+        del held
+    assert statistics.median(taken) == pytest.approx(2**28, rel=0.9)
 
 
 def test_few_compiled_kernels_are_kept_unless_the_user_wants_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,333 @@
+"""Clients at the sites of other organisations: each has its own, and the server has none of their data."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedpl.errors import UserError
+from fedpl.executors.crew import Crew, Done, Lost, Order, Raised
+from fedpl.executors.distrust import check_report, fits, scores_of
+from fedpl.executors.joining import Pins, agree, start_digest
+from fedpl.executors.letters import Joining, Letter, Untold
+from fedpl.executors.protocol import GoOn
+from fedpl.records.messages import (
+    Answer,
+    Begin,
+    Census,
+    Company,
+    Deliver,
+    Failure,
+    Frozen,
+    Notice,
+    Work,
+)
+from fedpl.records.scores import Scores
+
+_log = logging.getLogger(__name__)
+_PAUSE, _LONGEST = 5.0, 60.0  # seconds before what was lost is sent again: twice as long each time
+_ODD = Raised(UserError("it sent something else than an answer"))
+_PATIENCE = 2  # how often a site is told what holds, and says that it was not, until it is given up
+
+
+class _Errand(NamedTuple):
+    """An order that a site has not answered.
+
+    Attributes:
+        place: In what was asked.
+        begun: When it was first sent; None: not yet.
+        due: When it may be sent; infinite: it has been.
+        losses: How often it, or its answer, was lost.
+        untold: How often the site said that it does not hold what it needs.
+    """
+
+    place: int
+    begun: float | None = None
+    due: float = 0.0
+    losses: int = 0
+    untold: int = 0
+
+
+class Sites:
+    """Each worker of the crew is a site with clients of its own; see `fedpl.executors.protocol.Executor`.
+
+    A site gets one order at a time, all of a round's work for its clients is one. Who does not answer is
+    named; no other site is asked in its place, as none has its data.
+
+    Args:
+        crew: The sites. They take an order ``letter`` and answer it with Done, Raised or Untold.
+        settings: That all sites must have been started with, as YAML.
+        shifts: Whether a method of the run changes the frozen weights.
+        pins: Whose name and key each site has.
+        retries: How often an order is sent again that was lost on the way or with its site.
+        timeout: Seconds within which a site has to answer an order, however often it is sent; None waits.
+        device: Where the server keeps task vectors.
+    """
+
+    def __init__(
+        self,
+        crew: Crew,
+        settings: str,
+        shifts: bool,
+        pins: Pins,
+        retries: int = 2,
+        timeout: float | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self._crew = crew
+        self._settings = settings
+        self._shifts = shifts
+        self._pins = pins
+        self._retries = retries
+        self._timeout = timeout
+        self._device = device
+        self._begin = Begin("")
+        self._frozen = Frozen()
+        self._told: dict[int, dict[type, Notice]] = {worker: {} for worker in range(crew.size)}
+        self._joinings: tuple[Joining, ...] = ()
+        self._census: Census | None = None
+        self._site_of: dict[str, int] = {}
+        for worker in range(crew.size):
+            crew.start(worker)
+
+    def join(self) -> Census:
+        if self._census is None:
+            asked = [(worker, Order("join")) for worker in range(self._crew.size)]
+            answers = dict(self._answers(asked))
+            joined = tuple(self._joined(worker, answers[worker]) for worker in range(len(asked)))
+            for worker, own in enumerate(joined):
+                if not fits(own):
+                    raise UserError(f"{self._name(worker)} has not joined: {_reason(_ODD)}")
+            self._joinings = joined
+            self._pins.check([own.site for own in self._joinings])
+            census = agree(self._joinings, self._settings, self._shifts)
+            start = self._joined(0, next(self._answers([(0, Order("start"))]))[1], Tensor)
+            numbers = start.cpu().numpy().tobytes()
+            if start_digest(numbers) != self._joinings[0].start or len(start) != census.layout.size:
+                raise UserError(f"site '{self._joinings[0].site}' sent other numbers of θ₀ than it had named")
+            self._census = census._replace(initial=torch.empty_like(start, device=self._device).copy_(start))
+            self._site_of = {
+                member.client: worker
+                for worker, own in enumerate(self._joinings)
+                for member in own.census.members
+            }
+        return self._census
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Who has joined, for the first lines of a run."""
+        self.join()
+        sizes = ", ".join(f"{own.site} ({len(own.census.members)})" for own in self._joinings)
+        return (f"{self._crew.size} sites with their clients: {sizes}",)
+
+    def plan(self, work: Sequence[Work], capacity: Mapping[str, int] | None = None) -> Company:
+        groups: dict[int, list[str]] = {}
+        for each in work:
+            groups.setdefault(self._site_of[each.client], []).append(each.client)
+        return Company(tuple(tuple(groups[worker]) for worker in sorted(groups)), {})
+
+    def train(
+        self,
+        work: Sequence[Work],
+        company: Company,
+        into: Mapping[str, Float[Tensor, "params"]] | None = None,
+        go_on: GoOn | None = None,
+    ) -> Iterator[Answer]:
+        groups = company.shared_out(work)
+        orders = [(self._site_of[own[0].client], Order("train", (tuple(own),))) for own in groups]
+        for place, reply in self._answers(orders, go_on):
+            yield from self._reported(orders[place][0], groups[place], reply, into)
+
+    def score(
+        self, clients: Sequence[str], models: Float[Tensor, "clients params"], split: str
+    ) -> Mapping[str, Scores]:
+        rows: dict[int, list[int]] = {}
+        for row, client in enumerate(clients):
+            rows.setdefault(self._site_of[client], []).append(row)
+        owns = {worker: tuple(clients[row] for row in rows[worker]) for worker in sorted(rows)}
+        orders = [
+            (worker, Order("score", (own, models[rows[worker]], split))) for worker, own in owns.items()
+        ]
+        scored: dict[str, Scores] = {}
+        for place, reply in self._answers(orders):
+            worker = orders[place][0]
+            known = None
+            if isinstance(reply, Done):
+                known = scores_of(reply.value, owns[worker], self.join().metrics)
+            if known is None:
+                why = _ODD if isinstance(reply, Done) else reply
+                _log.warning("%s is not scored on %s: %s", self._name(worker), split, _reason(why))
+            scored |= known or {}
+        return {client: scored[client] for client in clients if client in scored}
+
+    def tell(self, notice: Notice) -> None:
+        """Begin and Frozen go with the next order to each site, so that they cost no message of their own."""
+        if isinstance(notice, Deliver):
+            self._deliver(notice)
+        elif isinstance(notice, Begin):
+            self._pins.keep([own.site for own in self._joinings])
+            self._begin = Begin(notice.run)
+        elif isinstance(notice, Frozen):  # Serve is refused in the settings
+            residual = None if notice.residual is None else notice.residual.cpu().clone()
+            if notice.digest != self._frozen.digest:
+                self._frozen = notice._replace(residual=residual)
+
+    def close(self) -> None:
+        """Ask no site for anything more."""
+        self._crew.close()
+
+    def _deliver(self, notice: Deliver) -> None:
+        orders = []
+        for worker in range(self._crew.size):
+            rows = [row for row, client in enumerate(notice.clients) if self._site_of[client] == worker]
+            own = tuple(notice.clients[row] for row in rows)
+            memories = {client: notice.memories.get(client, "") for client in own}
+            part = notice._replace(folder="", clients=own, models=notice.models[rows], memories=memories)
+            orders.append((worker, Order("deliver", (part, self._pins.run))))
+        for place, reply in self._answers(orders):
+            if not isinstance(reply, Done):
+                _log.warning(
+                    "%s has not got its clients' last aggregates: %s; resume the run when it is back",
+                    self._name(place),
+                    _reason(reply),
+                )
+
+    def _reported(
+        self,
+        worker: int,
+        group: Sequence[Work],
+        reply: Done | Raised | Lost,
+        into: Mapping[str, Tensor] | None,
+    ) -> Iterator[Answer]:
+        """What came of a site's work, as far as it is what was asked for."""
+        if not isinstance(reply, Done) or not isinstance(reply.value, tuple):
+            why = _ODD if isinstance(reply, Done) else reply
+            reason = f"{self._name(worker)}: {_reason(why)}"
+            for each in group:  # one by one: to ask them again apart would find out nothing
+                error = UserError(reason) if isinstance(why, Raised) else RuntimeError(reason)
+                yield Failure((each.client,), reason, error, each.attempt)
+            return
+        asked = {each.client: each for each in group}
+        for answer in reply.value:
+            if isinstance(answer, Failure):
+                named = answer.clients if isinstance(answer.clients, tuple) else ()
+                clients = tuple(client for client in named if client in asked)
+                if clients:
+                    error = RuntimeError(f"{self._name(worker)}: {answer.reason}")
+                    yield Failure(clients, str(answer.reason), error, group[0].attempt)
+                continue
+            if wrong := check_report(answer, asked, self.join().metrics):
+                _log.warning("%s %s; it is not used", self._name(worker), wrong)
+                continue
+            row = None if into is None else into.get(answer.client)
+            if row is not None and (row.shape, row.dtype) == (answer.vector.shape, answer.vector.dtype):
+                answer = answer._replace(vector=row.copy_(answer.vector))
+            yield answer
+
+    def _answers(
+        self, asked: Sequence[tuple[int, Order]], go_on: GoOn | None = None
+    ) -> Iterator[tuple[int, Done | Raised | Lost]]:
+        """What comes of orders, by their place, as it comes."""
+        waiting: dict[int, deque[_Errand]] = {}
+        for place, (worker, _) in enumerate(asked):
+            waiting.setdefault(worker, deque()).append(_Errand(place))
+        open_: dict[int, _Errand] = {}
+        try:
+            while waiting or open_:
+                for worker in [one for one in waiting if one not in open_]:
+                    if go_on is not None and not go_on():
+                        waiting.clear()
+                        break
+                    open_[worker] = waiting[worker].popleft()
+                    if not waiting[worker]:
+                        del waiting[worker]
+                for worker, errand in open_.items():
+                    if errand.due <= time.monotonic():
+                        self._send(worker, asked[errand.place][1])
+                        begun = time.monotonic() if errand.begun is None else errand.begun
+                        open_[worker] = errand._replace(begun=begun, due=float("inf"))
+                for worker, reply in self._heard(open_):
+                    errand = open_.pop(worker)
+                    again = self._again(worker, errand, reply)
+                    if again is None:
+                        yield errand.place, reply if isinstance(reply, Done | Raised | Lost) else _ODD
+                    else:
+                        open_[worker] = again
+        finally:
+            for worker in open_:  # what comes of it now is nobody's answer
+                self._crew.start(worker)
+
+    def _send(self, worker: int, order: Order) -> None:
+        told = self._told[worker]
+        notices = tuple(one for one in self._in_force if told.get(type(one)) is not one)
+        told |= {type(one): one for one in notices}
+        method = "" if order.verb in ("join", "start") else self._begin.run
+        letter = Letter(self._pins.run, method, self._frozen.digest, notices, order)
+        self._crew.send(worker, Order("letter", (letter,)))
+
+    @property
+    def _in_force(self) -> tuple[Notice, ...]:
+        """What a site has to know; nothing before a method has begun."""
+        return (self._begin, self._frozen) if self._begin.run else ()
+
+    def _heard(self, open_: Mapping[int, _Errand]) -> list[tuple[int, Any]]:
+        """Replies to open errands, or the news that there is going to be none."""
+        if not open_:
+            return []
+        ends = {worker: self._end(errand) for worker, errand in open_.items()}
+        wait = min(*ends.values(), *(errand.due for errand in open_.values())) - time.monotonic()
+        found = self._crew.next(None if wait == float("inf") else max(wait, 0.0))
+        if found is not None:
+            worker, reply = found
+            if worker not in open_ or open_[worker].due != float("inf"):
+                return []  # it was given up
+            return [(worker, reply.value if isinstance(reply, Done) else reply)]
+        late = [worker for worker, end in ends.items() if time.monotonic() >= end]
+        return [(worker, Lost(f"it had not answered after {self._timeout:g} s")) for worker in late]
+
+    def _end(self, errand: _Errand) -> float:
+        """When a site is given up."""
+        if self._timeout is None or errand.begun is None:
+            return float("inf")
+        return errand.begun + self._timeout
+
+    def _again(self, worker: int, errand: _Errand, reply: Any) -> _Errand | None:
+        """The errand, if the site is to be asked once more."""
+        now = time.monotonic()
+        if isinstance(reply, Untold) and errand.untold < _PATIENCE:
+            self._told[worker] = {}
+            return errand._replace(due=now, untold=errand.untold + 1)
+        if not isinstance(reply, Lost):
+            return None
+        self._crew.start(worker)
+        self._told[worker] = {}  # what had been told may have been lost, too
+        if now >= self._end(errand) or errand.losses >= self._retries:
+            return None
+        pause = min(_PAUSE * 2**errand.losses, _LONGEST)
+        _log.warning("%s: %s; it is asked again in %g s", self._name(worker), reply.reason, pause)
+        return errand._replace(due=now + pause, losses=errand.losses + 1)
+
+    def _joined(self, worker: int, reply: Any, kind: type = Joining) -> Any:
+        if not isinstance(reply, Done) or not isinstance(reply.value, kind):
+            why = _ODD if isinstance(reply, Done) else reply
+            raise UserError(f"{self._name(worker)} has not joined: {_reason(why)}")
+        return reply.value
+
+    def _name(self, worker: int) -> str:
+        if self._joinings:
+            return f"site '{self._joinings[worker].site}'"
+        key = self._pins.keys[worker]
+        known = next((site for site, own in self._pins.before.items() if own == key), None)
+        # Of a key in PEM the last numbers, by which an eye can tell it from others.
+        shown = "".join(line for line in key.splitlines() if not line.startswith("-----"))[-16:]
+        dots = "…" * (shown != key)
+        return f"site '{known}'" if known else f"the site behind the node with key '{dots}{shown}'"
+
+
+def _reason(why: Raised | Lost) -> str:
+    return why.reason if isinstance(why, Lost) else str(why.error)

@@ -1,0 +1,184 @@
+"""Who shares a task: agreement of true directions, from cosines and what clients report of themselves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.cluster.hierarchy import linkage
+from scipy.spatial.distance import squareform
+
+from fedpl.deferred import deferred
+from fedpl.errors import UserError
+from fedpl.server.groups import cosines, numbered
+from fedpl.server.similarity import Cosine, Similarity
+from fedpl.server.weighting import Memory, Weighting
+
+if TYPE_CHECKING:
+    import jax
+    import jax.numpy as jnp
+
+    from fedpl.server import blocks, structure
+    from fedpl.server.evidence import Evidence
+else:
+    jax, jnp = map(deferred, ("jax", "jax.numpy"))
+    blocks, structure = map(deferred, ("fedpl.server.blocks", "fedpl.server.structure"))
+
+_LEAST = 0.05  # share of signal below which a report is not told from none
+_LEVEL = 0.05  # of the test of the cosines alone
+
+
+@dataclass(frozen=True)
+class Agreement(Weighting):
+    """Clients share as far as their true directions are shown to agree, whatever the noise.
+
+    Ours (FedBip-H). A cosine cᵢₖ of two task vectors is small because the tasks differ or because both are
+    mostly noise, and the vectors themselves do not tell which. So clients train on two halves of their
+    examples too and report the cosine h of the two task vectors: ρ = 2h / (1 + h) of a whole task vector's
+    energy is signal then (Spearman and Brown), and cᵢₖ / √(ρᵢρₖ) estimates the cosine of the true
+    directions: 1 for one task. Clients are joined from the most alike on (average linkage) while this
+    agreement is shown to be `alike` or more, and members of a group get one average. Between groups r is
+    what is shown of their agreement, S = ρ r², and weights are those of W = S (S + N)⁻¹, the linear
+    estimate of least error, N being the noise: of a task that is like another one in half, half a share of
+    that half.
+
+    Attributes:
+        alike: Agreement from which clients are averaged.
+        sure: Standard errors by which it has to be shown; who was together is parted where less is shown.
+        apart: Standard errors by which agreement between groups has to be above nothing.
+        reports: How often each client reports; a report takes as many steps again as the round's training.
+    """
+
+    alike: float = 0.7
+    sure: float = 1.0
+    apart: float = 1.5
+    reports: int = 3
+    by_products: ClassVar[bool] = True
+
+    @property
+    def on_host(self) -> bool:
+        return True
+
+    @property
+    def halves(self) -> int:
+        return self.reports
+
+    @property
+    def wants(self) -> tuple[type[Similarity], ...]:
+        return (Cosine,)
+
+    def __call__(
+        self,
+        similarity: "Float[jax.Array, 'groups n n']",
+        mask: "Bool[jax.Array, 'n']",
+        num_examples: "Int[jax.Array, 'n']",
+    ) -> "Float[jax.Array, 'groups n n']":
+        raise TypeError("Agreement remembers its answer over the rounds: call weigh")
+
+    def weigh(self, evidence: "Evidence", memory: Memory) -> "tuple[Float[jax.Array, 'groups n n'], Memory]":
+        if evidence.halves is None:
+            raise UserError(
+                "aggregator.weighting: Agreement looks at what clients report of the halves of their "
+                "examples (TaskVectors.halves), and there is nothing; take another weighting"
+            )
+        n = len(evidence.mask)
+        gram = np.asarray(evidence.whole_products, np.float64)
+        labels, tested = (np.array(memory.get(name, jnp.full(n, -1))) for name in ("labels", "tested"))
+        known = np.flatnonzero(gram.diagonal() > 0)  # the absent too, as far as their products are remembered
+        here = np.flatnonzero(np.asarray(evidence.mask)[known])
+        found = np.eye(n)
+        if len(here):
+            cosine = cosines(gram[np.ix_(known, known)])
+            signal = shares(np.asarray(evidence.halves, np.float64)[known])
+            # Groups that stand a test of the cosines alone say how large noise is.
+            answer = structure.answer(cosine, numbered(tested[known]), _LEVEL)
+            noise = blocks.blocks(cosine, answer).noise
+            joined = self.join(cosine, signal, float(np.sqrt(noise)), numbered(labels[known]))
+            weights = blocks.weights(self.shared(cosine, signal, noise, joined)[np.ix_(here, here)])
+            found[np.ix_(known[here], known[here])] = weights
+            labels[known], tested[known] = known[joined], known[numbered(answer)]
+        new = {"labels": jnp.asarray(labels), "tested": jnp.asarray(tested)}
+        return jnp.broadcast_to(jnp.asarray(found, jnp.float32), evidence.similarity.shape), new
+
+    def join(
+        self,
+        cosine: Float[np.ndarray, "n n"],
+        signal: Float[np.ndarray, "n"],
+        noise: float,
+        before: Int[np.ndarray, "n"],
+    ) -> Int[np.ndarray, "n"]:
+        """Who belongs together: the place of the group's first client, for each.
+
+        Args:
+            cosine: Of task vectors.
+            signal: ρᵢ.
+            noise: Standard deviation of a cosine's noise.
+            before: Groups of the round before; −1: none yet.
+        """
+        n = len(cosine)
+        if n < 2:
+            return np.arange(n)
+        length = np.sqrt(signal)
+        # No more than 1: nobody who claims to be all noise draws two groups together.
+        agreement = np.clip(cosine / np.outer(length, length), -1.0, 1.0)
+        error = noise / signal  # a pair's squared error is the product of its clients'
+        tree = linkage(2.0 - squareform(agreement, checks=False), "average")  # distances are positive
+        members, labels = [np.array([i]) for i in range(n)], np.arange(n)
+        for one, other, distance, _ in tree:
+            left, right = members[int(one)], members[int(other)]
+            both = np.concatenate([left, right])
+            members.append(both)
+            deviation = np.sqrt(error[left].mean() * error[right].mean() / (len(left) * len(right)))
+            together = len(set(before[both])) == 1 and before[both[0]] >= 0
+            margin = self.sure * deviation * (-1 if together else 1)
+            # Its parts agree more among themselves: they are joined even if of too few to show it.
+            if 2.0 - distance - margin >= self.alike:
+                labels[both] = both.min()
+        return labels
+
+    def shared(
+        self,
+        cosine: Float[np.ndarray, "n n"],
+        signal: Float[np.ndarray, "n"],
+        noise: float,
+        labels: Int[np.ndarray, "n"],
+    ) -> Float[np.ndarray, "n n"]:
+        """What true directions share, as parts of the energy of task vectors.
+
+        Args:
+            cosine: Of task vectors.
+            signal: ρᵢ.
+            noise: Variance of a cosine's noise.
+            labels: Groups.
+        """
+        group, mean, entries, _, _ = blocks.blocks(cosine, labels)
+        member = np.eye(len(mean))[group]
+        energy = member @ (member.T @ signal / member.sum(0))  # members of a group get one average
+        shown = mean - self.apart * np.sqrt(noise / np.maximum(entries, 1))
+        whole = np.sqrt(np.outer(energy, energy))
+        agreement = np.clip(shown[np.ix_(group, group)] / whole, 0.0, 1.0)
+        return whole * np.where(group[:, None] == group, 1.0, agreement**2)
+
+    def problems(self) -> Sequence[str]:
+        checks = (
+            (0 < self.alike <= 1, f"alike: must lie in (0, 1], got {self.alike}"),
+            (self.sure >= 0, f"sure: must not be negative, got {self.sure}"),
+            (self.apart >= 0, f"apart: must not be negative, got {self.apart}"),
+            (self.reports >= 1, f"reports: at least 1, got {self.reports}"),
+        )
+        return [f"aggregator.weighting.{what}" for holds, what in checks if not holds]
+
+
+def shares(halves: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    """ρ, the share of signal in each client's task vector, from what its halves have in common.
+
+    Who has too few examples for two halves is taken to be like the others.
+
+    Args:
+        halves: Cosine of the halves' task vectors; NaN: not told.
+    """
+    told = np.clip(halves, 0.0, 1.0)
+    signal = 2 * told / (1 + told)
+    middle = np.nanmean(signal) if np.isfinite(signal).any() else 0.0
+    return np.maximum(np.where(np.isnan(signal), middle, signal), _LEAST)

@@ -1,0 +1,41 @@
+"""How much of a client's task vector is its task: what training on either half of its examples agrees on."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedpl.objectives import Objective
+from fedpl.training.backend import Backend
+from fedpl.training.session import Assignment, LocalSession
+
+
+def halves(
+    backend: Backend, clients: Sequence[Assignment], round: int, objective: Objective
+) -> dict[str, float]:
+    """cos(τ of one half, τ of the other), by client; of those that are asked and have two examples or more.
+
+    The halves share no example, so what their task vectors have in common is what the examples stand for, and
+    not which of them the client happens to have. That takes as many steps as training does.
+
+    Args:
+        backend: Who trains.
+        clients: Who trains together.
+        round: Number of the round, from 1.
+        objective: What each minimises.
+    """
+    examples = backend.partitions.examples
+    asked = [each for each in clients if each.halves and len(examples[each.client, "train"]) >= 2]
+    if not asked:
+        return {}
+    one, other = (_vectors(LocalSession(backend, asked, round, half), objective) for half in (0, 1))
+    found = {}
+    for place, each in enumerate(asked):
+        parts = [torch.cat([rows[place, slice(*r)] for r in each.halves]) for rows in (one, other)]
+        found[each.client] = torch.nn.functional.cosine_similarity(parts[0], parts[1], dim=0)
+    return dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
+
+
+def _vectors(session: LocalSession, objective: Objective) -> Float[Tensor, "clients params"]:
+    return objective(session).theta - session.received

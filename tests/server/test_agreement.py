@@ -1,0 +1,212 @@
+"""The weighting `Agreement`: who has the same task, whatever the noise."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fedpl.errors import UserError
+from fedpl.records.layout import AdapterLayout
+from fedpl.server import Aggregator, Agreement, InnerProduct, Subject, Trimmed
+from fedpl.server.agreement import shares
+from fedpl.server.state import ServerState, TaskVectors, load_state, save_state
+
+WIDE = AdapterLayout.of({"head.weight": (2, 2000)}, scale=1.0)
+RULE = Aggregator(Subject(average="products"), weighting=Agreement())
+
+
+def came(
+    seed: int,
+    tasks: np.ndarray,
+    noise: float | np.ndarray = 1.0,
+    mask: list[bool] | None = None,
+    size: float = 1.0,
+) -> TaskVectors:
+    """Task vectors: true directions of length `size`, noise, and what halves of twice the noise tell.
+
+    Args:
+        seed: Of the noise.
+        tasks: True directions, a row for each client.
+        noise: Length of each client's.
+        mask: Who is there.
+        size: Of the true directions.
+    """
+    rng, (n, k) = np.random.default_rng(seed), tasks.shape
+    noise = np.broadcast_to(noise, n)
+    truth = np.zeros((n, WIDE.size))
+    truth[:, :k] = size * tasks
+
+    def drawn(times: float) -> np.ndarray:
+        return truth + times * noise[:, None] * rng.normal(size=truth.shape) / np.sqrt(WIDE.size)
+
+    found, (one, other) = drawn(1.0), (drawn(np.sqrt(2)), drawn(np.sqrt(2)))
+    cosine = (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+    present = jnp.array(mask or [True] * n)
+    vectors, halves = (jnp.asarray(x, jnp.float32) for x in (found, cosine))
+    return TaskVectors(vectors, present, jnp.full(n, 32), halves=halves)
+
+
+def kinds(*labels: int) -> np.ndarray:
+    return np.eye(max(labels) + 1)[list(labels)]
+
+
+def start(n: int) -> ServerState:
+    return RULE.init(jnp.zeros(WIDE.size), n)
+
+
+def weights(
+    state: ServerState, vectors: TaskVectors, rule: Aggregator = RULE
+) -> tuple[ServerState, np.ndarray]:
+    state, found = rule.update(state, vectors, WIDE)
+    return state, np.asarray(found.weights)[0]
+
+
+def averages(*labels: int) -> np.ndarray:
+    same = np.equal.outer(labels, labels)
+    return pytest.approx(same / same.sum(1, keepdims=True), abs=0.02)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [(0,) * 8, (0, 1) * 4, (0, 0, 1, 1, 2, 2, 3, 3), (0, 0, 0, 0, 0, 1, 1, 2), tuple(range(8))],
+    ids=["one", "two", "pairs", "unequal", "strangers"],
+)
+@pytest.mark.parametrize("noise", [0.7, 1.4])
+def test_groups_of_any_number_and_size(labels: tuple[int, ...], noise: float) -> None:
+    _, found = weights(start(8), came(0, kinds(*labels), noise))
+    assert found == averages(*labels)
+
+
+def test_a_common_direction_makes_no_group() -> None:
+    """Tasks that have a third of their energy in common: cosines of task vectors that are noisier, but of one
+    task, are smaller than theirs."""
+    tasks = np.hstack([np.sqrt(2 / 3) * np.eye(8), np.full((8, 1), np.sqrt(1 / 3))])
+    vectors, alike = came(1, tasks, 0.5), came(1, kinds(*(0,) * 8), 2.0)
+
+    def mean(x: TaskVectors) -> float:
+        rows = np.asarray(x.matrix)
+        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return float((rows @ rows.T)[~np.eye(8, dtype=bool)].mean())
+
+    assert mean(vectors) > mean(alike)
+    _, found = weights(start(8), vectors)
+    assert (found.diagonal() > 0.75).all()  # and a little of what they have in common
+    assert weights(start(8), alike)[1] == averages(*(0,) * 8)
+
+
+def test_unequal_noise_keeps_nobody_out() -> None:
+    _, found = weights(start(8), came(2, kinds(*(0, 1) * 4), np.geomspace(0.4, 2.5, 8)))
+    assert found == averages(*(0, 1) * 4)
+
+
+def test_nothing_in_common_joins_nobody() -> None:
+    """Noise alone: what is reported says nothing, and agreement is 0 / 0."""
+    joined = sum(
+        (weights(start(6), came(seed, kinds(*(0,) * 6), size=0.0))[1] != np.eye(6)).any()
+        for seed in range(60)
+    )
+    assert joined <= 8  # 99.9 % of draws of 60 at 5 %
+
+
+def test_opposed_clients_stay_alone() -> None:
+    tasks = np.array([[1.0], [-1.0]])
+    _, found = weights(start(2), came(3, tasks, 0.7))
+    assert found == averages(0, 1)
+    _, found = weights(start(2), came(3, np.abs(tasks), 0.7))
+    assert found == averages(0, 0)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_few_clients(n: int) -> None:
+    _, found = weights(start(8), came(4, kinds(*(0,) * 8), 0.7, [True] * n + [False] * (8 - n)))
+    assert found == averages(*(0,) * n, *range(1, 9 - n))
+
+
+def test_who_returns_is_in_its_group_and_the_absent_stay() -> None:
+    labels = (0, 1) * 4
+    state, _ = weights(start(8), came(5, kinds(*labels)))
+    few = [True, True, True] + [False] * 5
+    _, found = weights(state, came(6, kinds(*labels), 3.0, few))
+    assert found == averages(0, 1, 0, 3, 4, 5, 6, 7)
+
+
+def test_an_answer_stays_until_evidence_speaks_against_it() -> None:
+    """An agreement of about as much as is asked for: who was together stays, who was not does not join."""
+    rule, signal = Agreement(alike=0.6, sure=1.5), np.full(2, 0.8)
+
+    def joined(agreement: float, before: list[int]) -> list[int]:
+        cosine = np.full((2, 2), agreement * 0.8)
+        return rule.join(cosine, signal, 0.04, np.array(before)).tolist()  # an error of 0.05 for one pair
+
+    new, one, apart = [-1, -1], [0, 0], [0, 1]
+    for agreement in (0.56, 0.64):
+        assert joined(agreement, new) == joined(agreement, apart) == apart
+        assert joined(agreement, one) == one
+    for before in (new, one, apart):
+        assert joined(0.7, before) == one
+        assert joined(0.5, before) == apart
+
+
+@pytest.mark.parametrize("claim", [0.0, 1.0, np.nan, -1.0])
+def test_a_claim_draws_nobody_elses_groups_together(claim: float) -> None:
+    labels = (0, 1) * 4
+    vectors = came(10, kinds(*labels))
+    bridge = vectors.matrix.at[7].set(vectors.matrix[0] + vectors.matrix[1])
+    assert vectors.halves is not None
+    _, found = weights(start(8), vectors._replace(matrix=bridge, halves=vectors.halves.at[7].set(claim)))
+    assert found[[0, 2, 4, 6]][:, [1, 3, 5]].max() < 0.01
+
+
+def test_a_hostile_vector_of_any_length_stays_alone() -> None:
+    vectors = came(11, kinds(*(0, 1) * 4))
+    for value in (vectors.matrix[7] * -1e4, jnp.full(WIDE.size, jnp.nan)):
+        _, found = weights(start(8), vectors._replace(matrix=vectors.matrix.at[7].set(value)))
+        assert found[:7, 7].max() == 0
+        assert np.isfinite(found).all()
+
+
+def test_who_has_no_halves_is_like_the_others() -> None:
+    labels = (0, 1) * 4
+    vectors = came(12, kinds(*labels), 0.7)
+    assert vectors.halves is not None
+    missing = vectors._replace(halves=vectors.halves.at[3].set(jnp.nan))
+    assert weights(start(8), missing)[1] == averages(*labels)
+    assert shares(np.array([0.5, np.nan, 0.5])) == pytest.approx([2 / 3] * 3)
+    assert shares(np.array([np.nan, np.nan])) == pytest.approx([0.05] * 2)
+    assert shares(np.array([-0.3, 1.0])) == pytest.approx([0.05, 1.0])
+
+
+def test_shares_are_those_of_whole_task_vectors() -> None:
+    """Signal of length 1 and noise of 1.5: 1 / (1 + 2.25) of the energy."""
+    told = came(13, kinds(*(0,) * 40), 1.5).halves
+    assert shares(np.asarray(told)).mean() == pytest.approx(1 / 3.25, abs=0.02)
+
+
+def test_it_goes_on_from_a_file_bit_for_bit(tmp_path: Any) -> None:
+    labels = (0, 0, 1, 1, 1, 2, 2, 2)
+    state, _ = weights(start(8), came(14, kinds(*labels), 2.0))
+    save_state(state, tmp_path / "state.safetensors")
+    second = came(15, kinds(*labels), 2.0)
+    there = load_state(tmp_path / "state.safetensors")
+    (one, found), (other, again) = weights(state, second), weights(there, second)
+    assert (found == again).all()
+    for name in ("labels", "tested"):
+        assert (one.of("weighting")[name] == other.of("weighting")[name]).all()
+
+
+def test_what_it_cannot_take_is_refused() -> None:
+    with pytest.raises(UserError, match="halves of their examples"):
+        weights(start(8), came(16, kinds(*(0,) * 8))._replace(halves=None))
+    (line,) = Aggregator(similarity=InnerProduct(), weighting=Agreement()).problems()
+    assert line == "aggregator.similarity: Agreement cannot take InnerProduct; set it to fedpl.server.Cosine"
+    (line,) = Aggregator(weighting=Trimmed(Agreement())).problems()
+    assert line.startswith("aggregator.weighting.inner: Agreement looks at inner products")
+    found = Aggregator(weighting=Agreement(alike=0.0, sure=-1.0, apart=-1.0, reports=0)).problems()
+    assert [line.split(":")[0].removeprefix("aggregator.weighting.") for line in found] == [
+        "alike",
+        "sure",
+        "apart",
+        "reports",
+    ]
+    assert (RULE.weighting.halves, Trimmed(Agreement(reports=5)).halves) == (3, 5)

@@ -1,0 +1,197 @@
+"""What answers for a client when a run has ended, by its own validation data."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import t
+
+import fedpl
+from fedpl.config import Config
+from fedpl.errors import UserError
+from fedpl.export import main as export
+from fedpl.fit import main
+from fedpl.problems import problems
+from fedpl.records.choice import Advantage, Choice
+from fedpl.records.results import RunSummary
+from fedpl.report import main as report
+from fedpl.site.choosing import decide
+from fedpl.site.guard import choose
+from tests.conftest import small_rows, write_csv
+from tests.made_up import summary
+
+BEST = "--client.serve=best"
+LEAN = ["--tracking.plots=false", "--tracking.progress=false", "--client.lr=0.02", "--client.epochs=8"]
+
+
+@pytest.mark.parametrize(
+    ("local", "tuned", "model"),
+    [
+        ([1.0] * 10, [1.0] * 5 + [0.0] * 5, "local"),
+        ([1.0] * 7 + [0.0] * 3, [1.0] * 9 + [0.0], "tuned"),
+        ([1.0] * 5 + [0.0] * 5, [1.0] * 4 + [0.0] * 6, "aggregated"),  # one example more is no evidence
+        ([0.0] * 10, None, "aggregated"),
+        (None, [1.0] * 10, "tuned"),
+        (None, None, "aggregated"),
+    ],
+)
+def test_the_aggregate_unless_another_is_better_by_more_than_a_standard_error(
+    local: list[float] | None, tuned: list[float] | None, model: str
+) -> None:
+    aggregated = np.array([1.0] * 4 + [0.0] * 6)
+    others = {name: np.array(own) for name, own in (("tuned", tuned), ("local", local)) if own is not None}
+    found = decide({"aggregated": aggregated, **others})
+    assert (found.model, found.examples, set(found.over)) == (model, 10, set(others))
+    for name, own in found.over.items():
+        difference = np.append(others[name] - aggregated, 0.0)
+        error = difference.std(ddof=1) / 11**0.5
+        ends = t.interval(0.95, 10, difference.mean(), error) if error else (0.0, 0.0)
+        assert (own.mean, own.low, own.high) == pytest.approx((difference.mean(), *ends))
+
+
+@pytest.mark.parametrize("examples", range(2, 40))
+def test_one_example_more_is_no_evidence_however_few_there_are(examples: int) -> None:
+    first, other = np.zeros(examples), np.zeros(examples)
+    other[0] = 1.0
+    assert choose([first, other]) == 0
+
+
+@pytest.mark.parametrize(("wins", "losses", "taken"), [(1, 0, 0), (2, 0, 1), (3, 1, 0), (4, 1, 1)])
+def test_what_the_documentation_says_of_sixteen_examples(wins: int, losses: int, taken: int) -> None:
+    first = np.array([0.0] * wins + [1.0] * losses + [0.0] * (16 - wins - losses))
+    other = np.array([1.0] * wins + [0.0] * losses + [0.0] * (16 - wins - losses))
+    assert choose([first, other]) == taken
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, small_run: list[str]) -> Path:
+    folder = tmp_path_factory.mktemp("chosen") / "run"
+    words = ["--rounds=2", "--baselines=[local]", "--method=fedavg", "--participation.fraction=0.7"]
+    assert main([*small_run, *LEAN, *words, BEST, f"--run_dir={folder}"]) == 0
+    return folder
+
+
+def test_a_run_keeps_what_clients_chose_everywhere(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    known = RunSummary.read(run)
+    took_part = {client for client in known.clients if known.scores_of(client).tuned is not None}
+    assert 0 < len(took_part) < len(known.clients), "whoever was away has no tuned model of the last round"
+    for client, own in known.clients.items():
+        assert own.choice is not None
+        assert own.choice == Choice.read(run / "best" / client)
+        assert set(own.choice.over) == {"local", *(["tuned"] if client in took_part else [])}
+        card = json.loads((run / "adapters" / client / "fedpl.json").read_text())
+        assert card["choice"]["model"] == own.choice.model
+        page = (run / "adapters" / client / "README.md").read_text()
+        assert f"chosen by 4 validation examples to answer for the client: {own.choice.model}" in page
+    assert export([str(run), "--csv"]) == 0
+    with (run / "exports" / "clients.csv").open() as file:
+        rows = {row["client"]: row for row in csv.DictReader(file)}
+    assert {client: row["chosen"] for client, row in rows.items()} == {
+        client: own.choice.model for client, own in known.clients.items() if own.choice
+    }
+
+
+def test_what_was_chosen_is_exported_and_answers(run: Path, tmp_path: Path) -> None:
+    """Averaging harms the client of the other convention, which chooses one of its own models."""
+    everybody = list(RunSummary.read(run).clients)
+    models = {client: Choice.read(run / "best" / client).model for client in everybody}
+    assert models["three-b"] != "aggregated"
+    assert "aggregated" in models.values()
+    texts = ["the flight was good and great", "the seat was bad and awful"]
+    for client, model in models.items():
+        best, own = fedpl.load(run, client, model="best"), fedpl.load(run, client)
+        assert torch.equal(best.logits(texts), own.logits(texts)) == (model == "aggregated")
+        exported = tmp_path / client
+        assert export([str(run), f"--client={client}", "--model=best", f"--out={exported}"]) == 0
+        card = json.loads((exported / "fedpl.json").read_text())
+        assert card["kind"] == ("adapters" if model == "aggregated" else "best")
+    asked = [row for row in small_rows(("three-b",)) if row["split"] == "validation"]
+    right = [
+        sum(
+            said == row["label"]
+            for said, row in zip(model.predict([r["text"] for r in asked]), asked, strict=True)
+        )
+        for model in (fedpl.load(run, "three-b", model="best"), fedpl.load(run, "three-b"))
+    ]
+    choice = Choice.read(run / "best" / "three-b")
+    assert choice.over[choice.model].mean == pytest.approx((right[0] - right[1]) / (len(asked) + 1))
+    models = fedpl.load_all(run, model="best")
+    one_by_one = [fedpl.load(run, each, model="best").logits(texts[:1]) for each in everybody]
+    together = models.logits(texts[:1] * len(everybody), everybody)
+    torch.testing.assert_close(together, torch.cat(one_by_one), rtol=1e-4, atol=1e-5)
+
+
+def test_many_clients_choices_are_kept_in_columns(tmp_path: Path) -> None:
+    """Whether all have a tuned model or a local one, or some."""
+    over = Advantage(mean=0.1, low=-0.1, high=0.3)
+    found = summary({str(i): 0.5 for i in range(70)})
+    for tuned, local in ((2, 3), (1, 71), (71, 1)):
+        clients = {
+            client: replace(
+                own,
+                choice=Choice(
+                    model="tuned",
+                    examples=8,
+                    tuned=None if int(client) % tuned else over,
+                    local=None if int(client) % local else over,
+                ),
+            )
+            for client, own in found.clients.items()
+        }
+        replace(found, clients=clients).write(tmp_path)
+        assert RunSummary.read(tmp_path).clients == clients
+
+
+def test_the_page_says_what_answers(run: Path, tmp_path: Path) -> None:
+    assert report([str(run), f"--output={tmp_path / 'page.html'}"]) == 0
+    assert "answers for it" in (tmp_path / "page.html").read_text()
+
+
+def test_choosing_changes_nothing_else(run: Path, small_run: list[str], tmp_path: Path) -> None:
+    words = ["--rounds=2", "--baselines=[local]", "--method=fedavg", "--participation.fraction=0.7"]
+    main([*small_run, *LEAN, *words, f"--run_dir={tmp_path}"])
+    plain, own = RunSummary.read(tmp_path), RunSummary.read(run)
+    assert not (tmp_path / "best").exists()
+    assert {c: one.scores for c, one in plain.clients.items()} == {
+        c: one.scores for c, one in own.clients.items()
+    }
+    with pytest.raises(UserError, match="chose nothing"):
+        fedpl.load(tmp_path, next(iter(plain.clients)), model="best")
+    with pytest.raises(UserError, match="not among its newcomers"):
+        fedpl.load(run, "one-a", newcomer=True, model="best")
+
+
+def test_it_is_refused_where_there_is_nothing_to_choose_by(small_run: list[str], tmp_path: Path) -> None:
+    rows = [row for row in small_rows(("one-a", "two-a")) if row["split"] != "validation"]
+    table = write_csv(tmp_path / "table.csv", rows)
+    with pytest.raises(UserError, match=r"client\.serve: .* client 'one-a' has none"):
+        main(
+            [
+                *small_run,
+                f"--data.paths=[{table}]",
+                "--data.small_clients=train_only",
+                BEST,
+                f"--run_dir={tmp_path / 'run'}",
+            ]
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"method": "feddpa"}, "uses two adapters at once"),
+        ({"method": "fedex"}, "changes the frozen weights"),
+        ({"privacy.clip": 1.0}, "tells of its data"),
+        ({"executor.kind": "flower"}, "sites keep what they have"),
+    ],
+)
+def test_it_is_refused_by_name(words: dict[str, Any], message: str) -> None:
+    changes = {key.replace(".", "__"): value for key, value in words.items() if key != "method"}
+    config = Config.of(words.get("method", "fedbip"), client__serve="best", **changes)
+    assert any(message in one and one.startswith("client.serve") for one in problems(config))
