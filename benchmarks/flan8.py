@@ -27,7 +27,7 @@ def floors(rows: Sequence[Mapping[str, str]]) -> dict[str, float]:
     def value(answers: Sequence[str]) -> float:
         return 100 * generation_scores(right, answers)["rouge1"]
 
-    options = [row["instruction"].partition(_MARK)[2].split("\n- ") for row in rows]
+    options = [options_of(row["instruction"]) for row in rows]
     random = 0.0
     for answer, own in zip(right, options, strict=True):
         random += 100 * generation_scores([answer] * len(own), own)["rouge1"] / len(rows)
@@ -37,6 +37,11 @@ def floors(rows: Sequence[Mapping[str, str]]) -> dict[str, float]:
         "random option": random,
         "copy": value([row["instruction"] for row in rows]),
     }
+
+
+def options_of(instruction: str) -> list[str]:
+    """The answers among which an instruction asks to choose; one that is empty where there are none."""
+    return instruction.partition(_MARK)[2].split("\n- ")
 
 
 def by_task(path: Path) -> dict[str, list[dict[str, str]]]:

@@ -20,7 +20,13 @@ GPU_GRID = ((64, 4_000_000), (512, 1_000_000), (2048, 1_000_000), (8192, 1_000_0
 _PER_NUMBER = 12
 # The same on a CPU: X for JAX and for the host, in bfloat16, and up to five results.
 _PER_NUMBER_CPU = 32
-
+_AVX2 = {
+    "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+    "OPENBLAS_CORETYPE": "Haswell",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+}
 
 PARTS = ("grid", "jobs", "extras")
 
@@ -32,6 +38,11 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--turns", type=int, default=15, help="timed calls of each, in any order")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for everybody")
+    parser.add_argument(
+        "--avx2",
+        action="store_true",
+        help="code without AVX-512 of all (XLA's ready-made products choose by the CPU)",
+    )
     parser.add_argument("--grid", nargs="*", metavar="N,D", help="cases; alone: all that fit")
     parser.add_argument(
         "--square", type=int, help="size of the square product that sets the limit: 4096; 16384 on a GPU"
@@ -44,8 +55,10 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def limit_threads(threads: int) -> None:
+def limit_threads(threads: int, avx2: bool = False) -> None:
     """Equal threads for everybody, JAX included: must come before any of them is imported."""
+    if avx2:
+        os.environ.update(_AVX2)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
     # JAX would take three quarters of a GPU's memory, and torch is to work there too.
@@ -58,7 +71,7 @@ def limit_threads(threads: int) -> None:
 def main() -> None:
     """Runs everything and writes the results."""
     options = arguments()
-    limit_threads(options.threads)
+    limit_threads(options.threads, options.avx2)
     import jax
     import threadpoolctl
     import torch
@@ -84,6 +97,7 @@ def main() -> None:
         grid = [(n, d) for n, d in WIDE_GRID if n * d * _PER_NUMBER_CPU < free]
     grid = grid or list(GRID)
     report: dict = {**describe(), "device": device, "threads": options.threads, "turns": options.turns}
+    report["avx2"] = options.avx2
     pools = {pool["prefix"]: pool["num_threads"] for pool in threadpoolctl.threadpool_info()}
     report["threads_of"] = pools | {"torch": torch.get_num_threads(), "xla": len(os.sched_getaffinity(0))}
     report["square"], parts = square, options.parts

@@ -128,7 +128,7 @@ def _update(preset: str, x: jax.Array) -> Callable[[], object]:
     rule, n = Config.of(preset).aggregator, len(x)
     start = np.random.default_rng(0).standard_normal(DEFAULT.size, dtype=np.float32)
     held = {"state": rule.init(jnp.asarray(start), n)}
-    vectors = TaskVectors(x, jnp.ones(n, bool), jnp.ones(n, int))
+    vectors = TaskVectors(x, jnp.ones(n, bool), jnp.ones(n, int), halves=jnp.full(n, 0.5))
 
     def update() -> object:
         held["state"], found = rule.update(held["state"], vectors, DEFAULT)

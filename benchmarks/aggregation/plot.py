@@ -37,6 +37,7 @@ SHOWN = {
         "torch addmm_",
         "torch out= tf32",
         "numpy out=",
+        "scipy sgemm, beta 1",
         "flower_average",
         "pfl_sum",
         "fedjax_mean",

@@ -11,15 +11,20 @@ from fedpl.config import Config, ModelConfig
 from fedpl.model.pretrained import load_tokenizer
 
 NAME = "llama-135m"
-_SHAPE = LlamaConfig(
-    vocab_size=49_152,
-    hidden_size=576,
-    intermediate_size=1_536,
-    num_hidden_layers=30,
-    num_attention_heads=9,
-    num_key_value_heads=3,
-    tie_word_embeddings=True,
-)
+VOCABULARY = 49_152
+
+
+def shape(vocabulary: int = VOCABULARY) -> LlamaConfig:
+    """That of SmolLM2-135M."""
+    return LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=576,
+        intermediate_size=1_536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        tie_word_embeddings=True,
+    )
 
 
 def model_config(name: str) -> ModelConfig:
@@ -36,7 +41,7 @@ def model_config(name: str) -> ModelConfig:
 def _written() -> Path:
     folder = Path(_temporary().name) / NAME
     torch.manual_seed(0)
-    AutoModel.from_config(_SHAPE).save_pretrained(folder)
+    AutoModel.from_config(shape()).save_pretrained(folder)
     load_tokenizer(Config().model).save_pretrained(folder)
     return folder
 

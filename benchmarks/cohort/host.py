@@ -21,7 +21,7 @@ import torch
 
 from fedpl.records.messages import Report
 from fedpl.rounds.vetting import alike, vet
-from fedpl.tasks.examples import Examples
+from fedpl.tasks.examples import Examples, Sequences
 from fedpl.training.dropout import keep_mask, row_keys
 from fedpl.training.partitions import Learner
 from fedpl.training.stacked.packing import Limits, steps
@@ -38,7 +38,7 @@ def packing(
     learners = []
     for client in range(clients):
         ids = [torch.arange(stream.randint(shortest, longest)) for _ in range(2 * rows)]
-        examples = Examples(ids, torch.arange(2 * rows) % 2, 0)
+        examples = Examples(Sequences.of(ids), torch.arange(2 * rows) % 2, 0)
         order = [list(range(rows)), list(range(rows, 2 * rows))] * 500
         learners.append(Learner(examples, order, stream=7919 * client))
     taken = steps(learners, limits)

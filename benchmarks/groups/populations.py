@@ -16,7 +16,7 @@ from fedpl.randomness import derive_seed
 TRAIN, VALIDATION, TEST = 32, 40, 120
 _NATURAL_TOPICS = ("coachella", "deflategate", "apple", "selfdriving")
 _DOMAINS = ("tweets", "products", "movies", "news")
-_TASKS = ("MR", "SUBJ", "CR", "MPQA", "TREC", "SST2")
+TASKS = ("MR", "SUBJ", "CR", "MPQA", "TREC", "SST2")
 
 
 def shared_file(name: str) -> Path:
@@ -32,7 +32,8 @@ def shared_file(name: str) -> Path:
     return path
 
 
-def _rows(name: str) -> list[dict]:
+def rows_of(name: str) -> list[dict]:
+    """The rows of a table of the benchmarks' data."""
     with gzip.open(shared_file(f"{name}.jsonl.gz"), "rt", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
@@ -80,7 +81,7 @@ def vader(flip: bool) -> Callable[[int], FederatedData]:
 
     def load(seed: int) -> FederatedData:
         pools: dict[str, list[tuple[str, int]]] = {domain: [] for domain in _DOMAINS}
-        for row in _rows("vader_hutto2014"):
+        for row in rows_of("vader_hutto2014"):
             if abs(row["rating"]) > 0.5:
                 pools[row["domain"]].append((row["text"], int(row["rating"] > 0)))
         balanced = {domain: _balanced(rows)[:3000] for domain, rows in pools.items()}
@@ -91,8 +92,8 @@ def vader(flip: bool) -> Callable[[int], FederatedData]:
 
 def tasks(seed: int) -> FederatedData:
     """Six sentence tasks with label sets of their own, two clients each: groups are tasks."""
-    pools: dict[str, list[tuple[str, int]]] = {task: [] for task in _TASKS}
-    for row in _rows("sentconv_tasks"):
+    pools: dict[str, list[tuple[str, int]]] = {task: [] for task in TASKS}
+    for row in rows_of("sentconv_tasks"):
         if row["task"] in pools:
             pools[row["task"]].append((row["text"], row["label"]))
     rng = np.random.default_rng(0)
@@ -110,10 +111,36 @@ def topics(seed: int) -> FederatedData:
     return Tweets(topics=_NATURAL_TOPICS, conventions=1).load(seed)
 
 
+def questions(conventions: int) -> Callable[[int], FederatedData]:
+    """Twelve clients with questions of six classes (TREC), in so many permutations of the classes."""
+
+    def load(seed: int) -> FederatedData:
+        rows = [(row["text"], row["label"]) for row in rows_of("sentconv_tasks") if row["task"] == "TREC"]
+        rows = [rows[i] for i in without_near_duplicates([text for text, _ in rows])]
+        stream = np.random.default_rng(derive_seed(seed, "questions", 0, str(conventions)))
+        order = iter(stream.permutation(len(rows)).tolist())
+        meant = [stream.permutation(6) if conventions > 1 else np.arange(6) for _ in range(conventions)]
+        clients = []
+        for number in range(12):
+            group = number % conventions
+            splits = {}
+            for name, size in (("train", TRAIN), ("validation", 20), ("test", 80)):
+                taken = [rows[next(order)] for _ in range(size)]
+                labels = tuple(int(meant[group][label]) for _, label in taken)
+                splits[name] = Split(tuple(text for text, _ in taken), labels)
+            clients.append(ClientData(f"client-{number:02}", **splits, group=f"group-{group:02}"))
+        return FederatedData(tuple(clients), tuple("012345"))
+
+    return load
+
+
 POPULATIONS: dict[str, Callable[[int], FederatedData]] = {
     "airlines, two conventions": tweets,
     "domains, two conventions": vader(True),
     "six sentence tasks": tasks,
     "domains, one convention": vader(False),
     "unrelated topics": topics,
+    "questions, one convention": questions(1),
+    "questions, four permutations": questions(4),
+    "questions, all permuted": questions(12),
 }

@@ -2,6 +2,7 @@
 
 from fedpl.server import (
     Aggregator,
+    Agreement,
     CentredCosine,
     Clusters,
     CorrectedCosine,
@@ -96,6 +97,10 @@ RULES: dict[str, Aggregator] = {
         PRODUCT, similarity=CorrectedCosine(), weighting=Softmax(0.2)
     ),
     "Wiener, product space": Aggregator(PRODUCT, similarity=InnerProduct(), weighting=Wiener()),
+    # what clients report of halves of their examples
+    "agreement": Aggregator(HEADS, weighting=Agreement()),
+    "agreement, whole adapters": Aggregator(PRODUCTS, weighting=Agreement()),
+    "agreement, groups alone": Aggregator(HEADS, weighting=Agreement(apart=1e9)),
     # a tested answer
     "tested": Aggregator(PRODUCTS, weighting=Groups()),
     "tested, head": Aggregator(HEADS, weighting=Groups()),

@@ -29,6 +29,8 @@ class Case(NamedTuple):
     method: str
     plots: bool = True
     storage: str = "memory"
+    fraction: float = 1.0
+    rounds: int = 3
 
 
 SPEED = (Case(500, 20_000, "fedbip"), Case(2000, 20_000, "fedbip"), Case(2000, 20_000, "fedavg"))
@@ -37,20 +39,27 @@ MEMORY = tuple(
     Case(200, 500_000, method, plots=False)
     for method in ("fedbip", "fedbip_g", "clusters", "pfedgraph", "ifca", "fedsa")
 )
+# Of 20,000 clients 400 take part in a round: what the others cost.
+FEW = tuple(Case(20_000, 10_000, method, fraction=0.02) for method in ("fedbip", "fedavg"))
 # Twice 4 GB, of which no process may hold more than 1.5 GiB in memory of its own.
-DISK = (Case(1000, 1_000_000, "fedbip", plots=False, storage="disk"),)
+DISK = tuple(
+    Case(*size, "fedbip", plots=False, storage="disk") for size in ((1000, 1_000_000), (2000, 500_000))
+)
 BOUND = 1536 * 2**20
+# The same, of which 512 MB are in memory at a time: what the process holds of all kinds, libraries too.
+BUDGET = (Case(2000, 500_000, "fedbip", plots=False, storage="disk", rounds=2),)
 LARGE = (Case(10_000, 75_000, "fedbip"),)
 
 
-PARTS = {"speed": SPEED, "memory": MEMORY, "disk": DISK}
+PARTS = {"speed": SPEED, "memory": MEMORY, "few": FEW, "disk": DISK, "budget": BUDGET}
 
 
 def measured(case: Case, seconds: float) -> dict[str, Any]:
     """What the program found, or why it found nothing."""
     command = [sys.executable, "-m", "benchmarks.growth.program", str(case.clients), str(case.params)]
     command += [f"--method={case.method}", f"--tracking.plots={str(case.plots).lower()}"]
-    command += [f"--server.storage={case.storage}"]
+    command += [f"--server.storage={case.storage}", f"--participation.fraction={case.fraction}"]
+    command += [f"--rounds={case.rounds}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     asked = {"clients": case.clients, "params": case.params, "method": case.method}
     try:
@@ -60,7 +69,7 @@ def measured(case: Case, seconds: float) -> dict[str, Any]:
             text=True,
             env=environment,
             timeout=seconds,
-            preexec_fn=_bounded if case.storage == "disk" else None,
+            preexec_fn=_bounded if case in DISK else None,
         )
     except subprocess.TimeoutExpired:
         return {**asked, "failed": f"not done after {seconds:g} s"}
@@ -89,7 +98,8 @@ def line(found: dict[str, Any]) -> str:
     written = sum(size for part, size in own["written"].items() if part != "journal") / unit
     return (
         f"{name}: {own['beside_training']:.1f} s a round beside training ({parts}); "
-        f"{written:.2f} n·d·4 written beside the journal; peak {max(found['peaks'].values()):.2f} n·d·4; "
+        f"{written:.2f} n·d·4 written beside the journal; peak {max(found['peaks'].values()):.2f} n·d·4, "
+        f"resident {found['resident'] / 1e6:,.0f} MB at most; "
         f"summary.json {found['files']['summary.json'] / 1e6:.2f} MB"
     )
 
@@ -117,11 +127,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     cases = [case for part in arguments.parts for case in PARTS[part]]
     cases += LARGE if arguments.large else ()
     kept = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
+    machine, new = describe(), run(cases, arguments.limit)
     own = kept.get(arguments.label, {})
-    new = run(cases, arguments.limit)
+    if own.get("commit") != machine["commit"]:  # what was measured of other code is not shown beside it
+        own = {}
     done = {(one["clients"], one["params"], one["method"]) for one in new}
     old = [one for one in own.get("runs", []) if (one["clients"], one["params"], one["method"]) not in done]
-    write_json(arguments.out, {**kept, arguments.label: {**describe(), "runs": [*old, *new]}})
+    write_json(arguments.out, {**kept, arguments.label: {**machine, "runs": [*old, *new]}})
 
 
 if __name__ == "__main__":

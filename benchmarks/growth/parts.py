@@ -13,16 +13,22 @@ _STATUS, _IO, _RESET = (Path("/proc/self") / name for name in ("status", "io", "
 class Parts:
     """What each part has taken since it was last asked.
 
+    Args:
+        clock: What seconds are read from: of a clock, or with `time.process_time` of the processor.
+
     Attributes:
         seconds: By part.
         written: Bytes handed to the system for files, by part.
         peaks: Bytes of memory beyond what the process began with, by part; over the whole run.
+        resident: Most bytes that the process has held at all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
         self.seconds: dict[str, float] = defaultdict(float)
         self.written: dict[str, int] = defaultdict(int)
         self.peaks: dict[str, int] = defaultdict(int)
+        self.resident = 0
         self._before = _kilobytes("VmRSS")
         self._depth = 0
         _RESET.write_text("5")
@@ -36,11 +42,11 @@ class Parts:
             if self._depth:
                 return function(*args, **kwargs)
             self.peak("rest")
-            self._depth, begin, written = 1, time.perf_counter(), _written()
+            self._depth, begin, written = 1, self.clock(), _written()
             try:
                 return function(*args, **kwargs)
             finally:
-                self.seconds[part] += time.perf_counter() - begin
+                self.seconds[part] += self.clock() - begin
                 self.written[part] += _written() - written
                 self._depth = 0
                 self.peak(part)
@@ -61,7 +67,9 @@ class Parts:
 
     def peak(self, part: str) -> None:
         """Enter the most memory since the last call."""
-        self.peaks[part] = max(self.peaks[part], (_kilobytes("VmHWM") - self._before) * 1024)
+        most = _kilobytes("VmHWM")
+        self.peaks[part] = max(self.peaks[part], (most - self._before) * 1024)
+        self.resident = max(self.resident, most * 1024)
         _RESET.write_text("5")
 
     def take(self) -> dict[str, dict[str, float]]:

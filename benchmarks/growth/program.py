@@ -82,7 +82,7 @@ class Watch:
 
 
 def measure(clients: int, params: int, options: Sequence[str]) -> dict[str, Any]:
-    """A run of three rounds: seconds, bytes and peak memory, by part."""
+    """A run of three rounds, unless told otherwise: seconds, bytes and peak memory, by part."""
     executor = StandIn(clients, params)
     with tempfile.TemporaryDirectory(prefix="growth-") as root:
         folder = Path(root) / "run"
@@ -105,6 +105,7 @@ def measure(clients: int, params: int, options: Sequence[str]) -> dict[str, Any]
         "options": list(options),
         "rounds": watch.rounds,
         "end": end,
+        "resident": parts.resident,
         "peaks": {part: round(size / unit, 2) for part, size in parts.peaks.items()},
         "files": _shown(kept),
     }

@@ -43,8 +43,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         results |= {
             k: v for k, v in json.loads(arguments.out.read_text()).items() if k in ("cells", "level", "power")
         }
-    if not results["level"]:
-        results["level"], results["power"] = level.levels((6, 12, 24, 100)), level.powers()
+    new = [name for name in level.RULES if all(cell["rule"] != name for cell in results["level"])]
+    if new:
+        results["level"] += level.levels((6, 12, 24, 100), new)
+        results["power"] += level.powers(new)
         write_json(arguments.out, results)
     done = {(c["structure"], c["n"], c["size"], c["kind"], c["rule"]) for c in results["cells"]}
     for structure, n, size, kind, draws in cells():

@@ -1,7 +1,8 @@
 """How often groups are seen where there are none, and where there are: the test by itself, many draws."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,9 @@ from jaxtyping import Float
 from benchmarks.rules.measures import ari, says
 from benchmarks.rules.vectors import STRUCTURES, rounds
 from fedpl.randomness import derive_seed
+from fedpl.server import Agreement
+from fedpl.server.agreement import shares
+from fedpl.server.blocks import blocks
 from fedpl.server.clusters import silhouette_clusters
 from fedpl.server.similarity import CorrectedCosine
 from fedpl.server.structure import answer
@@ -20,45 +24,68 @@ POWER = 60
 LEVEL = 0.05
 
 
-def _cosines(
-    structure: str, n: int, size: float, kind: str, draw: int, last: int
-) -> Float[np.ndarray, "n n"]:
-    """Of inner products averaged over the first rounds."""
+class Seen(NamedTuple):
+    """What a server has seen.
+
+    Attributes:
+        cosine: Of inner products averaged over the first rounds.
+        halves: Mean of what clients told of halves of their examples, in three rounds at most.
+    """
+
+    cosine: Float[np.ndarray, "n n"]
+    halves: Float[np.ndarray, "n"]
+
+
+def _seen(structure: str, n: int, size: float, kind: str, draw: int, last: int) -> Seen:
+    """The first rounds of a draw."""
     rng = np.random.default_rng(derive_seed(draw, f"level {structure} {n} {size} {kind}", 0, "vectors"))
-    gram = np.zeros((n, n))
-    for number, one in enumerate(rounds(STRUCTURES[structure](n, size), kind, rng)):
-        if number < last:
-            gram += one.vectors @ one.vectors.T
+    gram, told = np.zeros((n, n)), []
+    for one in islice(rounds(STRUCTURES[structure](n, size), kind, rng), last):
+        gram += one.vectors @ one.vectors.T
+        told.append(one.halves)
     length = np.sqrt(gram.diagonal())
-    return gram / np.outer(length, length)
+    return Seen(gram / np.outer(length, length), np.mean(told[:3], 0))
 
 
-def tested(cosine: Float[np.ndarray, "n n"]) -> np.ndarray:
+def tested(seen: Seen) -> np.ndarray:
     """Labels of the weighting `Groups`."""
-    return answer(cosine, np.full(len(cosine), -1), LEVEL)
+    return answer(seen.cosine, np.full(len(seen.cosine), -1), LEVEL)
 
 
-def silhouette(cosine: Float[np.ndarray, "n n"]) -> np.ndarray:
+def agreement(seen: Seen) -> np.ndarray:
+    """Labels of the weighting `Agreement`."""
+    noise = float(np.sqrt(blocks(seen.cosine, tested(seen)).noise))
+    return Agreement().join(seen.cosine, shares(seen.halves), noise, np.full(len(seen.cosine), -1))
+
+
+def silhouette(seen: Seen) -> np.ndarray:
     """Labels of `fedbip_g`: corrected cosines, best silhouette above 0.2."""
-    everyone = np.ones(len(cosine), bool)
-    corrected = CorrectedCosine()(jnp.asarray(cosine, jnp.float32)[None], jnp.asarray(everyone))
+    everyone = np.ones(len(seen.cosine), bool)
+    corrected = CorrectedCosine()(jnp.asarray(seen.cosine, jnp.float32)[None], jnp.asarray(everyone))
     return silhouette_clusters(np.asarray(corrected[0], np.float64), everyone, 8, "average", 0.2)
 
 
-def _both(draws: int, slow: bool) -> list[tuple[Callable[[Float[np.ndarray, "n n"]], np.ndarray], int]]:
-    """The rules and their draws, the slow one where it is wanted."""
-    return [(tested, draws), (silhouette, FEW)] if slow else [(tested, draws)]
+RULES: dict[str, Callable[[Seen], np.ndarray]] = {
+    rule.__name__: rule for rule in (tested, agreement, silhouette)
+}
 
 
-def levels(n_clients: Sequence[int]) -> list[dict[str, Any]]:
+def _draws(rules: Sequence[str], draws: int, slow: bool) -> dict[str, int]:
+    """How many draws of each rule, of the slow one where it is wanted."""
+    return {name: FEW if name == "silhouette" else draws for name in rules if slow or name != "silhouette"}
+
+
+def levels(n_clients: Sequence[int], rules: Sequence[str]) -> list[dict[str, Any]]:
     """Shares of answers on vectors without groups, after one round and after five."""
     found = []
     for structure in ("none", "one group", "one group, unequal noise", "common and individual"):
         for kind in ("head", "adapter"):
             for n in n_clients:
                 for last in (1, 5):
-                    for rule, draws in _both(DRAWS if n <= 12 else DRAWS // 2, slow=last == 5 and n == 12):
-                        said = [says(rule(_cosines(structure, n, 0.45, kind, i, last))) for i in range(draws)]
+                    slow = last == 5 and n == 12
+                    for name, draws in _draws(rules, DRAWS if n <= 12 else DRAWS // 2, slow).items():
+                        rule = RULES[name]
+                        said = [says(rule(_seen(structure, n, 0.45, kind, i, last))) for i in range(draws)]
                         shares = {word: said.count(word) / draws for word in ("alone", "one", "groups")}
                         found.append(
                             {
@@ -66,7 +93,7 @@ def levels(n_clients: Sequence[int]) -> list[dict[str, Any]]:
                                 "kind": kind,
                                 "n": n,
                                 "rounds": last,
-                                "rule": rule.__name__,
+                                "rule": name,
                                 "draws": draws,
                                 **shares,
                             }
@@ -74,7 +101,7 @@ def levels(n_clients: Sequence[int]) -> list[dict[str, Any]]:
     return found
 
 
-def powers() -> list[dict[str, Any]]:
+def powers(rules: Sequence[str]) -> list[dict[str, Any]]:
     """Share of draws in which groups are seen, and how right they are, by size of the signal."""
     found = []
     for structure in (
@@ -87,9 +114,9 @@ def powers() -> list[dict[str, Any]]:
     ):
         for kind in ("head", "adapter"):
             for size in (0.2, 0.3, 0.4, 0.5, 0.6, 0.8):
-                for rule, draws in _both(POWER, slow=size in (0.3, 0.6)):
-                    truth = STRUCTURES[structure](12, size).labels
-                    labels = [rule(_cosines(structure, 12, size, kind, i, 5)) for i in range(draws)]
+                for name, draws in _draws(rules, POWER, slow=size in (0.3, 0.6)).items():
+                    rule, truth = RULES[name], STRUCTURES[structure](12, size).labels
+                    labels = [rule(_seen(structure, 12, size, kind, i, 5)) for i in range(draws)]
                     right = [ari(truth, own) for own in labels]
                     seen = [says(own) == "groups" for own in labels]
                     found.append(
@@ -97,7 +124,7 @@ def powers() -> list[dict[str, Any]]:
                             "structure": structure,
                             "kind": kind,
                             "size": size,
-                            "rule": rule.__name__,
+                            "rule": name,
                             "power": float(np.mean(seen)),
                             "ari": float(np.mean(right)),
                         }

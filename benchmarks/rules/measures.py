@@ -14,6 +14,7 @@ from fedpl.randomness import derive_seed
 from fedpl.records.layout import AdapterLayout
 from fedpl.server import (
     Aggregator,
+    Agreement,
     Bipartition,
     Clusters,
     CorrectedCosine,
@@ -40,6 +41,7 @@ RULES: dict[str, Aggregator] = {
         PRODUCTS, similarity=CorrectedCosine(), weighting=Clusters(keep=False, min_silhouette=0.2)
     ),
     "groups": Aggregator(PRODUCTS, weighting=Groups()),
+    "agreement": Aggregator(PRODUCTS, weighting=Agreement()),
     "pFedGraph": Aggregator(Subject("cumulative"), weighting=SimplexQp(), combine=FactorWise(mixes="models")),
     "CFL": Aggregator(weighting=Bipartition()),
     "clusters": Aggregator(
@@ -66,13 +68,19 @@ def run(structure: str, n: int, size: float, kind: str, rule: str, draw: int) ->
     rng = np.random.default_rng(derive_seed(draw, f"{structure} {n} {size} {kind}", 0, "vectors"))
     names = tuple(str(label) for label in truth.labels)
     state, errors, towards, seen, seconds = None, [], [], [], 0.0
+    told: list[np.ndarray] = []
     for one in rounds(truth, kind, rng):
         width = one.vectors.shape[1]
         layout = AdapterLayout.of({"head.weight": (1, width)}, scale=1.0)
         if state is None:
             state = RULES[rule].init(jnp.zeros(width), n)
+        told = [*told, one.halves][: max(RULES[rule].weighting.halves, 1)]
         came = TaskVectors(
-            jnp.asarray(one.vectors, jnp.float32), jnp.ones(n, bool), jnp.full(n, 32), None, names
+            jnp.asarray(one.vectors, jnp.float32),
+            jnp.ones(n, bool),
+            jnp.full(n, 32),
+            true_groups=names,
+            halves=jnp.asarray(np.mean(told, 0)),
         )
         began = time.perf_counter()
         state, found = RULES[rule].update(state, came, layout)

@@ -24,7 +24,8 @@ _STYLE = {
     "fedbip_w": ("#e0a458", "-"),
     "silhouette": ("#8f6fb0", "-"),
     "groups": ("#c1272d", "-"),
-    "pFedGraph": ("#4c956c", "-"),
+    "agreement": ("#1d7874", "-"),
+    "pFedGraph": ("#4c956c", ":"),
 }
 
 
@@ -39,10 +40,10 @@ def draw(results: dict[str, Any], path: Path) -> None:
                 (c["size"], c["runs"]) for c in chosen if (c["structure"], c["rule"]) == (structure, rule)
             )
             values = [np.mean([run["cosine"] for run in runs]) for _, runs in own]
-            width = 2.4 if rule == "groups" else 1.3
+            width = 2.4 if rule in ("groups", "agreement") else 1.3
             panel.plot([size for size, _ in own], values, line, color=colour, lw=width, label=rule)
         panel.set_title(structure, fontsize=10)
     figure.supxlabel("length of the groups' directions; noise has length 1")
     figure.supylabel("cosine of the update with the true direction")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=8, frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=9, frameon=False)
     figure.savefig(path, dpi=110)

@@ -31,10 +31,11 @@ class Truth(NamedTuple):
 
 
 class Round(NamedTuple):
-    """One round's vectors and what they would be without noise."""
+    """One round's vectors, what they would be without noise, and what halves of twice the noise agree on."""
 
     vectors: Float[np.ndarray, "n d"]
     signal: Float[np.ndarray, "n d"]
+    halves: Float[np.ndarray, "n"]
 
 
 def _groups(labels: Int[np.ndarray, "n"], size: float, common: float = 0.0) -> Truth:
@@ -112,11 +113,24 @@ def rounds(truth: Truth, kind: str, rng: np.random.Generator) -> Iterator[Round]
         rng: Source of noise.
     """
     n = len(truth.labels)
-    stays = _noise(n, kind, rng)
+    stays, other = _noise(n, kind, rng), rng.spawn(1)[0]  # what clients report changes no task vector
     for size in FADE:
         noise = np.sqrt(0.5) * (stays + _noise(n, kind, rng)) * truth.noise[:, None]
         signal = np.hstack([size * truth.signal, np.zeros_like(noise)])
-        yield Round(signal + np.hstack([np.zeros_like(truth.signal), noise]), signal)
+        told = _halves(size * truth.signal, truth.noise, kind, other)
+        yield Round(signal + np.hstack([np.zeros_like(truth.signal), noise]), signal, told)
+
+
+def _halves(
+    signal: Float[np.ndarray, "n k"], noise: Float[np.ndarray, "n"], kind: str, rng: np.random.Generator
+) -> Float[np.ndarray, "n"]:
+    """Cosine of the task vectors that two halves of each client's examples give."""
+    found = []
+    for own, length in zip(signal, noise, strict=True):
+        one, other = np.sqrt(2) * length * _noise(2, kind, rng)
+        a, b = np.hstack([own, one]), np.hstack([own, other])
+        found.append(a @ b / np.sqrt((a @ a) * (b @ b)))
+    return np.array(found)
 
 
 def _noise(n: int, kind: str, rng: np.random.Generator) -> Float[np.ndarray, "n _"]:

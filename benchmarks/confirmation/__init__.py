@@ -1,0 +1,1 @@
+"""Rules that were chosen elsewhere, once on populations that they have not seen."""

@@ -1,0 +1,139 @@
+"""``python -m benchmarks.confirmation``: settled rules, once, on populations that they have not seen.
+
+The rules and their constants were chosen on the populations of `benchmarks.groups`; nothing may be chosen on
+these. Every run is one of ``fedpl.compare``; its clients' scores are kept in the JSON as soon as it is there,
+and what is there is not run again, so that the study can go on another day or on another machine.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.confirmation.populations import POPULATIONS, SEEDS, SPLITTING, USED, write_table
+from benchmarks.confirmation.tables import page
+from benchmarks.machine import describe
+from fedpl.compare import __main__ as compare
+from fedpl.files import write_atomically, write_json
+from fedpl.records.results import RunSummary
+
+RESULTS = Path(__file__).parents[1] / "results" / "confirmation.json"
+SETTINGS = {
+    "data": "fedpl.data.TextFiles",
+    **{f"data.splitting.{name}": value for name, value in SPLITTING.items()},
+    # The upper third of the blocks learns: the others' answers are kept, and a run takes a third of the time.
+    "lora.layers_to_transform": [4, 5],
+    "client.model_dropout": False,
+    "precision": "32-true",
+    "evaluation.every": 0,
+    "tracking.plots": "false",
+    "tracking.report": "false",
+    "tracking.wandb.mode": "disabled",
+}
+
+
+class Entrant(NamedTuple):
+    """A method as it takes part.
+
+    Attributes:
+        preset: Its name in fedpl.
+        settings: What differs from the preset.
+        told: Whether it is told the number of groups.
+    """
+
+    preset: str
+    settings: tuple[tuple[str, object], ...] = ()
+    told: bool = False
+
+
+# The best is asked for first: with a part of the study its main question has an answer.
+ENTRANTS = {
+    "local": Entrant("local"),
+    "average": Entrant("fedavg"),
+    "true groups": Entrant("true_groups"),
+    "fedbip": Entrant("fedbip"),
+    "fedbip_g": Entrant("fedbip_g"),
+    "fedbip_h": Entrant("fedbip_h"),
+    "pfedgraph": Entrant("pfedgraph"),
+    "fedbip_h, guard": Entrant("fedbip_h", (("client.guard", "validation"),)),
+    "fedbip_t": Entrant("fedbip_t"),
+    "fedbip_l": Entrant("fedbip_l"),
+    "average by size": Entrant("fedavg_by_size"),
+    "ifca, told how many": Entrant("ifca", told=True),
+    "clusters": Entrant("clusters"),
+    "cfl": Entrant("cfl"),
+    "fedamp": Entrant("fedamp"),
+    "fedper": Entrant("fedper"),
+}
+
+
+def run(population: str, seed: int, entrants: Sequence[str], out: Path) -> dict[str, Any]:
+    """Clients' test accuracies by entrant and model, on one population and seed."""
+    table = write_table(population, seed, out)
+    settings = SETTINGS | {"data.paths": [str(table)], **POPULATIONS[population].settings}
+    alike: dict[tuple[tuple[str, object], ...], list[str]] = {}
+    for name in entrants:
+        own = ENTRANTS[name].settings
+        if ENTRANTS[name].told:
+            own += (("aggregator.receive.models", POPULATIONS[population].models),)
+        alike.setdefault(own, []).append(name)
+    found: dict[str, Any] = {}
+    for number, (own, names) in enumerate(alike.items()):
+        folder = out / f"runs-{number}"
+        presets = {name: ENTRANTS[name].preset for name in names}
+        words = [f"--{key}={_word(value)}" for key, value in {**settings, **dict(own)}.items()]
+        wanted = ("--methods", ",".join(presets.values()), "--seeds", str(seed), "--out", str(folder))
+        compare.main([*wanted, "--without_local", "--quiet", *words])
+        for name, preset in presets.items():
+            found[name] = _scores(RunSummary.read(folder / f"{preset}-s{seed}"))
+    shutil.rmtree(out)
+    return found
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _scores(summary: RunSummary) -> dict[str, dict[str, float]]:
+    metric = summary.primary
+    return {
+        model: {client: round(own.scores.value(model, metric), 6) for client, own in summary.clients.items()}
+        for model in ("aggregated", "tuned")
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run what is missing, write the JSON and the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.confirmation", description=__doc__)
+    parser.add_argument("--seeds", nargs="*", type=int, choices=SEEDS, default=list(SEEDS))
+    parser.add_argument("--populations", nargs="*", choices=list(POPULATIONS), default=list(POPULATIONS))
+    parser.add_argument("--entrants", nargs="*", choices=list(ENTRANTS), default=list(ENTRANTS))
+    parser.add_argument("--scratch", type=Path, default=Path("runs/confirmation"), help="for runs")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args(argv)
+    results: dict[str, Any] = {**describe(), "settings": {k: str(v) for k, v in SETTINGS.items()}}
+    results |= {"populations": {}, "commits": {}}
+    if options.results.is_file():
+        before = json.loads(options.results.read_text(encoding="utf-8"))
+        results |= {part: before[part] for part in ("populations", "commits")}
+    for seed in options.seeds:
+        for population in options.populations:
+            if (population, seed) in USED:
+                continue
+            found = results["populations"].setdefault(population, {}).setdefault(str(seed), {})
+            able = [n for n in options.entrants if POPULATIONS[population].named or n != "true groups"]
+            missing = [name for name in able if name not in found]
+            if missing:
+                folder = options.scratch / population.replace(" ", "-") / str(seed)
+                found |= run(population, seed, missing, folder)
+                which = results["commits"].setdefault(population, {}).setdefault(str(seed), {})
+                which |= dict.fromkeys(missing, results["commit"])
+                write_json(options.results, results)
+                print(f"{population}, seed {seed}: {', '.join(missing)}", flush=True)
+    write_atomically(options.results.with_suffix(".md"), page(results["populations"]).encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What large tables cost before training."""
