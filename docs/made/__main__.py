@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from docs.made import methods, results, scale, settings, speed
+from docs.made import data, methods, results, scale, settings, speed
 
 ROOT = Path(__file__).parents[2]
 # Functions of a region's words; links in what they return begin at the repository's root: "(/configs".
@@ -15,7 +15,7 @@ MAKERS: dict[str, Callable[..., str]] = {
     "settings": settings.tables,
     "methods": methods.table,
     **{name: getattr(results, name) for name in results.__all__},
-    **{name: getattr(part, name) for part in (speed, scale) for name in part.__all__},
+    **{name: getattr(part, name) for part in (speed, scale, data) for name in part.__all__},
 }
 _REGION = re.compile(r"(<!-- made: ([^>]+) -->\n).*?(<!-- made -->)", re.DOTALL)
 

@@ -11,6 +11,7 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).parents[2]
 _BESIDE = ("benchmarks/results/**/*.*", "configs/**/*.yaml", "CONTRIBUTING.md", "CHANGELOG.md")
 _LINK = re.compile(r"(\]\()(\.\./[^)#]+)")
+_SPREAD = re.compile(r"(?<=\d) ± (?=\d)")
 # What a browser fetches by itself, in contrast to what a reader follows.
 _FETCHED = re.compile(
     r'<(?:script|img|iframe|source)[^>]*\bsrc="(?:https?:)?//|<link[^>]*\bhref="(?:https?:)?//'
@@ -36,6 +37,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         outside = target.startswith("../")
         return f"{link[1]}{'../' * deep}{target.removeprefix('../')}" if outside else link[0]
 
+    # A number stays with its deviation, however narrow its column is.
+    markdown = _SPREAD.sub("\u00a0±\u00a0", markdown)
     inside = (ROOT / "docs" / page.file.src_uri).is_file()
     return _LINK.sub(moved, markdown) if inside else markdown.replace("](docs/", "](")
 

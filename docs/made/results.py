@@ -22,6 +22,7 @@ __all__ = [
     "privacy",
     "tuned",
 ]
+_SHOWN = ("torch", "jax", "flwr-datasets")
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
@@ -39,7 +40,7 @@ def measured(name: str, part: str = "") -> str:
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB",
         *([f"{about['threads']} thread{'s' * (about['threads'] > 1)}"] if "threads" in about else []),
         *([f"precision {about['precision']}"] if isinstance(about.get("precision"), str) else []),
-        *(f"{package} {versions[package]}" for package in ("torch", "jax")),
+        *(f"{package} {versions[package]}" for package in _SHOWN if package in versions),
         f"commit {about['commit']}",
         f"[{name}](/benchmarks/results/{name})",
     ]

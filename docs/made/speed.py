@@ -1,13 +1,26 @@
 """Tables of what things cost, from ``benchmarks/results``."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.aggregation import tables
 from benchmarks.kills.__main__ import table
 from docs.made.results import named, read
 
-__all__ = ["cohorts", "compiled", "decoding", "growth", "kernels", "kernels_beside", "kills", "many_clients"]
+__all__ = [
+    "cohorts",
+    "compiled",
+    "decoding",
+    "few",
+    "flower",
+    "flower_said",
+    "growth",
+    "kernels",
+    "kernels_beside",
+    "kills",
+    "many_clients",
+    "step_memory",
+]
 _WAYS = ("PEFT, fresh Trainer each", "PEFT, bare loop", "Flower simulation")
 
 
@@ -61,21 +74,93 @@ def decoding() -> str:
     return "\n".join(lines)
 
 
+def step_memory() -> str:
+    """What a vocabulary takes."""
+    found = read("step_memory.json")
+    step, sizes, taken = found["step"], found["vocabularies"], found["bytes"]
+    (whole, few) = (
+        f"{taken[name] / 2**30:.2f} GiB with {sizes[name]:,} tokens" for name in ("whole", "bytes")
+    )
+    return (
+        f"One step of {step['clients']} clients × {step['rows']} rows of {step['tokens']} tokens, of which "
+        f"{step['answer']} are answers, through the shape of SmolLM2-135M takes beyond the loaded model "
+        f"{whole}, and {few}: {found['ratio']:.2f} times as much."
+    )
+
+
+_USUAL = ("--method=", "--server.storage=memory", "--participation.fraction=1.0", "--rounds=")
+
+
 def growth(part: str) -> str:
     """What rounds cost beside training, by the number of clients: the third round's seconds."""
+    return _runs(
+        part,
+        (
+            "seconds of the last round beside training",
+            "the server's own",
+            "peak: clients × parameters × 4 bytes",
+        ),
+        lambda run, last: (
+            f"{last['beside_training']:.2f}",
+            f"{last['seconds']['server']:.2f}",
+            f"{max(run['peaks'].values()):.2f}",
+        ),
+    )
+
+
+def few(part: str) -> str:
+    """Runs of which few clients take part in a round: what the whole process held, and what it wrote."""
+    return _runs(
+        part,
+        ("MB resident at most", "MB written in the last round (journal too)"),
+        lambda run, last: (
+            f"{run['resident'] / 1e6:,.0f}",
+            f"{sum(last['written'].values()) / 1e6:,.0f}",
+        ),
+    )
+
+
+def _runs(part: str, heads: Sequence[str], cells: Callable[[Any, Any], Sequence[str]]) -> str:
+    """Runs of a part of growth.json, with cells from a run and its last round."""
     lines = [
-        "| clients | parameters | method | options | seconds of round 3 beside training | the server's own |",
-        "|---|---|---|---|---|---|",
+        f"| clients | parameters | method | options | {' | '.join(heads)} |",
+        "|---" * (4 + len(heads)) + "|",
     ]
     found = read("growth.json")
     for run in found[named(found, part)]["runs"]:
-        last = run["rounds"][-1]
-        options = " ".join(option for option in run["options"] if "method" not in option)
+        options = " ".join(option for option in run["options"] if not option.startswith(_USUAL))
         lines.append(
             f"| {run['clients']:,} | {run['params']:,} | `{run['method']}` | `{options}` "
-            f"| {last['beside_training']:.2f} | {last['seconds']['server']:.2f} |"
+            f"| {' | '.join(cells(run, run['rounds'][-1]))} |"
         )
     return "\n".join(lines)
+
+
+def flower() -> str:
+    """What was tried with sites behind Flower."""
+    found = read("flower.json")["checks"]
+    rows = [
+        f"| {_TRIED[name]} | {'yes' if one['holds'] else 'no'} | {one['said']} |"
+        for name, one in found.items()
+    ]
+    return "\n".join(["| what | holds | measured |", "|---|---|---|", *rows])
+
+
+def flower_said() -> str:
+    """What the guide's own run printed on the server."""
+    return "\n".join(["```text", *read("flower.json")["output"], "```"])
+
+
+_TRIED = {
+    "equal": "state, task vectors and adapters are those of a run in one process, bit for bit",
+    "no_data": "the server's processes have no table and no weights open",
+    "quick": "a message costs less than a second at a site, beside training and scoring",
+    "site_killed": "SIGKILL of a site in the second round",
+    "app_killed": "SIGKILL of the ServerApp in the second round",
+    "node_killed": "SIGKILL of a SuperNode in the second round",
+    "link_killed": "SIGKILL of SuperLink and ServerApp in the second round",
+    "refused": "a site that differs is refused by name",
+}
 
 
 def kills() -> str:
