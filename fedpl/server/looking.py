@@ -84,8 +84,8 @@ def look(
         layout: All tensors.
         measured: What `measure` says of them, where the pass has been made.
     """
-    if (subject := rule.subject.of(layout)) is not rule.subject:
-        rule = replace(rule, subject=subject)
+    if rule.subject.space == "head":
+        rule = replace(rule, subject=rule.subject.of(layout))
     age = jnp.zeros(len(vectors.mask), jnp.int32) if vectors.age is None else vectors.age
     usable = vectors.mask, age, rule.norm_bound, rule.uses_stale
     seen, flags = _look(vectors.matrix, *usable) if measured is None else _judged(measured, *usable)

@@ -86,13 +86,27 @@ def free_memory(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         # What torch has reserved and does not use is free too.
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return host_memory(Path("/"))
+
+
+def host_memory(root: Path) -> int:
+    """Bytes that a process can still take, by what the system under `root` says of itself and its container.
+
+    Pages of files that can be dropped count as free in the container, as they do in the system's own number.
+    """
     available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                available = int(line.split()[1]) * 1024
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    available = 1024 * _numbers(root / "proc/meminfo").get("MemAvailable:", available // 1024)
+    container = root / "sys/fs/cgroup"
+    limit, used = container / "memory.max", container / "memory.current"
     if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
-        available = min(available, int(limit.read_text()) - int(used.read_text()))
+        dropped = _numbers(container / "memory.stat").get("inactive_file", 0)
+        available = min(available, int(limit.read_text()) - int(used.read_text()) + dropped)
     return max(available, 0)
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """What stands in a file of the system, a name and a number a line."""
+    if not path.is_file():
+        return {}
+    lines = (line.split() for line in path.read_text().splitlines())
+    return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}
