@@ -140,9 +140,13 @@ def read(
 
 
 def _layered(argv: Sequence[str], base: Config | None, method: str | None) -> list[str]:
-    """Words that set the same by files alone: presets become files, each below what wins over it."""
-    words: list[str] = [] if base is None else [_inline(plain(base))]
-    end, follows = len(words), ""
+    """Words that set the same by files alone: presets become files, each below what wins over it.
+
+    Other options win over files wherever they stand: who names both means what he writes out.
+    """
+    files: list[str] = [] if base is None else [_inline(plain(base))]
+    words: list[str] = []
+    follows = ""
     for word in argv:
         option, equals, value = word.partition("=")
         if follows or (equals and option in ("--config", "--method")):
@@ -150,15 +154,14 @@ def _layered(argv: Sequence[str], base: Config | None, method: str | None) -> li
             if option == "--method":
                 method = method or value
             else:
-                words += _file(value)
-                end = len(words)
+                files += _file(value)
         elif word in ("--config", "--method"):
             follows = word
         else:
             words.append(word)
     words += [follows] if follows else []
     chosen = [] if method is None else [_inline(preset(method).settings)]
-    return [*words[:end], *chosen, *words[end:]]
+    return [*files, *chosen, *words]
 
 
 def _file(name: str) -> list[str]:

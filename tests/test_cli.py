@@ -67,6 +67,15 @@ def test_mistakes_are_raised_not_printed(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("file", [["--config", "debug"], ["--config=debug"]])
+def test_options_win_over_files_wherever_they_stand(file: list[str]) -> None:
+    options = ["--rounds", "7", "--run_dir=mine"]
+    before, after = (read(make_parser("fit", ""), argv) for argv in ([*options, *file], [*file, *options]))
+    assert before == after
+    assert (before.rounds, str(before.run_dir)) == (7, "mine")
+    assert before.data == read(make_parser("fit", ""), file).data
+
+
 def test_own_options_are_told_from_those_of_runs() -> None:
     def add(parser: object) -> None:
         parser.add_argument("--methods")

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedpl.config import Config, ExecutorConfig
-from fedpl.data import ClientData, Dialogues, FederatedData, Images, Tweets
+from fedpl.data import ClientData, Dialogues, FederatedData, Images, Rated, Split, Tweets
 from fedpl.data.pictures import decoded
 from fedpl.data.wording import counted, listed, readable
 from fedpl.deferred import deferred
@@ -92,7 +93,7 @@ def _table(data: FederatedData, census: Census, worker: Worker) -> Table:
     table.add_column("client", overflow="fold")
     for name in ("train", "val.", "test", "tokens", "longest", "again", "floor"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("training labels" if data.classes else "training answers")
+    table.add_column(f"training {_kind(data.clients[0].train)}")
     for client in data.clients[:_SHOWN]:
         lengths = sorted(worker.partitions.examples[client.id, "train"].lengths)
         floor = floors[client.id]
@@ -103,7 +104,7 @@ def _table(data: FederatedData, census: Census, worker: Worker) -> Table:
             str(lengths[-1]),
             str(_repeated(client)),
             metric.shown(None if floor is None else floor[metric.name]),
-            Text(_labels(client, data.classes)),
+            Text(_answers(client.train, data.classes)),
         )
     pictured = worker.partitions.task.pictured
     patches, things = (" (one a patch)", "images") if pictured else ("", "texts")
@@ -117,10 +118,18 @@ def _table(data: FederatedData, census: Census, worker: Worker) -> Table:
     return table
 
 
-def _labels(client: ClientData, classes: tuple[str, ...]) -> str:
-    if isinstance(client.train, Dialogues):
-        return f"{len(set(client.train.answers)):,} different"
-    times = Counter(client.train.labels).most_common()
+def _kind(split: Split) -> str:
+    if isinstance(split, Dialogues):
+        return "answers"
+    return "numbers" if isinstance(split, Rated) else "labels"
+
+
+def _answers(split: Split, classes: tuple[str, ...]) -> str:
+    if isinstance(split, Dialogues):
+        return f"{len(set(split.answers)):,} different"
+    if isinstance(split, Rated):
+        return f"{min(split.values):.3g} to {max(split.values):.3g}, mean {fmean(split.values):.3g}"
+    times = Counter(split.labels).most_common()
     return listed((f"{readable(classes[label], 16)} {number}" for label, number in times), _LABELS)
 
 
@@ -139,10 +148,12 @@ def _example(config: Config, data: FederatedData, worker: Worker) -> list[Text]:
     examples, tokenizer = worker.partitions.examples[client.id, "train"], load_tokenizer(config.model)
     shown = Text(f"the first training example of '{readable(client.id)}', as the model sees it:\n")
     if examples.marks is None:
-        label = data.classes[client.train.labels[0]]
+        rated = isinstance(client.train, Rated)
+        answer = f"{client.train.values[0]:g}" if rated else readable(data.classes[client.train.labels[0]])
         shown.append(_cut(str(tokenizer.decode(examples.ids[0]))))
-        shown.append(f"\n→ ⟦{readable(label)}⟧", style="bold green")
-        return [shown, Text("what carries the loss: the label, by a head on the pooled text (⟦ ⟧)")]
+        shown.append(f"\n→ ⟦{answer}⟧", style="bold green")
+        what = "number" if rated else "label"
+        return [shown, Text(f"what carries the loss: the {what}, by a head on the pooled text (⟦ ⟧)")]
     marks = examples.marks[: examples.lengths[0]].tolist()
     for learned, ids in _runs(examples.ids[0].tolist(), marks):
         words = str(tokenizer.decode(ids))

@@ -85,3 +85,22 @@ def test_what_a_run_would_refuse_is_refused(small_run: list[str], tmp_path: Path
         main([*small_run, "--dry_run", "--lora.r=4000"])
     with pytest.raises(fedpl.UserError, match="the run has begun"):
         main(["--dry_run", "--resume", str(tmp_path)])
+
+
+def test_numbers_have_no_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "rated.csv"
+    lines = [f"{client},text {i} of {client},{i % 4 - 1.5}" for client in "ab" for i in range(20)]
+    table.write_text("\n".join(["client,text,rating", *lines]) + "\n")
+    columns = ("text=text", "value=rating", "client=client")
+    main(
+        [
+            *("--dry_run", "--config=debug", "--task=fedpl.tasks.Regression", "--task.low=-4", "--task.high=4"),
+            *("--data=fedpl.data.TextFiles", f"--data.paths=[{table}]", f"--run_dir={tmp_path / 'run'}"),
+            *(f"--data.columns.{column}" for column in columns),
+        ]
+    )
+    said = " ".join(capsys.readouterr().out.split())
+    assert "training numbers" in said
+    assert "-1.5 to 1.5, mean" in said
+    assert "what carries the loss: the number" in said
+    assert "there are no labels to draw" in said
