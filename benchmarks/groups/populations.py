@@ -3,7 +3,7 @@
 import gzip
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from fedpl.randomness import derive_seed
 TRAIN, VALIDATION, TEST = 32, 40, 120
 _NATURAL_TOPICS = ("coachella", "deflategate", "apple", "selfdriving")
 _DOMAINS = ("tweets", "products", "movies", "news")
+_SIZES = (8, 12, 8, 16, 24, 32, 48, 64, 96, 128, 256, 512)
 TASKS = ("MR", "SUBJ", "CR", "MPQA", "TREC", "SST2")
 
 
@@ -111,23 +112,52 @@ def topics(seed: int) -> FederatedData:
     return Tweets(topics=_NATURAL_TOPICS, conventions=1).load(seed)
 
 
-def questions(conventions: int) -> Callable[[int], FederatedData]:
-    """Twelve clients with questions of six classes (TREC), in so many permutations of the classes."""
+def questions(
+    conventions: int,
+    *,
+    sizes: Sequence[int] = (TRAIN,) * 12,
+    swapped: bool = False,
+    skew: float | None = None,
+    noisy: int = 0,
+) -> Callable[[int], FederatedData]:
+    """Twelve clients with questions of six classes (TREC), in so many permutations of the classes.
+
+    Args:
+        conventions: How many.
+        sizes: Training examples of each client.
+        swapped: The second convention swaps two classes and leaves the others.
+        skew: Concentration of the Dirichlet distribution of a client's classes; None: they are those of all.
+        noisy: How many clients, the first ones, have four fifths of their training labels drawn anew.
+    """
 
     def load(seed: int) -> FederatedData:
         rows = [(row["text"], row["label"]) for row in rows_of("sentconv_tasks") if row["task"] == "TREC"]
         rows = [rows[i] for i in without_near_duplicates([text for text, _ in rows])]
         stream = np.random.default_rng(derive_seed(seed, "questions", 0, str(conventions)))
-        order = iter(stream.permutation(len(rows)).tolist())
+        left = stream.permutation(len(rows)).tolist()
         meant = [stream.permutation(6) if conventions > 1 else np.arange(6) for _ in range(conventions)]
+        if swapped:
+            meant = [np.arange(6), np.array([1, 0, 2, 3, 4, 5])]
         clients = []
-        for number in range(12):
+        for number, size in enumerate(sizes):
             group = number % conventions
+            wanted = None if skew is None else stream.dirichlet([skew] * 6)
             splits = {}
-            for name, size in (("train", TRAIN), ("validation", 20), ("test", 80)):
-                taken = [rows[next(order)] for _ in range(size)]
-                labels = tuple(int(meant[group][label]) for _, label in taken)
-                splits[name] = Split(tuple(text for text, _ in taken), labels)
+            for name, count in (("train", size), ("validation", 20), ("test", 80)):
+                if wanted is None:
+                    places = list(range(count))
+                else:
+                    by_class = {c: [i for i, row in enumerate(left) if rows[row][1] == c] for c in range(6)}
+                    drawn = stream.multinomial(count, wanted)
+                    places = [i for c, most in enumerate(drawn) for i in by_class[c][:most]]
+                taken = [rows[left[i]] for i in places]
+                gone = set(places)
+                left = [row for i, row in enumerate(left) if i not in gone]
+                labels = np.array([meant[group][label] for _, label in taken], int)
+                if name == "train" and number < noisy:
+                    anew = stream.random(len(labels)) < 0.8
+                    labels[anew] = stream.integers(0, 6, int(anew.sum()))
+                splits[name] = Split(tuple(text for text, _ in taken), tuple(labels.tolist()))
             clients.append(ClientData(f"client-{number:02}", **splits, group=f"group-{group:02}"))
         return FederatedData(tuple(clients), tuple("012345"))
 
@@ -143,4 +173,8 @@ POPULATIONS: dict[str, Callable[[int], FederatedData]] = {
     "questions, one convention": questions(1),
     "questions, four permutations": questions(4),
     "questions, all permuted": questions(12),
+    "questions, sizes 8 to 512": questions(2, sizes=_SIZES),
+    "questions, a noisy client": questions(2, noisy=1),
+    "questions, a pair swapped": questions(2, swapped=True),
+    "questions, Dirichlet 0.3": questions(1, skew=0.3),
 }

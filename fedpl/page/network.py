@@ -9,6 +9,7 @@ from fedpl.data.wording import readable
 from fedpl.page.neighbours import Neighbours
 
 _SIDE, _NAMED, _LONGEST = 460, 30, 13
+_LETTER, _LINE = 6.6, 13.0  # a name's letter is so wide, its line so high
 
 
 def graph(clients: Sequence[str], found: Neighbours, order: Sequence[int], number: int) -> Markup:
@@ -73,18 +74,29 @@ def graph(clients: Sequence[str], found: Neighbours, order: Sequence[int], numbe
 
 def scatter(clients: Sequence[str], found: Neighbours, harmed: Collection[str]) -> Markup:
     """Clients on the map: near ones are similar; harmed ones are squares with a border."""
-    inner = []
-    for i, client in enumerate(clients):
-        x, y = (_SIDE / 2 + (_SIDE / 2 - 30) * float(value) for value in found.places[i])
+    inner, taken = [], list[tuple[float, float, float]]()
+    for place, i in sorted((tuple(map(float, place)), i) for i, place in enumerate(found.places)):
+        client, (x, y) = clients[i], (_SIDE / 2 + (_SIDE / 2 - 30) * value for value in place)
         inner.append(_node(client, x, y, found.groups[i], client in harmed))
         if len(clients) <= _NAMED:
-            right = x < _SIDE * 0.6
+            name = readable(client, _LONGEST)
+            start = x + 9 if x < _SIDE * 0.6 else x - 9 - _LETTER * len(name)
+            line = _free(y, start, start + _LETTER * len(name), taken)
             inner.append(
                 Markup('<text class="name" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
-                    x + (9 if right else -9), y + 4, "start" if right else "end", readable(client, _LONGEST)
+                    *((x + 9, line + 4, "start") if start > x else (x - 9, line + 4, "end")), name
                 )
             )
     return _square("Map of clients, last round", Markup("").join(inner))
+
+
+def _free(y: float, left: float, right: float, taken: list[tuple[float, float, float]]) -> float:
+    """The line nearest to y on which a name from left to right meets no other; taken from then on."""
+    for step in (side * number * _LINE / 2 for number in range(2 * _NAMED) for side in (1, -1)):
+        if all(abs(y + step - line) >= _LINE or right < a or b < left for line, a, b in taken):
+            taken.append((y + step, left, right))
+            return y + step
+    return y
 
 
 def _node(client: str, x: float, y: float, group: int, harmed: bool, radius: float = 5.5) -> Markup:

@@ -176,9 +176,12 @@ def _headline(run: Found, alone: Alone) -> tuple[tuple[str, str], ...]:
     found += [("worst client, as received", value("worst", "aggregated"))]
     if alone.local is None:
         return (*found, ("harmed clients", "unknown: no local-only training beside"))
-    harmed = alone.harmed(run)
     found += [("worst client, local only", value("worst", "aggregated", alone.local))]
-    return (*found, ("harmed clients", f"{len(harmed)} of {len(run.clients)}"))
+    received, tuned = (
+        sum(model in models for models in alone.harmed(run).values()) for model in ("aggregated", "tuned")
+    )
+    also = "harmed clients, as received" + (f"; {tuned} after local training" if tuned != received else "")
+    return (*found, (also, f"{received} of {len(run.clients)}"))
 
 
 def _facts(run: Found, alone: Alone) -> tuple[tuple[str, str], ...]:

@@ -73,7 +73,7 @@ class Display:
             self._rounds, description=f"{method}: rounds", total=rounds, completed=done, visible=True
         )
         self._live.reset(self._clients, description=_FIRST, total=clients, visible=True)
-        if self.enabled and not self._told:
+        if self.enabled and not self._told and done < rounds:
             self._told = True
             self.line(f"fedpl: {method} trains; round {done + 1} also compiles what later rounds use again")
 

@@ -1,6 +1,7 @@
 """What a page draws from: matrices as bytes, the map, groups and edges."""
 
 import base64
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 
 from fedpl.page.film import film, spread
 from fedpl.page.found import Found
-from fedpl.page.neighbours import classical_scaling, neighbours
+from fedpl.page.neighbours import Neighbours, classical_scaling, neighbours
+from fedpl.page.network import scatter
 from tests.page.made import made_run, values
 
 
@@ -57,3 +59,15 @@ def test_groups_and_edges_follow_the_matrices() -> None:
     assert found.groups == (1, 0, 1, 0, 0)
     assert found.edges == ((1, 3, 0.4), (2, 0, -0.3))  # from whom, to whom
     assert neighbours(np.ones((3, 3)), np.eye(3)).groups == (0, 0, 0)
+
+
+def test_names_of_near_clients_do_not_lie_on_each_other() -> None:
+    clients = [f"client-{i}" for i in range(12)]
+    places = np.random.default_rng(0).normal(0, 0.03, (12, 2))
+    drawn = scatter(clients, Neighbours(places, (0,) * 12, (), 0.0), ())
+    found = re.findall(r'<text class="name" x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)">', drawn)
+    assert len(found) == 12
+    boxes = [(float(x) - 50 * (anchor == "end"), float(y)) for x, y, anchor in found]
+    for i, (x, y) in enumerate(boxes):
+        for other_x, other_y in boxes[:i]:
+            assert abs(y - other_y) > 12 or abs(x - other_x) > 50, found

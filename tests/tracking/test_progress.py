@@ -79,6 +79,16 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     assert second == round_line(RECORD, 5)
 
 
+def test_nothing_is_said_of_a_method_that_has_ended() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    with Display(console, True) as display:
+        display.begin("fedbip", 5, 12, done=5)
+        display.begin("fedavg", 5, 12, done=2)
+        display.begin("local", 5, 12)
+    (line,) = console.file.getvalue().splitlines()
+    assert line == "fedpl: fedavg trains; round 3 also compiles what later rounds use again"
+
+
 @pytest.mark.parametrize("baselines", [2, 4, 9])
 @pytest.mark.parametrize("width", [80, 50])
 def test_heads_and_numbers_are_whole_in_a_narrow_terminal(baselines: int, width: int) -> None:
