@@ -100,7 +100,6 @@ RULES: dict[str, Aggregator] = {
     # what clients report of halves of their examples
     "agreement": Aggregator(HEADS, weighting=Agreement()),
     "agreement, whole adapters": Aggregator(PRODUCTS, weighting=Agreement()),
-    "agreement, groups alone": Aggregator(HEADS, weighting=Agreement(apart=1e9)),
     # a tested answer
     "tested": Aggregator(PRODUCTS, weighting=Groups()),
     "tested, head": Aggregator(HEADS, weighting=Groups()),

@@ -148,11 +148,12 @@ def _example(config: Config, data: FederatedData, worker: Worker) -> list[Text]:
     examples, tokenizer = worker.partitions.examples[client.id, "train"], load_tokenizer(config.model)
     shown = Text(f"the first training example of '{readable(client.id)}', as the model sees it:\n")
     if examples.marks is None:
-        rated = isinstance(client.train, Rated)
-        answer = f"{client.train.values[0]:g}" if rated else readable(data.classes[client.train.labels[0]])
+        if isinstance(client.train, Rated):
+            what, answer = "number", f"{client.train.values[0]:g}"
+        else:
+            what, answer = "label", readable(data.classes[client.train.labels[0]])
         shown.append(_cut(str(tokenizer.decode(examples.ids[0]))))
         shown.append(f"\n→ ⟦{answer}⟧", style="bold green")
-        what = "number" if rated else "label"
         return [shown, Text(f"what carries the loss: the {what}, by a head on the pooled text (⟦ ⟧)")]
     marks = examples.marks[: examples.lengths[0]].tolist()
     for learned, ids in _runs(examples.ids[0].tolist(), marks):

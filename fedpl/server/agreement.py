@@ -2,35 +2,36 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
-from fedpl.server.groups import cosines, numbered
-from fedpl.server.similarity import Cosine, Similarity
-from fedpl.server.weighting import Memory, Weighting
+from fedpl.server.groups import OfAllRounds, cosines, numbered
+from fedpl.server.weighting import Memory
 
 if TYPE_CHECKING:
     import jax
     import jax.numpy as jnp
 
-    from fedpl.server import blocks, structure
+    from fedpl.server import blocks, mixture, structure
     from fedpl.server.evidence import Evidence
 else:
     jax, jnp = map(deferred, ("jax", "jax.numpy"))
-    blocks, structure = map(deferred, ("fedpl.server.blocks", "fedpl.server.structure"))
+    blocks, mixture, structure = (
+        deferred(f"fedpl.server.{name}") for name in ("blocks", "mixture", "structure")
+    )
 
 _LEAST = 0.05  # share of signal below which a report is not told from none
 _LEVEL = 0.05  # of the test of the cosines alone
 
 
 @dataclass(frozen=True)
-class Agreement(Weighting):
+class Agreement(OfAllRounds):
     """Clients share as far as their true directions are shown to agree, whatever the noise.
 
     Ours (FedBip-H). A cosine cᵢₖ of two task vectors is small because the tasks differ or because both are
@@ -38,43 +39,26 @@ class Agreement(Weighting):
     examples too and report the cosine h of the two task vectors: ρ = 2h / (1 + h) of a whole task vector's
     energy is signal then (Spearman and Brown), and cᵢₖ / √(ρᵢρₖ) estimates the cosine of the true
     directions: 1 for one task. Clients are joined from the most alike on (average linkage) while this
-    agreement is shown to be `alike` or more, and members of a group get one average. Between groups r is
-    what is shown of their agreement, S = ρ r², and weights are those of W = S (S + N)⁻¹, the linear
-    estimate of least error, N being the noise: of a task that is like another one in half, half a share of
-    that half.
+    agreement is shown to be `alike` or more, and members of a group get one average. Between groups r² is
+    expected by what all pairs show (`mixture.shared`), S = ρ r², and weights are those of W = S (S + N)⁻¹,
+    the linear estimate of least error, N being the noise: of a task that is like another one in half, half a
+    share of that half.
 
     Attributes:
         alike: Agreement from which clients are averaged.
-        sure: Standard errors by which it has to be shown; who was together is parted where less is shown.
-        apart: Standard errors by which agreement between groups has to be above nothing.
+        sure: Standard errors by which it has to be shown.
+        steady: Standard errors by which less has to be shown until who was together is parted.
         reports: How often each client reports; a report takes as many steps again as the round's training.
     """
 
     alike: float = 0.7
     sure: float = 1.0
-    apart: float = 1.5
+    steady: float = 3.0
     reports: int = 3
-    by_products: ClassVar[bool] = True
-
-    @property
-    def on_host(self) -> bool:
-        return True
 
     @property
     def halves(self) -> int:
         return self.reports
-
-    @property
-    def wants(self) -> tuple[type[Similarity], ...]:
-        return (Cosine,)
-
-    def __call__(
-        self,
-        similarity: "Float[jax.Array, 'groups n n']",
-        mask: "Bool[jax.Array, 'n']",
-        num_examples: "Int[jax.Array, 'n']",
-    ) -> "Float[jax.Array, 'groups n n']":
-        raise TypeError("Agreement remembers its answer over the rounds: call weigh")
 
     def weigh(self, evidence: "Evidence", memory: Memory) -> "tuple[Float[jax.Array, 'groups n n'], Memory]":
         if evidence.halves is None:
@@ -93,9 +77,9 @@ class Agreement(Weighting):
             signal = shares(np.asarray(evidence.halves, np.float64)[known])
             # Groups that stand a test of the cosines alone say how large noise is.
             answer = structure.answer(cosine, numbered(tested[known]), _LEVEL)
-            noise = blocks.blocks(cosine, answer).noise
-            joined = self.join(cosine, signal, float(np.sqrt(noise)), numbered(labels[known]))
-            weights = blocks.weights(self.shared(cosine, signal, noise, joined)[np.ix_(here, here)])
+            noise = blocks.blocks(cosine, answer, np.sqrt(np.outer(signal, signal))).noise
+            joined = self.join(cosine, signal, noise, numbered(labels[known]))
+            weights = blocks.weights(shared_energy(cosine, signal, noise, joined)[np.ix_(here, here)])
             found[np.ix_(known[here], known[here])] = weights
             labels[known], tested[known] = known[joined], known[numbered(answer)]
         new = {"labels": jnp.asarray(labels), "tested": jnp.asarray(tested)}
@@ -113,61 +97,61 @@ class Agreement(Weighting):
         Args:
             cosine: Of task vectors.
             signal: ρᵢ.
-            noise: Standard deviation of a cosine's noise.
+            noise: Variance of a cosine's noise.
             before: Groups of the round before; −1: none yet.
         """
         n = len(cosine)
         if n < 2:
             return np.arange(n)
-        length = np.sqrt(signal)
+        scale = np.sqrt(np.outer(signal, signal))
         # No more than 1: nobody who claims to be all noise draws two groups together.
-        agreement = np.clip(cosine / np.outer(length, length), -1.0, 1.0)
-        error = noise / signal  # a pair's squared error is the product of its clients'
+        agreement = np.clip(cosine / scale, -1.0, 1.0)
         tree = linkage(2.0 - squareform(agreement, checks=False), "average")  # distances are positive
         members, labels = [np.array([i]) for i in range(n)], np.arange(n)
-        for one, other, distance, _ in tree:
-            left, right = members[int(one)], members[int(other)]
+        for one, other in tree[:, :2].astype(int):
+            left, right = members[one], members[other]
             both = np.concatenate([left, right])
             members.append(both)
-            deviation = np.sqrt(error[left].mean() * error[right].mean() / (len(left) * len(right)))
+            between = scale[np.ix_(left, right)]
+            entries = np.square(between).sum()
+            shown = (between * cosine[np.ix_(left, right)]).sum() / entries
             together = len(set(before[both])) == 1 and before[both[0]] >= 0
-            margin = self.sure * deviation * (-1 if together else 1)
+            margin = np.sqrt(noise / entries) * (-self.steady if together else self.sure)
             # Its parts agree more among themselves: they are joined even if of too few to show it.
-            if 2.0 - distance - margin >= self.alike:
+            if shown - margin >= self.alike:
                 labels[both] = both.min()
         return labels
-
-    def shared(
-        self,
-        cosine: Float[np.ndarray, "n n"],
-        signal: Float[np.ndarray, "n"],
-        noise: float,
-        labels: Int[np.ndarray, "n"],
-    ) -> Float[np.ndarray, "n n"]:
-        """What true directions share, as parts of the energy of task vectors.
-
-        Args:
-            cosine: Of task vectors.
-            signal: ρᵢ.
-            noise: Variance of a cosine's noise.
-            labels: Groups.
-        """
-        group, mean, entries, _, _ = blocks.blocks(cosine, labels)
-        member = np.eye(len(mean))[group]
-        energy = member @ (member.T @ signal / member.sum(0))  # members of a group get one average
-        shown = mean - self.apart * np.sqrt(noise / np.maximum(entries, 1))
-        whole = np.sqrt(np.outer(energy, energy))
-        agreement = np.clip(shown[np.ix_(group, group)] / whole, 0.0, 1.0)
-        return whole * np.where(group[:, None] == group, 1.0, agreement**2)
 
     def problems(self) -> Sequence[str]:
         checks = (
             (0 < self.alike <= 1, f"alike: must lie in (0, 1], got {self.alike}"),
             (self.sure >= 0, f"sure: must not be negative, got {self.sure}"),
-            (self.apart >= 0, f"apart: must not be negative, got {self.apart}"),
+            (self.steady >= 0, f"steady: must not be negative, got {self.steady}"),
             (self.reports >= 1, f"reports: at least 1, got {self.reports}"),
         )
         return [f"aggregator.weighting.{what}" for holds, what in checks if not holds]
+
+
+def shared_energy(
+    cosine: Float[np.ndarray, "n n"],
+    signal: Float[np.ndarray, "n"],
+    noise: float,
+    labels: Int[np.ndarray, "n"],
+) -> Float[np.ndarray, "n n"]:
+    """What true directions share, as parts of the energy of task vectors.
+
+    Args:
+        cosine: Of task vectors.
+        signal: ρᵢ.
+        noise: Variance of a cosine's noise.
+        labels: Groups.
+    """
+    group, agreement, entries, _, _ = blocks.blocks(cosine, labels, np.sqrt(np.outer(signal, signal)))
+    member = np.eye(len(agreement))[group]
+    energy = member @ (member.T @ signal / member.sum(0))  # members of a group get one average
+    error = np.sqrt(noise / np.where(entries > 0, entries, 1.0))
+    between = mixture.shared(agreement, error)[np.ix_(group, group)]
+    return np.sqrt(np.outer(energy, energy)) * np.where(group[:, None] == group, 1.0, between)
 
 
 def shares(halves: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:

@@ -15,8 +15,8 @@ class Blocks(NamedTuple):
 
     Attributes:
         group: Of each client.
-        mean: Cosine inside every group and between every two.
-        entries: Entries behind it; a pair inside a group counts twice.
+        mean: Cosine inside every group and between every two, as a multiple of its scale.
+        entries: Entries behind it, each with the square of its scale; a pair inside a group counts twice.
         inside: Groups of two clients or more, on the diagonal.
         noise: Variance of a cosine about its block's mean.
     """
@@ -28,16 +28,26 @@ class Blocks(NamedTuple):
     noise: float
 
 
-def blocks(cosine: Float[np.ndarray, "n n"], labels: Int[np.ndarray, "n"]) -> Blocks:
-    """Cosines of clients by pairs of groups."""
+def blocks(
+    cosine: Float[np.ndarray, "n n"],
+    labels: Int[np.ndarray, "n"],
+    scale: Float[np.ndarray, "n n"] | None = None,
+) -> Blocks:
+    """Cosines of clients by pairs of groups: least squares of one multiple of `scale` in each block.
+
+    Args:
+        cosine: As measured.
+        labels: Groups.
+        scale: What a cosine is expected to be a multiple of, as clients show more or less of their tasks;
+            None: 1.
+    """
     names, group = np.unique(labels, return_inverse=True)
     member = np.eye(len(names))[group]
-    off = cosine - np.diag(cosine.diagonal())
-    size = member.sum(0)
-    count = np.outer(size, size) - np.diag(size)
-    mean = (member.T @ off @ member) / np.maximum(count, 1)
+    off = (np.ones_like(cosine) if scale is None else scale) * (1.0 - np.eye(len(cosine)))
+    count = member.T @ np.square(off) @ member
+    mean = (member.T @ (off * cosine) @ member) / np.where(count > 0, count, 1.0)
     inside = np.eye(len(names), dtype=bool) & (count > 0)
-    spread = np.square(off - mean[np.ix_(group, group)])
+    spread = np.square(cosine - mean[np.ix_(group, group)] * off)
     np.fill_diagonal(spread, 0.0)
     means = inside.sum() + len(names) * (len(names) - 1) / 2
     noise = (spread.sum() / 2 + PRIOR**2) / (len(off) * (len(off) - 1) / 2 - means + 1)

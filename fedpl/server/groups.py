@@ -24,23 +24,9 @@ else:
 _COPY = 1 - 1e-6  # cosine of vectors that are one: it says nothing of what two clients have in common
 
 
-@dataclass(frozen=True)
-class Groups(Weighting):
-    """Everyone alone, one group, or several: a tested answer, and Wiener weights of the cosines it leaves.
+class OfAllRounds(Weighting):
+    """A weighting that decides on the host, from inner products over the rounds, and remembers its answer."""
 
-    Ours (FedBip-T). Cosines of inner products, averaged over the rounds by `Subject.average`, are tested
-    against noise with as many clients; means inside and between the groups that stand the test are the
-    clients' signal S, and weights are S (S + N)⁻¹ with what is missing on the diagonal as noise N. Clients
-    share inside their group, with other groups as far as these are alike, and keep their own where the
-    signal is weak or nobody else has it. Labels are remembered, and changed only by evidence.
-
-    Attributes:
-        level: Probability of seeing groups, or a common direction, where there are none.
-        individual: Part of the energy that no other client shows which counts as a client's own signal.
-    """
-
-    level: float = 0.05
-    individual: float = 0.05
     by_products: ClassVar[bool] = True
 
     @property
@@ -57,7 +43,26 @@ class Groups(Weighting):
         mask: "Bool[jax.Array, 'n']",
         num_examples: "Int[jax.Array, 'n']",
     ) -> "Float[jax.Array, 'groups n n']":
-        raise TypeError("Groups remembers its answer over the rounds: call weigh")
+        raise TypeError(f"{type(self).__name__} remembers its answer over the rounds: call weigh")
+
+
+@dataclass(frozen=True)
+class Groups(OfAllRounds):
+    """Everyone alone, one group, or several: a tested answer, and Wiener weights of the cosines it leaves.
+
+    Ours (FedBip-T). Cosines of inner products, averaged over the rounds by `Subject.average`, are tested
+    against noise with as many clients; means inside and between the groups that stand the test are the
+    clients' signal S, and weights are S (S + N)⁻¹ with what is missing on the diagonal as noise N. Clients
+    share inside their group, with other groups as far as these are alike, and keep their own where the
+    signal is weak or nobody else has it. Labels are remembered, and changed only by evidence.
+
+    Attributes:
+        level: Probability of seeing groups, or a common direction, where there are none.
+        individual: Part of the energy that no other client shows which counts as a client's own signal.
+    """
+
+    level: float = 0.05
+    individual: float = 0.05
 
     def weigh(self, evidence: "Evidence", memory: Memory) -> "tuple[Float[jax.Array, 'groups n n'], Memory]":
         n = len(evidence.mask)

@@ -94,7 +94,13 @@ def test_numbers_have_no_classes(tmp_path: Path, capsys: pytest.CaptureFixture[s
     columns = ("text=text", "value=rating", "client=client")
     main(
         [
-            *("--dry_run", "--config=debug", "--task=fedpl.tasks.Regression", "--task.low=-4", "--task.high=4"),
+            *(
+                "--dry_run",
+                "--config=debug",
+                "--task=fedpl.tasks.Regression",
+                "--task.low=-4",
+                "--task.high=4",
+            ),
             *("--data=fedpl.data.TextFiles", f"--data.paths=[{table}]", f"--run_dir={tmp_path / 'run'}"),
             *(f"--data.columns.{column}" for column in columns),
         ]

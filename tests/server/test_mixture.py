@@ -1,0 +1,56 @@
+"""Empirical Bayes: what is expected of an agreement depends on what all pairs show."""
+
+import numpy as np
+import pytest
+
+from fedpl.server.mixture import shared
+
+
+def measured(truth: np.ndarray, error: float, seed: int = 0) -> np.ndarray:
+    noise = np.triu(np.random.default_rng(seed).normal(0, error, truth.shape), 1)
+    return truth + noise + noise.T
+
+
+@pytest.mark.parametrize("error", [0.05, 0.2, 0.4])
+def test_nearly_as_good_as_who_knows_the_distribution(error: float) -> None:
+    """Two kinds of pairs, unlike and alike: against the estimate that is told how many are alike."""
+    labels = np.arange(24) % 4
+    truth = np.equal.outer(labels, labels).astype(float)
+    seen = measured(truth, error)
+    pairs = np.triu_indices(24, 1)
+    found = shared(seen, np.full_like(seen, error))
+    assert (found == found.T).all()
+    assert ((found >= 0) & (found <= 1)).all()
+    alike = truth[pairs].mean()
+    odds = alike / (1 - alike) * np.exp((np.square(seen) - np.square(seen - 1)) / (2 * error**2))
+    best, own = (np.square(guess - truth)[pairs].mean() for guess in (odds / (1 + odds), found))
+    assert own <= 1.5 * best + 1e-3
+
+
+def test_a_little_agreement_of_all_is_not_much_of_some() -> None:
+    """The largest of many noisy measurements of the same small value is chance, and seen to be."""
+    truth = np.full((24, 24), 0.3)
+    seen = measured(truth, 0.3)
+    found = shared(seen, np.full_like(seen, 0.3))
+    pairs = np.triu_indices(24, 1)
+    assert seen[pairs].max() > 0.9
+    assert found[pairs].max() < 0.35
+    assert found[pairs].mean() == pytest.approx(0.09, abs=0.05)
+
+
+def test_few_pairs_and_sure_ones() -> None:
+    assert shared(np.array([[1.0]]), np.array([[1.0]])).shape == (1, 1)
+    for agreement in (0.0, 0.5, 1.0):
+        found = shared(np.full((2, 2), agreement), np.full((2, 2), 0.01))
+        assert found[0, 1] == pytest.approx(agreement**2, abs=0.02)
+    assert shared(np.full((2, 2), -3.0), np.full((2, 2), 0.3))[0, 1] < 1e-3
+    assert shared(np.full((2, 2), 40.0), np.full((2, 2), 1e-3))[0, 1] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_many_clients_take_no_longer_than_their_pairs() -> None:
+    """More pairs than the distribution is learnt from: the same answer as of those alone, nearly."""
+    labels = np.arange(200) % 5
+    truth = np.equal.outer(labels, labels).astype(float)
+    found = shared(measured(truth, 0.3), np.full_like(truth, 0.3))
+    few = shared(measured(truth, 0.3)[:60, :60], np.full((60, 60), 0.3))
+    assert np.abs(found[:60, :60] - few).max() < 0.15
