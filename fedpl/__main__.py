@@ -5,8 +5,8 @@ import sys
 from importlib import import_module
 
 from fedpl import __version__
-from fedpl.cli import run_main
 from fedpl.completion import asked, command
+from fedpl.endings import run_main
 from fedpl.errors import UserError
 
 COMMANDS = {

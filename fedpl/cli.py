@@ -1,17 +1,9 @@
 """The command line: YAML files and dotted overrides, checked before anything heavy is imported."""
 
 import argparse
-import os
-import re
-import select
-import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
 from importlib import import_module
-from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn, get_args, get_type_hints
 
@@ -20,26 +12,13 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_pa
 
 from fedpl.completion import answer, asked, complete_settings, completed, configurations, methods
 from fedpl.config import Config, labelled
-from fedpl.data import Source
+from fedpl.endings import fail
 from fedpl.errors import UserError
-from fedpl.objectives import Objective
 from fedpl.presets import file, preset, read_yaml
 from fedpl.problems import check
-from fedpl.server import Combine, Receive, Similarity, Weighting
-from fedpl.settings import Tree, class_path, plain, subclasses
+from fedpl.settings import Tree, plain
 from fedpl.signpost import Help
-from fedpl.tasks import Task
-
-# How jsonargparse words a key, an option of a class or a class that does not exist.
-_UNKNOWN = (
-    r"Group '([\w.]+)' does not accept option '([\w.]+)'",
-    r"unrecognized arguments: --([\w.]+)",
-    r"Option '([\w.]+)' is not accepted",
-    r"Key '([\w.]+)' is not expected",
-    r"No action for key '([\w.]+)'",
-    r"dot import path string: ([\w.]+)",
-    r"Problem with given class_path '([\w.]+)'",
-)
+from fedpl.suggestions import suggestion, whole
 
 
 class _Refused(SystemExit):
@@ -61,10 +40,6 @@ class _Help(Help, DefaultHelpFormatter):
     """jsonargparse's, with the description as it is written."""
 
 
-class Ended(BaseException):
-    """The process was asked to end (SIGTERM). No `Exception`: nothing on the way takes it for an error."""
-
-
 class Options(argparse.ArgumentParser):
     """The options of one entry point; what is wrong with them is said in one line."""
 
@@ -74,12 +49,6 @@ class Options(argparse.ArgumentParser):
     def parse_args(self, *given: Any, **named: Any) -> Any:
         answer(self)
         return super().parse_args(*given, **named)
-
-
-def fail(message: str) -> NoReturn:
-    """Print one line and leave with the exit code of a wrong call."""
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)  # no bare SystemExit: W&B learns the code of a run that is open through sys.exit alone
 
 
 def make_parser(program: str, description: str) -> ArgumentParser:
@@ -128,8 +97,8 @@ def read(
     try:
         settings = parser.parse_args(_layered(argv, base, method))
     except _Refused as refused:
-        text = _whole(refused.message, argv)
-        raise UserError(text + _suggestion(text, parser)) from None
+        text = whole(refused.message, argv)
+        raise UserError(text + suggestion(text, parser)) from None
     empty = [f"{key}: expected a value, got null" for key in _empty(Config, settings)]
     if empty:
         raise UserError("; ".join(empty))
@@ -277,119 +246,3 @@ def import_named(modules: Sequence[str]) -> None:
             import_module(name)
         except ModuleNotFoundError as error:
             raise UserError(f"--import: {error}; its folder has to be in PYTHONPATH") from error
-
-
-def run_main(main: Callable[[], int]) -> NoReturn:
-    """Run an entry point: a mistake ends in one line, an interruption in one line with the way on."""
-    signal.signal(signal.SIGTERM, _end)
-    try:
-        code = main()
-    except UserError as error:
-        fail(str(error))
-    except BrokenPipeError:
-        if not _stopped_reading():
-            raise
-        code = 141  # as if SIGPIPE had ended it
-    except KeyboardInterrupt as interrupt:
-        _say_interrupted("interrupted", interrupt)
-        code = 130
-    except Ended as ended:
-        _say_interrupted("ended by SIGTERM", ended)
-        code = 143
-    sys.exit(code)
-
-
-@contextmanager
-def going_on(out: Path) -> Iterator[None]:
-    """Within it an interruption says how all goes on, not how one of the runs under `out` would."""
-    try:
-        yield
-    except BaseException as cause:
-        if not isinstance(cause, Exception):
-            cause.__notes__ = [f"go on with the same command and --out {out}"]
-        raise
-
-
-def _stopped_reading() -> bool:
-    """Whether who reads standard output (``| head``) has gone; then nothing more is written there."""
-    watched = select.poll()
-    watched.register(1, 0)
-    gone = any(event & (select.POLLERR | select.POLLHUP) for _, event in watched.poll(0))
-    if gone:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return gone
-
-
-def _end(number: int, frame: object) -> NoReturn:
-    raise Ended
-
-
-def _say_interrupted(what: str, cause: BaseException) -> None:
-    print("; ".join([what, *getattr(cause, "__notes__", [])]), file=sys.stderr)
-
-
-def _whole(message: str, argv: Sequence[str]) -> str:
-    """A message with the key as it was given, of which jsonargparse says the last part alone."""
-    if (found := re.match(r"Option '(\w+)' is not accepted", message)) is None:
-        return message
-    given = (word.removeprefix("--").partition("=")[0] for word in argv if word.startswith("--"))
-    keys = [key for key in given if key.endswith(f".{found[1]}")]
-    return message.replace(found[1], keys[0], 1) if len(keys) == 1 else message
-
-
-def _suggestion(message: str, parser: ArgumentParser) -> str:
-    """Where the unknown key of a message belongs, or the valid one nearest to it, whole; else nothing."""
-    match = next((found for pattern in _UNKNOWN if (found := re.search(pattern, message))), None)
-    if match is None:
-        return ""
-    wrong = ".".join(match.groups())
-    last = wrong.rpartition(".")[2]
-    known = _known(parser)
-    owners = [(key, cls) for key, cls in _plugins() if last in cls.__dataclass_fields__]
-    placed = [one for one in owners if wrong.startswith(f"{one[0]}.")]
-    same = [key for key in known if _last(key) == _OTHER_WORDS.get(last, last) and key != wrong]
-    if placed or (owners and not set(same) & set(_keys(parser))):
-        key, cls = (placed or owners)[0]
-        return f"; {key}.{last} is an option of {class_path(cls)}: choose that by --{key} {class_path(cls)}"
-    # A key is more often misspelt in its last part than put in the wrong place.
-    near = same or get_close_matches(wrong, known, n=1, cutoff=0.75)
-    near = near or [
-        key
-        for part in get_close_matches(last, map(_last, known), n=1, cutoff=0.8)
-        for key in known
-        if _last(key) == part
-    ]
-    return f"; did you mean '{near[0]}'?" if near else ""
-
-
-# What others call the same.
-_OTHER_WORDS = {"learning_rate": "lr", "num_rounds": "rounds", "num_epochs": "epochs", "rank": "r"}
-
-
-def _last(key: str) -> str:
-    return key.rpartition(".")[2]
-
-
-def _plugins() -> list[tuple[str, Any]]:
-    """Every class that can be chosen, with the key where it is."""
-    bases: dict[str, type] = {
-        "data": Source,
-        "task": Task,
-        "client.objective": Objective,
-        "aggregator.similarity": Similarity,
-        "aggregator.weighting": Weighting,
-        "aggregator.combine": Combine,
-        "aggregator.receive": Receive,
-    }
-    return [(key, cls) for key, base in bases.items() for cls in subclasses(base) if is_dataclass(cls)]
-
-
-def _keys(parser: ArgumentParser) -> list[str]:
-    """Dotted keys that need no other class than the defaults."""
-    return [action.dest for action in parser._actions if action.dest not in ("help", "print_config")]
-
-
-def _known(parser: ArgumentParser) -> list[str]:
-    """Dotted keys, those of every pluggable class's settings, and the names of these classes."""
-    options = [f"{key}.{name}" for key, cls in _plugins() for name in cls.__dataclass_fields__]
-    return [*_keys(parser), *options, *(class_path(cls) for _, cls in _plugins())]

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedpl import files
-from fedpl.cli import Options, add_import, add_whose, import_named, run_main
+from fedpl.cli import Options, add_import, add_whose, import_named
 from fedpl.deferred import deferred
+from fedpl.endings import run_main
 from fedpl.records.card import Card
 from fedpl.terminal import add_output, console_of, print_json
 

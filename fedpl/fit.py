@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedpl.cli import add_import, import_named, make_parser, parse, run_main
+from fedpl.cli import add_import, import_named, make_parser, parse
 from fedpl.deferred import deferred
+from fedpl.endings import run_main
 from fedpl.errors import UserError
 from fedpl.signpost import add_list_methods, head
 from fedpl.terminal import add_output, console_of, print_json

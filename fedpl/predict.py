@@ -8,11 +8,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedpl.cli import Options, add_import, add_whose, import_named, run_main
+from fedpl.cli import Options, add_import, add_whose, import_named
 from fedpl.data import Columns, HubText, ImageFolder, TextFiles
 from fedpl.data.cells import check_cells, check_columns, word
 from fedpl.data.reading import Format, read_table
 from fedpl.deferred import deferred
+from fedpl.endings import run_main
 from fedpl.errors import UserError
 
 if TYPE_CHECKING:

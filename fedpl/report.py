@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedpl.cli import Options, run_main
+from fedpl.cli import Options
 from fedpl.deferred import deferred
+from fedpl.endings import run_main
 from fedpl.errors import UserError
 from fedpl.records.comparison import Comparison
 from fedpl.records.scores import MARGIN

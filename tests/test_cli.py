@@ -49,7 +49,7 @@ def test_answers_without_importing_anything_heavy(module: str, arguments: list[s
         "heavy = {'torch', 'jax', 'lightning', 'transformers', 'peft', 'wandb', 'datasets', 'optuna'}\n"
         "atexit.register(lambda: print('HEAVY', sorted(heavy & set(sys.modules))))\n"
         f"from {module} import main\n"
-        "from fedpl.cli import run_main\n"
+        "from fedpl.endings import run_main\n"
         "run_main(main)\n"
     )
     done = subprocess.run(
@@ -198,7 +198,7 @@ def test_an_interruption_of_many_runs_says_how_all_go_on(
 
 
 def test_who_stops_reading_ends_a_command_without_a_traceback(tmp_path: Path) -> None:
-    script = "from fedpl.cli import run_main\nrun_main(lambda: print('a line\\n' * 100_000) or 0)"
+    script = "from fedpl.endings import run_main\nrun_main(lambda: print('a line\\n' * 100_000) or 0)"
     command = f'{sys.executable} -c "{script}" | head -n 1; echo ${{PIPESTATUS[0]}}'
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.stdout.split("\n") == ["a line", "141", ""]

@@ -155,7 +155,7 @@ def test_answers_without_importing_anything_heavy(arguments: list[str], code: in
         "heavy = {'torch', 'jax', 'lightning', 'transformers', 'peft', 'wandb', 'datasets'}\n"
         "atexit.register(lambda: print('HEAVY', sorted(heavy & set(sys.modules))))\n"
         "from fedpl.fit import main\n"
-        "from fedpl.cli import run_main\n"
+        "from fedpl.endings import run_main\n"
         "run_main(lambda: main(sys.argv[1:]))\n"
     )
     done = subprocess.run(

@@ -27,7 +27,7 @@ FLOORS = (
     ("config", "signpost", "terminal"),
     ("runs.resume",),
     ("runs.earlier",),
-    ("problems", "completion"),
+    ("problems", "completion", "endings", "suggestions"),
     ("pictures",),
     ("tracking",),
     ("runs",),

@@ -143,6 +143,6 @@ POPULATIONS: dict[str, Population] = {
     "200 clients": Population(_dealt(200, **_permuted(4)), groups=True, models=4),
 }
 
-# Looked at when `fedbip_h` was made: the first round of this study (results/confirmation-first.json) ran on them,
-# and by what it showed the rule was made anew. Their other seeds share no example with these.
+# Looked at when `fedbip_h` was made: the first round of this study (results/confirmation-first.json) ran on
+# them, and by what it showed the rule was made anew. Their other seeds share no example with these.
 USED = {(population, 0) for population in POPULATIONS} | {("one convention", 1), ("unrelated tasks", 1)}

@@ -26,7 +26,7 @@ import fedpl.rounds.loop
 import fedpl.runs.experiment
 import fedpl.server.step
 import fedpl.tracking.weights_and_biases
-from fedpl.cli import run_main
+from fedpl.endings import run_main
 from fedpl.fit import main
 from fedpl.runs.standing import Standing
 from fedpl.server import Aggregator

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedpl.cli import going_on, run_main, split_options
+from fedpl.cli import split_options
 from fedpl.compare.columns import DEFAULT, EXTRA
 from fedpl.completion import completed, methods
 from fedpl.deferred import deferred
+from fedpl.endings import going_on, run_main
 from fedpl.errors import UserError
 from fedpl.records.scores import MARGIN
 from fedpl.signpost import add_list_methods

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedpl.cli import Options, add_import, import_named, run_main
+from fedpl.cli import Options, add_import, import_named
 from fedpl.deferred import deferred
+from fedpl.endings import run_main
 from fedpl.errors import UserError
 from fedpl.terminal import add_output, console_of, print_json
 

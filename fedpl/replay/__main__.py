@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedpl.cli import add_import, import_named, run_main, split_options
+from fedpl.cli import add_import, import_named, split_options
 from fedpl.completion import completed, methods
 from fedpl.deferred import deferred
+from fedpl.endings import run_main
 from fedpl.errors import UserError
 from fedpl.terminal import add_output, console_of, print_json
 

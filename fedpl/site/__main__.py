@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedpl.cli import add_import, import_named, make_parser, parse, run_main, split_options
+from fedpl.cli import add_import, import_named, make_parser, parse, split_options
 from fedpl.deferred import deferred
+from fedpl.endings import run_main
 from fedpl.errors import UserError
 
 if TYPE_CHECKING:

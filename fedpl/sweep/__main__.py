@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedpl import presets
-from fedpl.cli import add_import, going_on, import_named, run_main, split_options
+from fedpl.cli import add_import, import_named, split_options
 from fedpl.completion import completed, sweeps
 from fedpl.deferred import deferred
+from fedpl.endings import going_on, run_main
 from fedpl.errors import UserError
 from fedpl.terminal import add_output, console_of, print_json
 

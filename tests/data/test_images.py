@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from fedpl.cli import make_parser, read, run_main
+from fedpl.cli import make_parser, read
 from fedpl.data import (
     ByColumn,
     Columns,
@@ -24,6 +24,7 @@ from fedpl.data import (
     TextFiles,
 )
 from fedpl.data.pictures import asked, decoded
+from fedpl.endings import run_main
 from fedpl.errors import UserError
 from fedpl.runs import experiment
 from fedpl.site.site import digest_of

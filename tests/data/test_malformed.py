@@ -14,8 +14,9 @@ from jsonargparse import ArgumentParser
 from pyarrow import parquet
 from rich.console import Console
 
-from fedpl.cli import make_parser, read, run_main
+from fedpl.cli import make_parser, read
 from fedpl.data import describe
+from fedpl.endings import run_main
 from fedpl.runs import experiment
 from tests.conftest import small_rows
 

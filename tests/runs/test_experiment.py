@@ -8,9 +8,9 @@ import torch
 import yaml
 
 import fedpl
-from fedpl.cli import run_main
 from fedpl.config import Config
 from fedpl.data import Columns, TextFiles
+from fedpl.endings import run_main
 from fedpl.errors import UserError
 from fedpl.fit import main
 from fedpl.report import main as report

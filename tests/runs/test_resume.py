@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 import fedpl
-from fedpl.cli import run_main
 from fedpl.conditions import FaultsConfig, ParticipationConfig, PrivacyConfig
 from fedpl.config import ClientConfig, Config, with_changes
+from fedpl.endings import run_main
 from fedpl.errors import UserError
 from fedpl.fit import main
 from fedpl.records.messages import Company

@@ -222,7 +222,7 @@ def test_runs_end_as_what_they_are(server: Stub, tmp_path: Path) -> None:
     """Refused, interrupted, ended by SIGTERM: all were "finished"."""
     program = (
         "import sys, wandb\n"
-        "from fedpl.cli import Ended, run_main\n"
+        "from fedpl.endings import Ended, run_main\n"
         "from fedpl.errors import UserError\n"
         "wandb.init(id=sys.argv[1], settings=wandb.Settings(silent=True, console='off'))\n"
         "def main():\n"
