@@ -23,7 +23,7 @@ from fedpl.problems import check
 from fedpl.records.card import Card
 from fedpl.records.results import RunSummary
 from fedpl.replay.__main__ import main as replay
-from fedpl.runs.cards import page
+from fedpl.runs.modelcard import page
 from fedpl.runs.experiment import run
 from fedpl.runs.hearing import opening
 from fedpl.runs.prepared import prepare
