@@ -54,8 +54,9 @@ def tested(seen: Seen) -> np.ndarray:
 
 def agreement(seen: Seen) -> np.ndarray:
     """Labels of the weighting `Agreement`."""
-    noise = float(np.sqrt(blocks(seen.cosine, tested(seen)).noise))
-    return Agreement().join(seen.cosine, shares(seen.halves), noise, np.full(len(seen.cosine), -1))
+    signal = shares(seen.halves)
+    noise = blocks(seen.cosine, tested(seen), np.sqrt(np.outer(signal, signal))).noise
+    return Agreement().join(seen.cosine, signal, noise, np.full(len(signal), -1))
 
 
 def silhouette(seen: Seen) -> np.ndarray:
