@@ -1,16 +1,22 @@
 """Sites in this process: not one number is copied on the way."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.executors.protocol import GoOn
 from fedpl.records.messages import Answer, Census, Company, Failure, Notice, Work
 from fedpl.records.scores import Scores
-from fedpl.site.site import Site
+
+if TYPE_CHECKING:
+    from fedpl.site import site as sites
+else:
+    sites = deferred("fedpl.site.site")
 
 
 class Here:
@@ -22,7 +28,9 @@ class Here:
         notes: About the data, for the first lines of a run.
     """
 
-    def __init__(self, site: Site, device: torch.device | None = None, notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, site: "sites.Site", device: torch.device | None = None, notes: Sequence[str] = ()
+    ) -> None:
         self.site = site
         self.notes = tuple(notes)
         census = site.join()

@@ -24,11 +24,9 @@ from fedpl.model.heads import classifier, expressed, own_head
 from fedpl.model.language import LanguageModel
 from fedpl.model.merged import merged
 from fedpl.model.vision import PooledImages
+from fedpl.records.card import HEAD_FILE
 from fedpl.records.layout import AdapterLayout
 
-HEAD_FILE = "head.safetensors"
-CLASSIFIER, ENCODER = "AutoModelForSequenceClassification", "AutoModel"
-CAUSAL = "AutoModelForCausalLM"
 _NEVER = -1e4  # within float16; written in BERT's terms (`expressed`) it leaves the others' digits alone
 _ENCODER, _A = "encoder.", ".lora_A.weight"
 

@@ -12,6 +12,7 @@ import torch
 from fedpl.data import FederatedData
 from fedpl.errors import UserError
 from fedpl.files import held, move, quoted, writing
+from fedpl.model.memory import free_memory
 from fedpl.objectives import APFL, Ditto, FedDPA
 from fedpl.onboard.joining import SPLITS, Joined, Joining, Tuned
 from fedpl.onboard.past import Past
@@ -21,7 +22,6 @@ from fedpl.runs.cards import describe_newcomer
 from fedpl.runs.prepared import Prepared, prepare
 from fedpl.server.state import ServerState
 from fedpl.site.privacy import epsilon
-from fedpl.training.stacked.planner import free_memory
 from fedpl.versions import versions
 
 Start: TypeAlias = Literal["base", "nearest"]

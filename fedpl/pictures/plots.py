@@ -1,6 +1,7 @@
 """Pictures of a run, drawn from its summary.json and metrics.jsonl alone."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from fedpl.errors import UserError
 from fedpl.pictures.clients import client_scores
 from fedpl.pictures.style import COLOURS, plain_legend
 from fedpl.records.results import RunSummary
-from fedpl.records.rounds import RoundRecord, read_rounds
+from fedpl.records.rounds import SplitScores, each_round
 from fedpl.records.scores import Metric
 
 hierarchy, spatial = map(deferred, ("scipy.cluster.hierarchy", "scipy.spatial.distance"))
@@ -32,7 +33,12 @@ def draw_run(folder: Path) -> list[Path]:
     """
     try:
         summary = RunSummary.read(folder)
-        records = read_rounds(folder / "metrics.jsonl")
+        # Without the clients' own scores, which take most of a record's memory.
+        scored = [
+            (record.round, replace(record.validation, clients={}))
+            for record in each_round(folder / "metrics.jsonl")
+            if record.validation is not None
+        ]
     except UserError as error:
         raise UserError(
             f"{folder} holds no finished run (summary.json and metrics.jsonl): {error}"
@@ -47,8 +53,8 @@ def draw_run(folder: Path) -> list[Path]:
         "weights.png": heat_map(weights, names, order, f"Weights, row takes from column: {of}"),
         "clients.png": client_scores(summary),
     }
-    if any(record.validation for record in records):
-        figures["curves.png"] = learning_curves(records, summary.method, summary.primary)
+    if scored:
+        figures["curves.png"] = learning_curves(scored, summary.method, summary.primary)
     plots = folder / "plots"
     plots.mkdir(exist_ok=True)
     for name, figure in figures.items():
@@ -148,9 +154,8 @@ def block_means(matrix: np.ma.MaskedArray, together: int) -> np.ma.MaskedArray:
     return np.ma.masked_array(sums / np.maximum(count, 1), count == 0)
 
 
-def learning_curves(records: Sequence[RoundRecord], method: str, metric: Metric) -> Figure:
-    """Mean and worst of a metric on validation data over the rounds, as received and after local training."""
-    scored = [(record.round, record.validation) for record in records if record.validation is not None]
+def learning_curves(scored: Sequence[tuple[int, SplitScores]], method: str, metric: Metric) -> Figure:
+    """Mean and worst of a metric on validation data by round, as received and after local training."""
     rounds = [round for round, _ in scored]
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()

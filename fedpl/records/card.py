@@ -10,6 +10,10 @@ from fedpl.records.plain import optional
 from fedpl.records.record import Kept
 from fedpl.records.results import Models
 
+HEAD_FILE = "head.safetensors"
+CLASSIFIER, ENCODER = "AutoModelForSequenceClassification", "AutoModel"
+CAUSAL = "AutoModelForCausalLM"
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Card(Kept):

@@ -5,6 +5,8 @@ from typing import ClassVar
 
 from fedpl.records.record import Kept
 
+FOLDER = "best"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Advantage:

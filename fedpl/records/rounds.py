@@ -1,7 +1,7 @@
 """What is said about a round: a line of metrics.jsonl."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,8 +153,17 @@ def read_rounds(path: Path) -> tuple[RoundRecord, ...]:
     Raises:
         UserError: If it cannot be read or a line is not a round.
     """
+    return tuple(each_round(path))
+
+
+def each_round(path: Path) -> Iterator[RoundRecord]:
+    """`read_rounds` one by one: of many clients a round takes tens of megabytes.
+
+    Raises:
+        UserError: As there, when a round is asked for.
+    """
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for i, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            yield RoundRecord.from_json(json.loads(line), f"{path}:{i}")
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
-    return tuple(RoundRecord.from_json(line, f"{path}:{i}") for i, line in enumerate(lines, start=1))

@@ -22,14 +22,12 @@ from fedpl.files import quoted
 from fedpl.model.base import HEAD
 from fedpl.model.pretrained import load_tokenizer
 from fedpl.model.quantised import quantisation, settle
-from fedpl.model.saved import CAUSAL, CLASSIFIER, HEAD_FILE
 from fedpl.model.settings import ModelConfig
 from fedpl.model.weights import digest, resolve
 from fedpl.presets import read_yaml
-from fedpl.records.card import Card
-from fedpl.records.choice import Choice
+from fedpl.records.card import CAUSAL, CLASSIFIER, HEAD_FILE, Card
+from fedpl.records.choice import FOLDER, Choice
 from fedpl.settings import build, importing_nothing
-from fedpl.site.choosing import FOLDER
 from fedpl.tasks import Task
 
 # A text, a pair of texts, or an image: the path of its file, or the bytes of one.

@@ -3,21 +3,25 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedpl.config import Config
+from fedpl.deferred import deferred
 from fedpl.files import quoted, write_atomically
-from fedpl.model.saved import CAUSAL, CLASSIFIER, ENCODER, HEAD_FILE
-from fedpl.model.vision import tower_of
 from fedpl.model.weights import digest, resolve
-from fedpl.records.card import Card
-from fedpl.records.choice import Choice
+from fedpl.records.card import CAUSAL, CLASSIFIER, ENCODER, HEAD_FILE, Card
+from fedpl.records.choice import FOLDER, Choice
 from fedpl.records.earlier import Earlier
 from fedpl.records.messages import Census, Member
 from fedpl.records.newcomer import Newcomer
 from fedpl.records.results import MethodResult, Models
 from fedpl.runs.modelcard import page
-from fedpl.site.choosing import FOLDER
 from fedpl.versions import versions
+
+if TYPE_CHECKING:
+    from fedpl.model import vision
+else:
+    vision = deferred("fedpl.model.vision")
 
 _NEIGHBOURS = 10  # that a card names
 
@@ -140,5 +144,5 @@ def _loads_as(config: Config, folder: Path) -> str:
     if not config.task.headed:
         return CAUSAL
     if config.task.pictured:
-        return tower_of(config.model)[0].name
+        return vision.tower_of(config.model)[0].name
     return ENCODER if (folder / HEAD_FILE).exists() else CLASSIFIER

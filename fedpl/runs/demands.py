@@ -6,11 +6,11 @@ from typing import Any
 
 from fedpl.config import Config
 from fedpl.errors import UserError
+from fedpl.model.memory import free_memory
 from fedpl.records.messages import Census
 from fedpl.sampling import share_of
 from fedpl.server import TrueGroups
 from fedpl.server.panels import least_budget
-from fedpl.training.stacked.planner import free_memory
 
 
 def check_demands(config: Config, census: Census) -> None:

@@ -9,9 +9,8 @@ import yaml
 from fedpl.errors import UserError
 from fedpl.files import quoted, write_atomically, writing
 from fedpl.model.pretrained import load_tokenizer
-from fedpl.model.saved import CAUSAL, CLASSIFIER, ENCODER, HEAD_FILE
 from fedpl.model.vision import load_preparation
-from fedpl.records.card import Card
+from fedpl.records.card import CAUSAL, CLASSIFIER, ENCODER, HEAD_FILE, Card
 from fedpl.runs.adapters import ClientModel, Served, load, located, model_settings
 
 

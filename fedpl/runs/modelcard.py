@@ -6,10 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from fedpl.model.saved import CAUSAL, CLASSIFIER, ENCODER
-from fedpl.records.card import Card
+from fedpl.records.card import CAUSAL, CLASSIFIER, ENCODER, Card
+from fedpl.records.choice import FOLDER
 from fedpl.records.scores import Metric
-from fedpl.site.choosing import FOLDER
 from fedpl.tasks import templates
 
 

@@ -20,7 +20,6 @@ from fedpl.executors.processes import Processes
 from fedpl.executors.protocol import Executor
 from fedpl.executors.settings import ExecutorConfig
 from fedpl.interop import server_device
-from fedpl.model.base import HEAD, BaseModel
 from fedpl.model.hardware import choose_hardware
 from fedpl.model.settings import ModelConfig
 from fedpl.records.messages import Frozen
@@ -31,7 +30,9 @@ from fedpl.tasks import Task
 
 if TYPE_CHECKING:
     from fedpl.executors import ray
+    from fedpl.model import base as models
 else:
+    models = deferred("fedpl.model.base")
     ray = deferred("fedpl.executors.ray")  # the package is an extra
 
 
@@ -49,7 +50,9 @@ class Prepared(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def prepare(config: Config, data: FederatedData | None = None, base: BaseModel | None = None) -> Prepared:
+def prepare(
+    config: Config, data: FederatedData | None = None, base: "models.BaseModel | None" = None
+) -> Prepared:
     """Let the clients of a run move in: at a site in this process, or in workers that serve all of them.
 
     Args:
@@ -121,7 +124,7 @@ class Workshop:
     def __init__(self) -> None:
         self._prepared: tuple[tuple[Config, bool], Prepared] | None = None
         self._data: tuple[tuple[object, ...], FederatedData] | None = None
-        self._base: tuple[tuple[Task, ModelConfig, int], BaseModel] | None = None
+        self._base: tuple[tuple[Task, ModelConfig, int], "models.BaseModel"] | None = None
 
     def prepare(self, config: Config) -> Prepared:
         """What `prepare` gives, without doing again what the run before has done.
@@ -153,7 +156,7 @@ class Workshop:
             self._data = wanted, clients_of(config)
         return self._data[1]
 
-    def _model(self, task: Task, config: ModelConfig, classes: tuple[str, ...]) -> BaseModel:
+    def _model(self, task: Task, config: ModelConfig, classes: tuple[str, ...]) -> "models.BaseModel":
         wanted = (task, config, len(classes))
         if self._base is None or self._base[0] != wanted:
             self._base = None
@@ -161,8 +164,8 @@ class Workshop:
         return self._base[1]
 
 
-def _twin(base: BaseModel) -> BaseModel:
+def _twin(base: "models.BaseModel") -> "models.BaseModel":
     """A copy with layers and a head of its own on the same frozen weights."""
     tensors = (*base.named_parameters(), *base.named_buffers())
-    shared = {id(tensor): tensor for name, tensor in tensors if not name.startswith(f"{HEAD}.")}
+    shared = {id(tensor): tensor for name, tensor in tensors if not name.startswith(f"{models.HEAD}.")}
     return copy.deepcopy(base, shared)

@@ -9,14 +9,13 @@ from torch import Tensor
 
 from fedpl.errors import UserError
 from fedpl.files import quoted
-from fedpl.records.choice import Choice
+from fedpl.records.choice import FOLDER, Choice
 from fedpl.records.messages import Begin, Serve
 from fedpl.records.results import MethodResult
 from fedpl.rounds.checkpoints import Checkpoint
 from fedpl.rounds.holding import together
 from fedpl.runs.folder import RunFolder
 from fedpl.runs.standing import Standing
-from fedpl.site.choosing import FOLDER
 
 _TOGETHER = 2**28  # bytes of aggregates that are chosen from at a time
 

@@ -1,30 +1,41 @@
 """Where the clients of a run live: data, model, and what trains them. Workers do this too: no JAX here."""
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from fedpl.config import Config
 from fedpl.data import FederatedData, describe
+from fedpl.deferred import deferred
 from fedpl.executors.here import Here
-from fedpl.model.base import BaseModel
-from fedpl.model.foundation import Foundation
 from fedpl.model.hardware import choose_hardware
 from fedpl.model.settings import ModelConfig
 from fedpl.model.untrained import is_untrained
 from fedpl.randomness import derive_seed
 from fedpl.runs.sharing import release, shifts
 from fedpl.site.faults import Faults, with_false_labels
-from fedpl.site.site import Site
-from fedpl.training.alone.backend import Alone
-from fedpl.training.backend import Backend
-from fedpl.training.partitions import partitions_of
-from fedpl.training.stacked.backend import Stacked
-from fedpl.training.worker import Worker
+
+if TYPE_CHECKING:
+    from fedpl.model import base as models
+    from fedpl.model import foundation as foundations
+    from fedpl.site import site as homes
+    from fedpl.training import backend, partitions, worker
+    from fedpl.training.alone import backend as alone
+    from fedpl.training.stacked import backend as stacked
+else:  # a driver whose clients are elsewhere needs none of this, nor Lightning and transformers behind it
+    models, foundations, homes = map(
+        deferred, ("fedpl.model.base", "fedpl.model.foundation", "fedpl.site.site")
+    )
+    backend, partitions, worker = (
+        deferred(f"fedpl.training.{name}") for name in ("backend", "partitions", "worker")
+    )
+    alone, stacked = (deferred(f"fedpl.training.{name}.backend") for name in ("alone", "stacked"))
 
 
 def here(
     config: Config,
     data: FederatedData | None = None,
-    base: BaseModel | None = None,
+    base: "models.BaseModel | None" = None,
     device: torch.device | None = None,
 ) -> Here:
     """Read the data, load the model, let the clients move in at a site in this process.
@@ -39,15 +50,15 @@ def here(
         UserError: If data, model or hardware are not as configured.
     """
     data = data or clients_of(config)
-    worker = Worker(backend_of(config, data, base))
+    trainer = worker.Worker(backend_of(config, data, base))
     faults = Faults(data.ids, config.faults, config.seed)
-    site = Site(data, worker, config.privacy, faults, config.seed, release(config))
-    return Here(site, device, (*describe(data), *_cut(worker, config.model), *_untrained(config.model)))
+    site = homes.Site(data, trainer, config.privacy, faults, config.seed, release(config))
+    return Here(site, device, (*describe(data), *_cut(trainer, config.model), *_untrained(config.model)))
 
 
-def _cut(worker: Worker, model: ModelConfig) -> tuple[str, ...]:
+def _cut(trainer: "worker.Worker", model: ModelConfig) -> tuple[str, ...]:
     """That prompts were cut, where the task counts them."""
-    examples = worker.partitions.examples.values()
+    examples = trainer.partitions.examples.values()
     cut, all = sum(own.cut for own in examples), sum(map(len, examples))
     what = f"prompts are cut from the left to model.max_length {model.max_length}"
     return (f"warning: {cut:,} of {all:,} {what}",) if cut else ()
@@ -69,7 +80,9 @@ def clients_of(config: Config) -> FederatedData:
     return with_false_labels(data, config.faults, config.seed)
 
 
-def backend_of(config: Config, data: FederatedData, base: BaseModel | None = None) -> Backend:
+def backend_of(
+    config: Config, data: FederatedData, base: "models.BaseModel | None" = None
+) -> "backend.Backend":
     """What trains the clients of a run in this process.
 
     Raises:
@@ -77,10 +90,12 @@ def backend_of(config: Config, data: FederatedData, base: BaseModel | None = Non
             the data does not have.
     """
     hardware = choose_hardware(config.accelerator, config.precision)
-    partitions = partitions_of(config.task, config.client, config.model, config.seed, data, config.rounds)
+    of_clients = partitions.partitions_of(
+        config.task, config.client, config.model, config.seed, data, config.rounds
+    )
     base = base or config.task.base(config.model, data.classes)
     init = derive_seed(config.seed, "init")
-    foundation = Foundation(base, config.lora, config.model.path, init, hardware, shifts(config))
+    foundation = foundations.Foundation(base, config.lora, config.model.path, init, hardware, shifts(config))
     if config.client.cohort_size == 1:
-        return Alone(foundation, partitions, config.evaluation.batch_size)
-    return Stacked(foundation, partitions)
+        return alone.Alone(foundation, of_clients, config.evaluation.batch_size)
+    return stacked.Stacked(foundation, of_clients)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fedpl.data.wording import some
 from fedpl.errors import UserError
-from fedpl.model.saved import HEAD_FILE
+from fedpl.records.card import HEAD_FILE
 from fedpl.runs.adapters import ClientModel, Served, Text, load, located
 
 _TOGETHER = 32  # rows of one pass

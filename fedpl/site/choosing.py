@@ -14,13 +14,12 @@ from torch import Tensor
 
 from fedpl.files import make_folder, quoted, writing
 from fedpl.model.saved import save_adapter
-from fedpl.records.choice import Advantage, Choice
+from fedpl.records.choice import FOLDER, Advantage, Choice
 from fedpl.records.messages import Serve
 from fedpl.site.guard import MEMORY, advantage, choose
 from fedpl.site.memory import Memory
 from fedpl.training.worker import Worker
 
-FOLDER = "best"
 TUNED = "tuned"  # under which name a client remembers the model that it used after the last round
 
 

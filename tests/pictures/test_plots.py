@@ -112,7 +112,7 @@ def test_pictures_follow_the_primary_metric() -> None:
     accuracy = client_scores(summary({"a": 0.5})).axes[0]
     assert (accuracy.get_ylabel(), accuracy.get_ylim()) == ("test accuracy, %", (0.0, 100.0))
     assert accuracy.containers[0][0].get_height() == 50.0
-    curves = learning_curves([record(values, REGRESSION)], "m", REGRESSION[0]).axes[0]
+    curves = learning_curves([(1, record(values, REGRESSION).validation)], "m", REGRESSION[0]).axes[0]
     assert curves.get_ylabel() == "validation rmse"
     assert [line.get_ydata()[0] for line in curves.lines[:2]] == [1.0, 1.5]
 

@@ -90,7 +90,7 @@ def test_every_picture_shows_names_as_they_are(tmp_path: Path) -> None:
     figures = [
         heat_map(np.eye(len(IDS)), IDS, range(len(IDS)), r"$\foo$"),
         client_scores(found),
-        learning_curves([record(values)], r"$\foo$", found.primary),
+        learning_curves([(1, record(values).validation)], r"$\foo$", found.primary),
     ]
     for i, figure in enumerate(figures):
         figure.savefig(tmp_path / f"{i}.png")

@@ -7,12 +7,12 @@ import torch
 
 from fedpl.config import Config
 from fedpl.errors import UserError
+from fedpl.model.memory import free_memory
 from fedpl.records.layout import AdapterLayout
 from fedpl.records.messages import Census, Member
 from fedpl.runs.demands import check_demands
 from fedpl.server import Aggregator, Blend, TrueGroups
 from fedpl.tasks.metrics import CLASSIFICATION
-from fedpl.training.stacked.planner import free_memory
 
 
 def census(size: int, clients: int = 2, group: str = "") -> Census:

@@ -23,9 +23,9 @@ from fedpl.problems import check
 from fedpl.records.card import Card
 from fedpl.records.results import RunSummary
 from fedpl.replay.__main__ import main as replay
-from fedpl.runs.modelcard import page
 from fedpl.runs.experiment import run
 from fedpl.runs.hearing import opening
+from fedpl.runs.modelcard import page
 from fedpl.runs.prepared import prepare
 from fedpl.tasks import Generation
 from tests.tiny_language import VOCABULARY, language_model, rows

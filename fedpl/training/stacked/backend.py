@@ -12,6 +12,7 @@ from torch import Tensor
 from fedpl.errors import UserError
 from fedpl.model.base import HEAD
 from fedpl.model.foundation import Foundation
+from fedpl.model.memory import free_memory, return_memory
 from fedpl.objectives.models import Duo, Models
 from fedpl.objectives.phases import Phase
 from fedpl.tasks.examples import Examples
@@ -23,7 +24,7 @@ from fedpl.training.stacked.decoding import Decoder
 from fedpl.training.stacked.engine import Engine
 from fedpl.training.stacked.module import fit_cohort
 from fedpl.training.stacked.packing import Limits, Pass, Row, Rows, Texts, pack
-from fedpl.training.stacked.planner import cohort_size, free_memory, group, pass_limits, return_memory
+from fedpl.training.stacked.planner import cohort_size, group, pass_limits
 
 _log = logging.getLogger(__name__)
 

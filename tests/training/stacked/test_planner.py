@@ -1,7 +1,6 @@
 """Cohorts hold every client once, with companions of similar work."""
 
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedpl.model.hardware import bound_primitives
 from fedpl.training.backend import Effort as Work
-from fedpl.training.stacked.planner import cohort_size, free_memory, group, host_memory, pass_limits
+from fedpl.training.stacked.planner import cohort_size, group, pass_limits
 
 CPU = torch.device("cpu")
 
@@ -41,27 +40,6 @@ def test_pass_limits_follow_memory() -> None:
     assert pass_limits("auto", CPU, 10**6, 0).tokens == 1
     assert pass_limits(33, CPU, 10**6, 0).tokens == 33
     assert pass_limits("auto", torch.device("cuda"), 1, 2**40).multiple == 8
-
-
-def test_free_memory_is_of_this_machine() -> None:
-    assert 2**27 < free_memory(CPU) <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def test_free_memory_is_the_lesser_of_machine_and_container(tmp_path: Path) -> None:
-    container = tmp_path / "sys/fs/cgroup"
-    container.mkdir(parents=True)
-    (tmp_path / "proc").mkdir()
-    for file, says, free in (
-        (tmp_path / "proc/meminfo", "MemTotal: 9000 kB\nMemAvailable:  5000 kB\nHugePages: 0\n", 5_120_000),
-        (container / "memory.max", "max\n", 5_120_000),
-        (container / "memory.current", "1000000\n", 5_120_000),
-        (container / "memory.max", "3000000\n", 2_000_000),
-        (container / "memory.stat", "anon 5\ninactive_file 400000\n", 2_400_000),
-        (container / "memory.current", "9000000\n", 0),  # over its limit for a moment
-        (container / "memory.max", "99000000\n", 5_120_000),  # a limit beyond the machine
-    ):
-        file.write_text(says)
-        assert host_memory(tmp_path) == free, (file, says)
 
 
 def test_few_compiled_kernels_are_kept_unless_the_user_wants_more(monkeypatch: pytest.MonkeyPatch) -> None:
