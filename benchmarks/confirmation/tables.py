@@ -16,8 +16,8 @@ PAGE = """# Rules on populations that they were not chosen on
 
 Written by `python -m benchmarks.confirmation` from the JSON beside it, which names machine, versions and
 commit. The rules and their constants were chosen on the populations of `benchmarks.groups`. A first round of
-this study, on seed 0 (`confirmation-first.json`), showed where `fedbip_h` was short; it was made anew on other
-texts, and all that is shown here was run once afterwards, on seeds that share no example with that one. Test
+this study, on seed 0 (`confirmation-first.json`), showed where `fedbip_h` was short; it was made anew on
+other texts, and all that is shown here was run afterwards, on seeds that share no example with that one. Test
 accuracy of θ̄, what a client receives, is the primary score; seeds share no example. Nothing was tuned for
 any method: all have the default client's learning rate and steps, and learn in the upper two of six blocks.
 *true groups* knows the groups; *ifca, told how many* knows their number; *average* weighs clients alike,

@@ -15,6 +15,7 @@ from fedpl.server import Agreement
 from fedpl.server.agreement import shares
 from fedpl.server.blocks import blocks
 from fedpl.server.clusters import silhouette_clusters
+from fedpl.server.mixture import learnt
 from fedpl.server.similarity import CorrectedCosine
 from fedpl.server.structure import answer
 
@@ -54,9 +55,12 @@ def tested(seen: Seen) -> np.ndarray:
 
 def agreement(seen: Seen) -> np.ndarray:
     """Labels of the weighting `Agreement`."""
-    signal = shares(seen.halves)
-    noise = blocks(seen.cosine, tested(seen), np.sqrt(np.outer(signal, signal))).noise
-    return Agreement().join(seen.cosine, signal, noise, np.full(len(signal), -1))
+    signal, said = shares(seen.halves), tested(seen)
+    scale = np.sqrt(np.outer(signal, signal))
+    noise = blocks(seen.cosine, said, scale).noise
+    alone = len(np.unique(said)) == len(said)
+    mass = None if alone else learnt(seen.cosine / scale, np.sqrt(noise) / scale)
+    return Agreement().join(seen.cosine, scale, noise, mass, np.full(len(said), -1))
 
 
 def silhouette(seen: Seen) -> np.ndarray:

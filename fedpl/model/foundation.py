@@ -1,7 +1,5 @@
 """The frozen foundation model with one adapter, on the device where clients train."""
 
-import logging
-
 import peft
 import torch
 from jaxtyping import Float
@@ -39,7 +37,6 @@ class Foundation:
         hardware: Hardware,
         shifts: bool = False,
     ) -> None:
-        _quieten()
         self.hardware = hardware
         halved = hardware.precision == "bf16-mixed" and not shifts
         if not halved:
@@ -59,9 +56,3 @@ class Foundation:
     def shift(self, residual: Float[Tensor, "weights"] | None) -> None:
         """See `fedpl.records.messages.Frozen`; every model that shares the weights sees the change."""
         self._weights.shift(residual)
-
-
-def _quieten() -> None:
-    """One line per client and round about devices would drown a run's own output."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)

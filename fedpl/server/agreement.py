@@ -38,21 +38,22 @@ class Agreement(OfAllRounds):
     mostly noise, and the vectors themselves do not tell which. So clients train on two halves of their
     examples too and report the cosine h of the two task vectors: ρ = 2h / (1 + h) of a whole task vector's
     energy is signal then (Spearman and Brown), and cᵢₖ / √(ρᵢρₖ) estimates the cosine of the true
-    directions: 1 for one task. Clients are joined from the most alike on (average linkage) while this
-    agreement is shown to be `alike` or more, and members of a group get one average. Between groups r² is
-    expected by what all pairs show (`mixture.shared`), S = ρ r², and weights are those of W = S (S + N)⁻¹,
-    the linear estimate of least error, N being the noise: of a task that is like another one in half, half a
-    share of that half.
+    directions: 1 for one task. How agreements are distributed is learnt from all pairs (`mixture`). If the
+    cosines show that clients have anything in common at all (`structure`), they are joined from the most
+    alike on (average linkage) while an agreement of `alike` or more is likely, and members of a group get one
+    average. Between groups r² is expected, S = ρ r², and weights are those of W = S (S + N)⁻¹, the linear
+    estimate of least error, N being the noise: of a task that is like another one in half, half a share of
+    that half.
 
     Attributes:
         alike: Agreement from which clients are averaged.
-        sure: Standard errors by which it has to be shown.
+        sure: Probability that this has to have.
         steady: Standard errors by which less has to be shown until who was together is parted.
         reports: How often each client reports; a report takes as many steps again as the round's training.
     """
 
     alike: float = 0.7
-    sure: float = 1.0
+    sure: float = 0.5
     steady: float = 3.0
     reports: int = 3
 
@@ -75,11 +76,14 @@ class Agreement(OfAllRounds):
         if len(here):
             cosine = cosines(gram[np.ix_(known, known)])
             signal = shares(np.asarray(evidence.halves, np.float64)[known])
-            # Groups that stand a test of the cosines alone say how large noise is.
+            scale = np.sqrt(np.outer(signal, signal))
+            # Groups that stand a test of the cosines alone say how large noise is, and whether anybody joins.
             answer = structure.answer(cosine, numbered(tested[known]), _LEVEL)
-            noise = blocks.blocks(cosine, answer, np.sqrt(np.outer(signal, signal))).noise
-            joined = self.join(cosine, signal, noise, numbered(labels[known]))
-            weights = blocks.weights(shared_energy(cosine, signal, noise, joined)[np.ix_(here, here)])
+            noise = blocks.blocks(cosine, answer, scale).noise
+            mass = mixture.learnt(cosine / scale, np.sqrt(noise) / scale)
+            before, alone = numbered(labels[known]), len(np.unique(answer)) == len(answer)
+            joined = self.join(cosine, scale, noise, None if alone else mass, before)
+            weights = blocks.weights(shared(cosine, signal, noise, mass, joined)[np.ix_(here, here)])
             found[np.ix_(known[here], known[here])] = weights
             labels[known], tested[known] = known[joined], known[numbered(answer)]
         new = {"labels": jnp.asarray(labels), "tested": jnp.asarray(tested)}
@@ -88,22 +92,23 @@ class Agreement(OfAllRounds):
     def join(
         self,
         cosine: Float[np.ndarray, "n n"],
-        signal: Float[np.ndarray, "n"],
+        scale: Float[np.ndarray, "n n"],
         noise: float,
+        mass: Float[np.ndarray, "agreements"] | None,
         before: Int[np.ndarray, "n"],
     ) -> Int[np.ndarray, "n"]:
         """Who belongs together: the place of the group's first client, for each.
 
         Args:
             cosine: Of task vectors.
-            signal: ρᵢ.
+            scale: √(ρᵢρₖ).
             noise: Variance of a cosine's noise.
+            mass: How agreements are distributed, see `mixture.learnt`; None: nobody joins anew.
             before: Groups of the round before; −1: none yet.
         """
         n = len(cosine)
         if n < 2:
             return np.arange(n)
-        scale = np.sqrt(np.outer(signal, signal))
         # No more than 1: nobody who claims to be all noise draws two groups together.
         agreement = np.clip(cosine / scale, -1.0, 1.0)
         tree = linkage(2.0 - squareform(agreement, checks=False), "average")  # distances are positive
@@ -114,28 +119,34 @@ class Agreement(OfAllRounds):
             members.append(both)
             between = scale[np.ix_(left, right)]
             entries = np.square(between).sum()
-            shown = (between * cosine[np.ix_(left, right)]).sum() / entries
-            together = len(set(before[both])) == 1 and before[both[0]] >= 0
-            margin = np.sqrt(noise / entries) * (-self.steady if together else self.sure)
+            shown = (between * cosine[np.ix_(left, right)]).sum(keepdims=True)[0] / entries
+            error = np.sqrt([noise / entries])
+            if len(set(before[both])) == 1 and before[both[0]] >= 0:
+                holds = bool(shown + self.steady * error >= self.alike)
+            elif mass is None:
+                holds = False
+            else:
+                holds = bool(mixture.chance(self.alike, mass, shown, error) >= self.sure)
             # Its parts agree more among themselves: they are joined even if of too few to show it.
-            if shown - margin >= self.alike:
+            if holds:
                 labels[both] = both.min()
         return labels
 
     def problems(self) -> Sequence[str]:
         checks = (
             (0 < self.alike <= 1, f"alike: must lie in (0, 1], got {self.alike}"),
-            (self.sure >= 0, f"sure: must not be negative, got {self.sure}"),
+            (0 < self.sure <= 1, f"sure: must lie in (0, 1], got {self.sure}"),
             (self.steady >= 0, f"steady: must not be negative, got {self.steady}"),
             (self.reports >= 1, f"reports: at least 1, got {self.reports}"),
         )
         return [f"aggregator.weighting.{what}" for holds, what in checks if not holds]
 
 
-def shared_energy(
+def shared(
     cosine: Float[np.ndarray, "n n"],
     signal: Float[np.ndarray, "n"],
     noise: float,
+    mass: Float[np.ndarray, "agreements"],
     labels: Int[np.ndarray, "n"],
 ) -> Float[np.ndarray, "n n"]:
     """What true directions share, as parts of the energy of task vectors.
@@ -144,13 +155,14 @@ def shared_energy(
         cosine: Of task vectors.
         signal: ρᵢ.
         noise: Variance of a cosine's noise.
+        mass: How agreements are distributed, see `mixture.learnt`.
         labels: Groups.
     """
     group, agreement, entries, _, _ = blocks.blocks(cosine, labels, np.sqrt(np.outer(signal, signal)))
     member = np.eye(len(agreement))[group]
     energy = member @ (member.T @ signal / member.sum(0))  # members of a group get one average
     error = np.sqrt(noise / np.where(entries > 0, entries, 1.0))
-    between = mixture.shared(agreement, error)[np.ix_(group, group)]
+    between = mixture.energy(mass, agreement, error)[np.ix_(group, group)]
     return np.sqrt(np.outer(energy, energy)) * np.where(group[:, None] == group, 1.0, between)
 
 

@@ -1,46 +1,82 @@
-"""What pairs share, from noisy measurements of all of them: an empirical Bayes estimate."""
+"""What pairs agree on, from noisy measurements of all of them: empirical Bayes.
+
+How agreements are distributed is not assumed but learnt from all pairs, as the distribution on a grid that
+makes the measurements most likely (Robbins, 1956; Laird, JASA 1978, by expectation and maximisation). So a
+measurement of 0.8 ± 0.4 is much where pairs agree or do not, and chance where all agree a little.
+"""
 
 import numpy as np
 from jaxtyping import Float
 
-_POINTS = 41  # of the grid on which agreements lie
+_GRID = np.linspace(0.0, 1.0, 41)  # agreements
 _TURNS = 50  # of expectation and maximisation
-_MOST = 4096  # pairs from which the distribution is learnt, evenly spread over all
+_MOST = 4096  # pairs from which is learnt, evenly spread over all
 # Beside the pairs one more counts that agrees in nothing, and one that agrees in anything.
 _NOTHING, _ANYTHING = 1.0, 1.0
 
 
-def shared(
-    seen: Float[np.ndarray, "groups groups"], error: Float[np.ndarray, "groups groups"]
-) -> Float[np.ndarray, "groups groups"]:
-    """Expected squares of agreements r in [0, 1], given what was measured of them.
-
-    How agreements are distributed is not assumed but learnt from all pairs, as the distribution on a grid
-    that makes the measurements most likely (Robbins, 1956; Laird, JASA 1978, by expectation and
-    maximisation). So a measurement of 0.8 ± 0.4 is much where pairs agree or do not, and chance where all
-    agree a little.
+def learnt(
+    seen: Float[np.ndarray, "n n"], error: Float[np.ndarray, "n n"]
+) -> Float[np.ndarray, "agreements"]:
+    """Probability of every agreement on the grid.
 
     Args:
-        seen: r + noise, for every two groups; the diagonal does not count.
+        seen: Agreement + noise of every two clients; the diagonal does not count.
         error: Standard deviation of the noise.
     """
-    grid = np.linspace(0.0, 1.0, _POINTS)
     pairs = np.triu_indices(len(seen), 1)
-    chosen = np.unique(np.linspace(0, max(len(pairs[0]) - 1, 0), _MOST).astype(int))
-    some = tuple(part[chosen] for part in pairs) if len(pairs[0]) else pairs
-    likely = np.stack([_likelihood(seen[some], error[some], r) for r in grid], -1)
-    before = np.full(_POINTS, _ANYTHING / _POINTS)
+    if len(pairs[0]) > _MOST:
+        some = np.linspace(0, len(pairs[0]) - 1, _MOST).astype(int)
+        pairs = pairs[0][some], pairs[1][some]
+    likely = np.stack([_likelihood(seen[pairs], error[pairs], r) for r in _GRID], -1)
+    before = np.full(len(_GRID), _ANYTHING / len(_GRID))
     before[0] += _NOTHING
     mass = before / before.sum()
     for _ in range(_TURNS):
         after = likely * mass
         mass = before + (after / after.sum(-1, keepdims=True)).sum(0)
         mass /= mass.sum()
+    return mass
+
+
+def expected(
+    value: Float[np.ndarray, "agreements"],
+    mass: Float[np.ndarray, "agreements"],
+    seen: Float[np.ndarray, "*pairs"],
+    error: Float[np.ndarray, "*pairs"],
+) -> Float[np.ndarray, "*pairs"]:
+    """Expectation of a function of the agreement, given what was measured.
+
+    Args:
+        value: The function on the grid.
+        mass: From `learnt`.
+        seen: Agreement + noise.
+        error: Standard deviation of the noise.
+    """
     top, bottom = np.zeros_like(seen), np.zeros_like(seen)
-    for r, share in zip(grid, mass, strict=True):  # one point after the other: there may be many pairs
+    for own, share, r in zip(value, mass, _GRID, strict=True):  # one by one: there may be many pairs
         part = share * _likelihood(seen, error, r)
-        top, bottom = top + part * r * r, bottom + part
+        top, bottom = top + part * own, bottom + part
     return top / bottom
+
+
+def energy(
+    mass: Float[np.ndarray, "agreements"],
+    seen: Float[np.ndarray, "*pairs"],
+    error: Float[np.ndarray, "*pairs"],
+) -> Float[np.ndarray, "*pairs"]:
+    """Expected square of the agreement: the part of the energy that is shared. Arguments as of `expected`."""
+    return expected(np.square(_GRID), mass, seen, error)
+
+
+def chance(
+    least: float,
+    mass: Float[np.ndarray, "agreements"],
+    seen: Float[np.ndarray, "*pairs"],
+    error: Float[np.ndarray, "*pairs"],
+) -> Float[np.ndarray, "*pairs"]:
+    """Probability of an agreement of `least` or more. Other arguments as of `expected`."""
+    return expected((least - 1e-9 <= _GRID).astype(float), mass, seen, error)
 
 
 def _likelihood(

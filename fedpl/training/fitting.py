@@ -1,5 +1,6 @@
 """One fit of a module on a fresh Lightning Trainer, as every client and every cohort needs it."""
 
+import logging
 import warnings
 
 import lightning
@@ -7,6 +8,10 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from torch.utils.data import DataLoader
 
 from fedpl.model.hardware import Hardware
+
+# One line per client and round about devices would drown a run's own output; importing it sets another level.
+for _name in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 def fit_once(

@@ -136,20 +136,22 @@ def test_who_returns_is_in_its_group_and_the_absent_stay() -> None:
 
 
 def test_an_answer_stays_until_evidence_speaks_against_it() -> None:
-    """An agreement of about as much as is asked for: who was together stays, who was not does not join."""
-    rule, signal = Agreement(alike=0.6, sure=1.5, steady=1.5), np.full(2, 0.8)
+    """Who was together stays as long as enough agreement is possible; others join when it is likely."""
+    rule, scale = Agreement(alike=0.6, steady=2.0), np.full((2, 2), 0.8)
+    everything = np.full(41, 1 / 41)
 
-    def joined(agreement: float, before: list[int]) -> list[int]:
+    def joined(agreement: float, before: list[int], mass: np.ndarray | None = everything) -> list[int]:
         cosine = np.full((2, 2), agreement * 0.8)
-        return rule.join(cosine, signal, 0.0016, np.array(before)).tolist()  # an error of 0.05 for one pair
+        return rule.join(cosine, scale, 0.0016, mass, np.array(before)).tolist()  # an error of 0.05
 
     new, one, apart = [-1, -1], [0, 0], [0, 1]
-    for agreement in (0.56, 0.64):
+    for agreement in (0.52, 0.56):
         assert joined(agreement, new) == joined(agreement, apart) == apart
-        assert joined(agreement, one) == one
+        assert joined(agreement, one) == joined(agreement, one, None) == one
     for before in (new, one, apart):
         assert joined(0.7, before) == one
-        assert joined(0.5, before) == apart
+        assert joined(0.45, before) == apart
+    assert joined(0.7, new, None) == apart
 
 
 def test_who_knows_little_of_its_task_shares_with_those_that_seem_to_have_it() -> None:

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from fedpl.server.mixture import shared
+from fedpl.server.mixture import chance, energy, learnt
+
+
+def shared(seen: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Expected squares by what the same pairs show."""
+    return energy(learnt(seen, error), seen, error)
 
 
 def measured(truth: np.ndarray, error: float, seed: int = 0) -> np.ndarray:
@@ -45,6 +50,15 @@ def test_few_pairs_and_sure_ones() -> None:
         assert found[0, 1] == pytest.approx(agreement**2, abs=0.02)
     assert shared(np.full((2, 2), -3.0), np.full((2, 2), 0.3))[0, 1] < 1e-3
     assert shared(np.full((2, 2), 40.0), np.full((2, 2), 1e-3))[0, 1] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_chances_are_those_of_a_sure_measurement() -> None:
+    flat = np.full(41, 1 / 41)
+    seen, error = np.array([0.3, 0.7, 0.9]), np.full(3, 1e-3)
+    assert chance(0.7, flat, seen, error) == pytest.approx([0.0, 1.0, 1.0])
+    assert chance(0.0, flat, seen, error) == pytest.approx([1.0] * 3)
+    # 12 of 41 points of the grid lie at 0.725 or above; a measurement without information leaves that.
+    assert chance(0.71, flat, seen, np.full(3, 1e3)) == pytest.approx([12 / 41] * 3, abs=1e-3)
 
 
 def test_many_clients_take_no_longer_than_their_pairs() -> None:
