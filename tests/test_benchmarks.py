@@ -1,7 +1,10 @@
 """Benchmarks stay programs that run: they import what is there, and their contestants compute the same."""
 
+import json
 import os
 import pkgutil
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from unittest.mock import patch
@@ -28,6 +31,26 @@ from tests import bounds
 from tests.server.conftest import LORA, reference, task_vectors, vectors
 
 PROGRAMS = sorted(module.name for module in pkgutil.walk_packages(benchmarks.__path__, "benchmarks."))
+
+
+def test_what_is_watched_in_preparing_is_called(tmp_path: Path) -> None:
+    """In a process of its own: its functions stay wrapped."""
+    table = tmp_path / "rows.jsonl"
+    lines = [
+        {"text": f"text {i} of {i % 4}", "label": ["no", "yes"][i // 4 % 2], "client": f"c{i % 4}"}
+        for i in range(160)
+    ]
+    table.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.preparing.program", str(table)],
+        capture_output=True,
+        text=True,
+        cwd=Path(benchmarks.__path__[0]).parent,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["clients"], found["examples"]) == (4, 160)
+    assert {"read", "split", "encode", "load the model", "join"} <= set(found["parts"])
 
 
 def test_answers_without_learning() -> None:
