@@ -13,9 +13,7 @@ from benchmarks.rules.vectors import STRUCTURES, rounds
 from fedpl.randomness import derive_seed
 from fedpl.server import Agreement
 from fedpl.server.agreement import shares
-from fedpl.server.blocks import blocks
 from fedpl.server.clusters import silhouette_clusters
-from fedpl.server.mixture import learnt
 from fedpl.server.similarity import CorrectedCosine
 from fedpl.server.structure import answer
 
@@ -55,12 +53,8 @@ def tested(seen: Seen) -> np.ndarray:
 
 def agreement(seen: Seen) -> np.ndarray:
     """Labels of the weighting `Agreement`."""
-    signal, said = shares(seen.halves), tested(seen)
-    scale = np.sqrt(np.outer(signal, signal))
-    noise = blocks(seen.cosine, said, scale).noise
-    alone = len(np.unique(said)) == len(said)
-    mass = None if alone else learnt(seen.cosine / scale, np.sqrt(noise) / scale)
-    return Agreement().join(seen.cosine, scale, noise, mass, np.full(len(said), -1))
+    new = np.full(len(seen.cosine), -1)
+    return Agreement().answer(seen.cosine, shares(seen.halves), new, new).labels
 
 
 def silhouette(seen: Seen) -> np.ndarray:

@@ -74,7 +74,8 @@ def graph(clients: Sequence[str], found: Neighbours, order: Sequence[int], numbe
 
 def scatter(clients: Sequence[str], found: Neighbours, harmed: Collection[str]) -> Markup:
     """Clients on the map: near ones are similar; harmed ones are squares with a border."""
-    inner, taken = [], list[tuple[float, float, float]]()
+    inner: list[Markup] = []
+    taken: list[tuple[float, float, float]] = []
     for place, i in sorted((tuple(map(float, place)), i) for i, place in enumerate(found.places)):
         client, (x, y) = clients[i], (_SIDE / 2 + (_SIDE / 2 - 30) * value for value in place)
         inner.append(_node(client, x, y, found.groups[i], client in harmed))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -28,6 +28,22 @@ else:
 
 _LEAST = 0.05  # share of signal below which a report is not told from none
 _LEVEL = 0.05  # of the test of the cosines alone
+
+
+class Answer(NamedTuple):
+    """Who belongs together.
+
+    Attributes:
+        labels: The place of the group's first client, for each.
+        tested: Groups that the cosines alone show.
+        noise: Variance of a cosine's noise.
+        mass: How agreements are distributed, see `mixture.learnt`.
+    """
+
+    labels: Int[np.ndarray, "n"]
+    tested: Int[np.ndarray, "n"]
+    noise: float
+    mass: Float[np.ndarray, "agreements"]
 
 
 @dataclass(frozen=True)
@@ -76,18 +92,36 @@ class Agreement(OfAllRounds):
         if len(here):
             cosine = cosines(gram[np.ix_(known, known)])
             signal = shares(np.asarray(evidence.halves, np.float64)[known])
-            scale = np.sqrt(np.outer(signal, signal))
-            # Groups that stand a test of the cosines alone say how large noise is, and whether anybody joins.
-            answer = structure.answer(cosine, numbered(tested[known]), _LEVEL)
-            noise = blocks.blocks(cosine, answer, scale).noise
-            mass = mixture.learnt(cosine / scale, np.sqrt(noise) / scale)
-            before, alone = numbered(labels[known]), len(np.unique(answer)) == len(answer)
-            joined = self.join(cosine, scale, noise, None if alone else mass, before)
-            weights = blocks.weights(shared(cosine, signal, noise, mass, joined)[np.ix_(here, here)])
+            answer = self.answer(cosine, signal, numbered(labels[known]), numbered(tested[known]))
+            weights = blocks.weights(shared(cosine, signal, answer)[np.ix_(here, here)])
             found[np.ix_(known[here], known[here])] = weights
-            labels[known], tested[known] = known[joined], known[numbered(answer)]
+            labels[known], tested[known] = known[answer.labels], known[numbered(answer.tested)]
         new = {"labels": jnp.asarray(labels), "tested": jnp.asarray(tested)}
         return jnp.broadcast_to(jnp.asarray(found, jnp.float32), evidence.similarity.shape), new
+
+    def answer(
+        self,
+        cosine: Float[np.ndarray, "n n"],
+        signal: Float[np.ndarray, "n"],
+        before: Int[np.ndarray, "n"],
+        tested: Int[np.ndarray, "n"],
+    ) -> "Answer":
+        """Who belongs together, and what that was found by.
+
+        Args:
+            cosine: Of task vectors.
+            signal: ρᵢ.
+            before: Groups of the round before; −1: none yet.
+            tested: Those that the cosines alone showed then; −1: none yet.
+        """
+        scale = np.sqrt(np.outer(signal, signal))
+        # Groups that stand a test of the cosines alone say how large noise is, and whether anybody joins.
+        groups = structure.answer(cosine, tested, _LEVEL)
+        noise = blocks.blocks(cosine, groups, scale).noise
+        mass = mixture.learnt(cosine / scale, np.sqrt(noise) / scale)
+        alone = len(np.unique(groups)) == len(groups)
+        labels = self.join(cosine, scale, noise, None if alone else mass, before)
+        return Answer(labels, groups, noise, mass)
 
     def join(
         self,
@@ -143,26 +177,21 @@ class Agreement(OfAllRounds):
 
 
 def shared(
-    cosine: Float[np.ndarray, "n n"],
-    signal: Float[np.ndarray, "n"],
-    noise: float,
-    mass: Float[np.ndarray, "agreements"],
-    labels: Int[np.ndarray, "n"],
+    cosine: Float[np.ndarray, "n n"], signal: Float[np.ndarray, "n"], answer: Answer
 ) -> Float[np.ndarray, "n n"]:
     """What true directions share, as parts of the energy of task vectors.
 
     Args:
         cosine: Of task vectors.
         signal: ρᵢ.
-        noise: Variance of a cosine's noise.
-        mass: How agreements are distributed, see `mixture.learnt`.
-        labels: Groups.
+        answer: Who belongs together.
     """
-    group, agreement, entries, _, _ = blocks.blocks(cosine, labels, np.sqrt(np.outer(signal, signal)))
+    scale = np.sqrt(np.outer(signal, signal))
+    group, agreement, entries, _, _ = blocks.blocks(cosine, answer.labels, scale)
     member = np.eye(len(agreement))[group]
     energy = member @ (member.T @ signal / member.sum(0))  # members of a group get one average
-    error = np.sqrt(noise / np.where(entries > 0, entries, 1.0))
-    between = mixture.energy(mass, agreement, error)[np.ix_(group, group)]
+    error = np.sqrt(answer.noise / np.where(entries > 0, entries, 1.0))
+    between = mixture.energy(answer.mass, agreement, error)[np.ix_(group, group)]
     return np.sqrt(np.outer(energy, energy)) * np.where(group[:, None] == group, 1.0, between)
 
 
