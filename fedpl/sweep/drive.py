@@ -52,7 +52,7 @@ def tasks(
     def task(trial: FrozenTrial) -> Task:
         return Task(sweep, folder, trial.number, search.values(trial, sweep), trials)
 
-    yield from [task(trial) for trial in search.running(study)]
+    yield from [task(search.drawn(study, sweep, seed, trial.number)) for trial in search.running(study)]
     if sweep.method == "grid":
         search.enqueue_grid(study, sweep, number)
     while search.begun(study) < number and not _target_reached(study, sweep):

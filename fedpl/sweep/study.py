@@ -99,28 +99,36 @@ def enqueue_grid(study: optuna.Study, sweep: Sweep, trials: int) -> None:
 
 
 def ask(study: optuna.Study, sweep: Sweep, seed: int) -> FrozenTrial:
-    """The next trial, with its values.
+    """The next trial, with its values: see :func:`drawn`."""
+    return drawn(study, sweep, seed, study.ask().number)
 
-    A sampler is made for each trial from the seed and the trial's number: neither an interruption nor the
-    order in which parallel trials end changes what a random search tries.
+
+def drawn(study: optuna.Study, sweep: Sweep, seed: int, number: int) -> FrozenTrial:
+    """A trial with all of its values, also where the sweep was killed before it had drawn them.
+
+    A random value is a function of (seed, trial, parameter): neither an interruption nor the order in which
+    parallel trials end changes what a random search tries.
 
     Args:
         study: The study.
         sweep: The sweep.
         seed: Seed of the search.
+        number: Number of the trial.
     """
-    own = derive_seed(seed, "sweep", len(study.trials)) % 2**32
     if sweep.method == "bayes":
         study.sampler = optuna.samplers.TPESampler(
             n_startup_trials=4 + len(sweep.dimensions) // 2,
             multivariate=True,
             constant_liar=True,
-            seed=own,
+            seed=derive_seed(seed, "sweep", number) % 2**32,
         )
-    else:
+    trial = Trial(study, study.trials[number]._trial_id)
+    _ = trial.relative_params  # drawn together, by the guided sampler; what it leaves out is drawn at random
+    for dimension in sweep.dimensions:
+        own = derive_seed(seed, "sweep", number, dimension.name) % 2**32
         study.sampler = optuna.samplers.RandomSampler(seed=own)
-    trial = study.ask({d.name: _distribution(d, sweep.method) for d in sweep.dimensions})
-    return study.trials[trial.number]
+        trial._suggest(dimension.name, _distribution(dimension, sweep.method))
+    return study.trials[number]
 
 
 def _distribution(dimension: Dimension, method: str) -> BaseDistribution:

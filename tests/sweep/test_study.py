@@ -110,6 +110,32 @@ def test_a_killed_search_loses_nothing_and_ends_as_if_it_had_not_been(method: st
     assert [t.datetime_complete for t in again.trials[:5]] == [t.datetime_complete for t in finished]
 
 
+@pytest.mark.parametrize("method", ["random", "bayes", "grid"])
+@pytest.mark.parametrize("values_drawn", [0, 1, 2])
+def test_a_trial_killed_while_its_values_were_drawn(
+    method: str, values_drawn: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial stands in the file without all of its values; the next start draws the same ones."""
+    parameters = RANGES if method != "grid" else {**RANGES, "x": {"values": [0.0, 0.3]}}
+    sweep = sweep_of(method, parameters)
+    whole = search(tmp_path / "whole", sweep, 8)
+    storage = optuna.storages._cached_storage._CachedStorage
+    write, left = storage.set_trial_param, iter(range(3 * 6 + values_drawn))
+
+    def killed(*arguments: Any) -> None:
+        if next(left, None) is None:
+            raise Killed
+        write(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "set_trial_param", killed)
+        with pytest.raises(Killed):
+            search(tmp_path / "killed", sweep, 8)
+    (half,) = running(open_study(tmp_path / "killed", sweep, {"sweep": repr(sweep)}))
+    assert (half.number, len(half.params)) == (6, values_drawn)
+    assert tried(search(tmp_path / "killed", sweep, 8), sweep) == tried(whole, sweep)
+
+
 def test_the_seed_decides_what_is_tried() -> None:
     sweep = sweep_of("random", RANGES)
     first, same, other = (tried(search(None, sweep, 4, seed=seed), sweep) for seed in (0, 0, 1))
