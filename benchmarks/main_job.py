@@ -43,6 +43,7 @@ METHODS = {
     "FedBip, negatives clipped": Aggregator(weighting=CLIP),
     "FedBip-L": Aggregator(granularity="block"),
     "FedBip-L, negatives clipped": Aggregator(granularity="block", weighting=CLIP),
+    "FedBip-H": Config.of("fedbip_h").aggregator,
     "true groups (upper bound)": Aggregator(weighting=TrueGroups()),
 }
 
