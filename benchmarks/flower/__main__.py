@@ -82,11 +82,7 @@ def guide(own: Federation, found: dict[str, Any]) -> str:
     opened = _Opened(own)
     found["output"] = _lines(own.flwr_run("run", _WORDS), own.folder)
     places = opened.end()
-    tables = ",".join(f"{name}/reviews.csv" for name in SITES)
-    words = f"--config text_files --data.paths '[{tables}]' --data.columns.split split --run_dir local"
-    own.run(
-        f"python -m fedpl.fit {words} --client.cohort_size 1 --client.epochs 1 --rounds 2 {_WORDS}",
-    )
+    _here(own, "local", _WORDS)
     count = _same(own.folder / "local", own.folder / "server" / "run")
     adapters = list(own.folder.glob("*/site/runs/*/adapters/*/adapter_model.safetensors"))
     for path in adapters:
@@ -95,6 +91,22 @@ def guide(own: Federation, found: dict[str, Any]) -> str:
     assert len(adapters) == 6
     found["opened"] = places
     return f"{count} arrays of vectors and states and {len(adapters)} adapters are equal"
+
+
+def _here(own: Federation, run: str, words: str) -> None:
+    """The sites' tables in one process."""
+    tables = ",".join(f"{name}/reviews.csv" for name in SITES)
+    data = f"--data.paths '[{tables}]' --data.columns.split split"
+    clients = "--client.cohort_size 1 --client.epochs 1 --rounds 2"
+    own.run(f"python -m fedpl.fit --config text_files {data} --run_dir {run} {clients} {words}")
+
+
+def halves(own: Federation, found: dict[str, Any]) -> str:
+    """FedBip-H, whose clients train on halves of their examples too and report what these have in common."""
+    words = f"{_WORDS} --baselines [] --method fedbip_h"
+    own.flwr_run("halves", words)
+    _here(own, "local-halves", words)
+    return f"{_same(own.folder / 'local-halves', own.folder / 'server' / 'halves')} arrays are equal"
 
 
 def nothing_open(own: Federation, found: dict[str, Any]) -> str:
@@ -203,6 +215,7 @@ CHECKS: dict[str, Callable[[Federation, dict[str, Any]], str]] = {
     "equal": guide,
     "no_data": nothing_open,
     "quick": quick,
+    "halves": halves,
     "site_killed": killed(lambda own: own.kill("south site"), _again("site")),
     "app_killed": killed(_kill_app, _nothing),
     "node_killed": killed(lambda own: own.kill("south node"), _again("node")),
