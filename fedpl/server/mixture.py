@@ -8,7 +8,8 @@ measurement of 0.8 ± 0.4 is much where pairs agree or do not, and chance where 
 import numpy as np
 from jaxtyping import Float
 
-_GRID = np.linspace(0.0, 1.0, 41)  # agreements
+_STEP = 0.025
+_GRID = np.arange(41) * _STEP  # agreements
 _TURNS = 50  # of expectation and maximisation
 _MOST = 4096  # pairs from which is learnt, evenly spread over all
 # Beside the pairs one more counts that agrees in nothing, and one that agrees in anything.
@@ -82,6 +83,6 @@ def chance(
 def _likelihood(
     seen: Float[np.ndarray, "*pairs"], error: Float[np.ndarray, "*pairs"], agreement: float
 ) -> Float[np.ndarray, "*pairs"]:
-    """Of an agreement, relative to the likeliest one in [0, 1]."""
-    best = np.clip(seen, 0.0, 1.0)
+    """Of an agreement, relative to the likeliest one on the grid: at least one does not vanish."""
+    best = np.round(np.clip(seen, 0.0, 1.0) / _STEP) * _STEP
     return np.exp(-0.5 * (np.square(seen - agreement) - np.square(seen - best)) / np.square(error))

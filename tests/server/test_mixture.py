@@ -61,6 +61,17 @@ def test_chances_are_those_of_a_sure_measurement() -> None:
     assert chance(0.71, flat, seen, np.full(3, 1e3)) == pytest.approx([12 / 41] * 3, abs=1e-3)
 
 
+def test_measurements_surer_than_the_grid_is_fine() -> None:
+    """As of two groups of 250 clients, or of 10 million parameters; nothing vanishes on all of the grid."""
+    seen, error = np.full((6, 6), 0.513), np.full((6, 6), 1e-5)
+    mass = learnt(seen, error)
+    assert np.isfinite(mass).all()
+    assert mass.sum() == pytest.approx(1.0)
+    few = np.array([0.513, 0.7124, -0.2, 1.3])
+    assert chance(0.7, mass, few, np.full(4, 1e-5)) == pytest.approx([0.0, 1.0, 0.0, 1.0])
+    assert energy(mass, few, np.full(4, 1e-5)) == pytest.approx(np.square([0.525, 0.7, 0.0, 1.0]))
+
+
 def test_many_clients_take_no_longer_than_their_pairs() -> None:
     """More pairs than the distribution is learnt from: the same answer as of those alone, nearly."""
     labels = np.arange(200) % 5
