@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from fedpl.deferred import deferred
+from fedpl.errors import UserError
 from fedpl.records.layout import AdapterLayout, Entry, Granularity, merge_ranges
 from fedpl.server.combine import Combine, FactorWise
 from fedpl.server.receiving import Own, Receive
@@ -226,8 +227,18 @@ class Aggregator:
 
         Returns:
             The next state, and the similarities and weights that led to it.
+
+        Raises:
+            UserError: If the weighting gives weights that are not finite.
         """
-        return steps.step(self, state, vectors, layout)
+        new, aggregation = steps.step(self, state, vectors, layout)
+        if not (finite := np.isfinite(aggregation.weights)).all():
+            rows = ", ".join(map(str, np.flatnonzero(~finite.all((0, 2)))[:5]))
+            raise UserError(
+                f"aggregator.weighting: {type(self.weighting).__name__} gave weights that are not finite in "
+                f"round {new.round} (of the clients in rows {rows}); nothing is sent that is made of them"
+            )
+        return new, aggregation
 
 
 def _refusal(weighting: Weighting, similarity: Similarity) -> str:

@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import Bool, Float, Int
 
+from fedpl.errors import UserError
 from fedpl.server import (
     Aggregator,
     BestOf,
@@ -131,3 +134,26 @@ def test_choices_remember_apart() -> None:
     assert {key for key in state_tensors(state) if key.startswith("memory.")} == {
         f"memory.{choice}.{name}" for choice, own in names.items() for name in own
     }
+
+
+@dataclass(frozen=True)
+class Broken(Weighting):
+    """A weighting of a user's own that divides by zero for one client."""
+
+    def __call__(
+        self,
+        similarity: Float[jax.Array, "groups n n"],
+        mask: Bool[jax.Array, "n"],
+        num_examples: Int[jax.Array, "n"],
+    ) -> Float[jax.Array, "groups n n"]:
+        return jnp.ones_like(similarity).at[:, 2].set(jnp.nan)
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_weights_that_are_not_numbers_are_refused(on_disk: bool) -> None:
+    rule = Aggregator(weighting=Broken())
+    state = rule.init(jnp.asarray(reference()), 6)
+    if on_disk:
+        state = state._replace(personal=np.array(state.personal))
+    with pytest.raises(UserError, match=r"Broken gave weights that are not finite in round 1 .*rows 2\)"):
+        rule.update(state, vectors(task_vectors(0)), LORA)
