@@ -154,6 +154,7 @@ def test_weights_that_are_not_numbers_are_refused(on_disk: bool) -> None:
     rule = Aggregator(weighting=Broken())
     state = rule.init(jnp.asarray(reference()), 6)
     if on_disk:
-        state = state._replace(personal=np.array(state.personal))
+        held: Any = np.array(state.personal)
+        state = state._replace(personal=held)
     with pytest.raises(UserError, match=r"Broken gave weights that are not finite in round 1 .*rows 2\)"):
         rule.update(state, vectors(task_vectors(0)), LORA)
