@@ -1,7 +1,6 @@
 """Where clients live: data, memory, frozen model, clipping, noise, and simulated faults."""
 
 import hashlib
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedpl.conditions import PrivacyConfig
-from fedpl.data import ClientData, FederatedData, Pairs
+from fedpl.data import FederatedData
 from fedpl.errors import UserError
 from fedpl.objectives.models import stack_models
 from fedpl.records.messages import (
@@ -21,14 +20,14 @@ from fedpl.records.messages import (
     Company,
     Deliver,
     Frozen,
-    Member,
     Notice,
     Report,
     Seconds,
     Serve,
     Work,
 )
-from fedpl.records.scores import Scores, best
+from fedpl.records.scores import Scores
+from fedpl.site.census import census
 from fedpl.site.choosing import TUNED, serve
 from fedpl.site.delivery import deliver, deliver_answers
 from fedpl.site.faults import Faults
@@ -266,42 +265,3 @@ class Site:
             guard=done.model if self.privacy.clip is None else "",  # it tells of the client's data
             halves=fit.halves,
         )
-
-
-def digest_of(client: ClientData, classes: Sequence[str]) -> str:
-    """A name for all that a client has: texts and labels of every split, id, group, names of the classes."""
-    splits = (split.content for split in (client.train, client.validation, client.test))
-    content = json.dumps([[client.id, *splits, client.group], classes]).encode()
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def census(data: FederatedData, worker: Worker) -> Census:
-    """What a site tells when it joins."""
-    foundation, task = worker.backend.foundation, worker.partitions.task
-    scored = [client.id for client in data.clients if len(client.test)]
-    start = foundation.initial()
-    zero = {}
-    if task.zero_shot and scored:  # θ₀ answers as the frozen model does
-        models = start.expand(len(scored), -1)
-        zero = dict(zip(scored, worker.score(scored, models, "test"), strict=True))
-    members = []
-    for client in data.clients:
-        floor = None
-        if len(client.test):
-            known = (worker.partitions.examples[client.id, split] for split in ("train", "test"))
-            blind = task.floor(client, *known)
-            if task.writes is not None:
-                blind = {**task.floor_decoded(client), **blind}
-            floor = best((blind, *filter(None, (zero.get(client.id),))), task.metrics[0])
-        origin = digest_of(client, data.classes)
-        members.append(Member(client.id, len(client.train), floor, origin, client.group))
-    hardware = foundation.hardware
-    return Census(
-        tuple(members),
-        foundation.layout,
-        start,
-        task.metrics,
-        data.classes,
-        f"{hardware.device}, {hardware.precision}",
-        any(isinstance(client.train, Pairs) and bool(client.train.seconds) for client in data.clients),
-    )

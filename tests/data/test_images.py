@@ -27,7 +27,7 @@ from fedpl.data.pictures import asked, decoded
 from fedpl.endings import run_main
 from fedpl.errors import UserError
 from fedpl.runs import experiment
-from fedpl.site.site import digest_of
+from fedpl.site.census import digest_of
 from tests import tiny_images
 
 FILES = tiny_images.made()

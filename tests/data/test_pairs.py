@@ -10,7 +10,7 @@ import pytest
 from fedpl.data import ClientData, Columns, Pairs, Split, TextFiles, describe
 from fedpl.errors import UserError
 from fedpl.model.settings import ModelConfig
-from fedpl.site.site import digest_of
+from fedpl.site.census import digest_of
 from fedpl.tasks import Classification
 from tests.conftest import small_rows
 

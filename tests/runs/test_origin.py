@@ -17,7 +17,7 @@ from fedpl.replay.__main__ import main as replay_main
 from fedpl.rounds.federation import Federation
 from fedpl.runs.folder import RunFolder
 from fedpl.runs.origin import Origin, data_digest
-from fedpl.site.site import digest_of
+from fedpl.site.census import digest_of
 from tests.runs.test_resume import Killed, without_seconds
 
 
