@@ -1,10 +1,12 @@
 """Tables about data: studies on domains and tasks, what preparing costs, partitions beside others'."""
 
+import numpy as np
+
 from benchmarks import partitioners
 from benchmarks.confirmation import tables as confirmed
 from docs.made.results import FOLDER, read
 
-__all__ = ["compared_partitions", "confirmation", "preparing", "study"]
+__all__ = ["compared_partitions", "confirmation", "flan8_small", "preparing", "study"]
 
 
 def study(name: str) -> str:
@@ -16,6 +18,32 @@ def study(name: str) -> str:
         f"{found['rows']:,} rows, of which a client trains on {caps['max_train']} and is tested on "
         f"{caps['max_test']} at most; {found['rounds']} rounds, {len(found['seeds'])} seeds.\n\n{table}"
     )
+
+
+def flan8_small() -> str:
+    """Methods on federated Flan, task by task, and what task vectors have in common."""
+    found, table = read("flan8_small.json"), (FOLDER / "flan8_small.md").read_text(encoding="utf-8").strip()
+    seeds = list(found["tasks"].values())
+    names = ["floor", *(name for name in found["methods"] if all(name in seed for seed in seeds))]
+    lines = [f"| ROUGE-1 of θ̄ | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for task in seeds[0]["floor"]:
+        cells = (f"{100 * np.mean([seed[name][task] for seed in seeds]):.0f}" for name in names)
+        lines.append(f"| {task} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "| round | cosines of two tasks, mean ± sd over pairs | largest | smallest |",
+        "|---|---|---|---|",
+    ]
+    for round in next(iter(found["cosines"].values())):
+        by_seed = [seed[round] for seed in found["cosines"].values()]
+        mean = {pair: float(np.mean([own[pair] for own in by_seed])) for pair in by_seed[0]}
+        most, least = max(mean, key=mean.__getitem__), min(mean, key=mean.__getitem__)
+        values = np.array(list(mean.values()))
+        lines.append(
+            f"| {round} | {values.mean():.2f} ± {values.std(ddof=1):.2f} "
+            f"| {most}: {mean[most]:.2f} | {least}: {mean[least]:.2f} |"
+        )
+    return f"{len(found['seeds'])} seeds.\n\n{table}\n\n" + "\n".join(lines)
 
 
 def confirmation(part: str) -> str:
