@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from fedpl.errors import UserError
 
 _CHECKSUM = "checksum"
-_TYPES = {  # of safetensors, by NumPy's
+TYPES = {  # of safetensors, by NumPy's
     "|b1": "BOOL",
     "|u1": "U8",
     "|i1": "I8",
@@ -163,7 +163,7 @@ def write_tensors(
     place = 0
     for name, tensor in contiguous.items():
         span = [place, place := place + tensor.nbytes]
-        header[name] = {"dtype": _TYPES[tensor.dtype.str], "shape": tensor.shape, "data_offsets": span}
+        header[name] = {"dtype": TYPES[tensor.dtype.str], "shape": tensor.shape, "data_offsets": span}
     begin = json.dumps(header).encode()
     begin += b" " * (-len(begin) % 8)
     with replacing(path) as file:
@@ -214,7 +214,7 @@ def _mapped(path: Path) -> dict[str, np.ndarray]:
     content = np.memmap(path, np.uint8, "c")  # torch takes nothing that cannot be written to
     begin = 8 + int.from_bytes(content[:8].tobytes(), "little")
     header = json.loads(content[8:begin].tobytes())
-    types = {name: np.dtype(kind) for kind, name in _TYPES.items()}
+    types = {name: np.dtype(kind) for kind, name in TYPES.items()}
     return {
         name: content[begin + one["data_offsets"][0] : begin + one["data_offsets"][1]]
         .view(types[one["dtype"]])

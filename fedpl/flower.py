@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from fedpl.cli import make_parser, read
@@ -16,7 +15,6 @@ from fedpl.errors import UserError
 from fedpl.executors.joining import Pins
 from fedpl.executors.nodes import Grid, Nodes, gather
 from fedpl.executors.sites import Sites
-from fedpl.interop import server_device
 from fedpl.problems import check
 from fedpl.runs.experiment import run
 from fedpl.runs.prepared import Prepared
@@ -67,7 +65,4 @@ def _sites(config: Config, grid: Grid, folder: Path) -> Sites:
     nodes = gather(grid, chosen.workers, () if known is None else known.keys, chosen.timeout)
     keys = tuple(node.key for node in nodes)
     pins = known or Pins(f"{folder.name}-{secrets.token_hex(4)}", keys, path)
-    device = server_device(torch.device("cpu"))
-    return Sites(
-        Nodes(grid, nodes), agreed(config), shifts(config), pins, chosen.retries, chosen.timeout, device
-    )
+    return Sites(Nodes(grid, nodes), agreed(config), shifts(config), pins, chosen.retries, chosen.timeout)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from fedpl.errors import UserError
 from fedpl.executors.crew import Done, Order, Raised
+from fedpl.executors.crossing import arrays, tensors
 from fedpl.records.messages import Failure
 
 
@@ -50,15 +51,15 @@ class Desk:
 
     def _do(self, order: Order) -> Any:
         found = getattr(self._served, order.verb)
-        value = found(*order.arguments) if callable(found) else found
-        if order.verb != "train":
-            return value
-        return [
-            answer._replace(error=answer.error and _portable(answer.error))
-            if isinstance(answer, Failure)
-            else answer
-            for answer in value
-        ]
+        value = found(*tensors(order.arguments)) if callable(found) else found
+        if order.verb == "train":
+            value = [
+                answer._replace(error=answer.error and _portable(answer.error))
+                if isinstance(answer, Failure)
+                else answer
+                for answer in value
+            ]
+        return arrays(value)
 
     def _said(self, work: Callable[[], Any]) -> Said:
         try:

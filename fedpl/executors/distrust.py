@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+import numpy as np
 
 from fedpl.executors.letters import Joining
 from fedpl.records.layout import AdapterLayout, Entry
@@ -51,7 +51,7 @@ def check_report(report: Any, asked: Mapping[str, Work], metrics: tuple[Metric, 
         return "sent a report of a client that was not asked"
     names = {metric.name for metric in metrics}
     right = (
-        isinstance(report.vector, Tensor)
+        isinstance(report.vector, np.ndarray)
         and _whole(report.examples)
         and _whole(report.steps)
         and _number(report.loss)
@@ -69,7 +69,7 @@ def check_report(report: Any, asked: Mapping[str, Work], metrics: tuple[Metric, 
     if not right:
         return "sent a report that is none: a value is of another kind"
     received = asked[report.client].received
-    several = 0 if received.dim() == 1 else len(received)
+    several = 0 if received.ndim == 1 else len(received)
     if (report.choice is None) != (not several) or (report.choice or 0) >= max(several, 1):
         return f"says that it chose model {report.choice} of {several}"
     return ""

@@ -7,13 +7,13 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
+import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
 from fedpl.errors import UserError
 from fedpl.executors.crew import Crew, Done, Lost, Order, Raised, Reply
 from fedpl.executors.protocol import GoOn
+from fedpl.interop import cloned
 from fedpl.records.messages import (
     Answer,
     Begin,
@@ -61,16 +61,12 @@ class Fleet:
         crew: The workers.
         retries: How often work is given to another worker when it was lost with its own.
         timeout: Seconds after which a worker that has not answered is taken for dead; None waits.
-        device: Where the server keeps task vectors.
     """
 
-    def __init__(
-        self, crew: Crew, retries: int = 2, timeout: float | None = None, device: torch.device | None = None
-    ) -> None:
+    def __init__(self, crew: Crew, retries: int = 2, timeout: float | None = None) -> None:
         self._crew = crew
         self._retries = retries
         self._timeout = timeout
-        self._device = device
         self._tickets = 0
         self._waiting: deque[_Task] = deque()
         self._under_way: dict[int, _Task] = {}
@@ -87,8 +83,7 @@ class Fleet:
             first, *others = self._all("join")
             for number, other in enumerate(others, 1):
                 _compare(first, other, number)
-            initial = torch.empty_like(first.initial, device=self._device).copy_(first.initial)
-            self._census = first._replace(initial=initial)
+            self._census = first
         return self._census
 
     def ask(self, question: str) -> Any:
@@ -98,7 +93,7 @@ class Fleet:
     def plan(self, work: Sequence[Work], capacity: Mapping[str, int] | None = None) -> Company:
         if capacity:
             self._capacity = capacity
-        asked = [each._replace(received=torch.empty(0)) for each in work]  # numbers decide nothing
+        asked = [each._replace(received=each.received[:0]) for each in work]  # numbers decide nothing
         company: Company = self._answer(self._submit(Order("plan", (asked, self._capacity or None)), 0))
         self._capacity = self._capacity or company.capacity
         share = -(-len(work) // self._crew.size)
@@ -111,7 +106,7 @@ class Fleet:
         self,
         work: Sequence[Work],
         company: Company,
-        into: Mapping[str, Float[Tensor, "params"]] | None = None,
+        into: Mapping[str, Float[Any, "params"]] | None = None,
         go_on: GoOn | None = None,
     ) -> Iterator[Answer]:
         left = deque(company.shared_out(work))
@@ -133,7 +128,7 @@ class Fleet:
             self._forget(under_way)
 
     def score(
-        self, clients: Sequence[str], models: Float[Tensor, "clients params"], split: str
+        self, clients: Sequence[str], models: Float[Any, "clients params"], split: str
     ) -> Mapping[str, Scores]:
         share = max(-(-len(clients) // self._crew.size), 1)
         size = min(self._capacity.get("size", share), share)
@@ -150,11 +145,11 @@ class Fleet:
             return
         self._told[type(notice)] = notice
         if isinstance(notice, Frozen) and notice.residual is not None:
-            self._told[type(notice)] = notice._replace(residual=notice.residual.cpu().clone())
+            self._told[type(notice)] = notice._replace(residual=cloned(notice.residual))
         self._all("tell", notice)
 
     def _delivered(
-        self, ticket: int, group: Sequence[Work], into: Mapping[str, Tensor] | None
+        self, ticket: int, group: Sequence[Work], into: Mapping[str, Float[Any, "params"]] | None
     ) -> Iterator[Answer]:
         """A group's answers, their task vectors where they belong before the worker does anything else."""
         clients = tuple(each.client for each in group)
@@ -168,9 +163,9 @@ class Fleet:
         for answer in reply.value:
             if isinstance(answer, Report):
                 row = None if into is None else into.get(answer.client)
-                if row is None:  # nobody gave a place, or nobody asked this client
-                    row = torch.empty_like(answer.vector)
-                answer = answer._replace(vector=row.copy_(answer.vector))
+                if row is not None:  # else nobody gave a place, or nobody asked this client
+                    row[:] = answer.vector
+                    answer = answer._replace(vector=row)
             answers.append(answer)
         yield from answers
 
@@ -281,7 +276,7 @@ def _compare(first: Census, other: Census, number: int) -> None:
         raise UserError(
             f"executor: worker {number} has other data than worker 0 ({who}); give all workers the same files"
         )
-    if first.layout != other.layout or not first.initial.equal(other.initial):
+    if first.layout != other.layout or not np.array_equal(first.initial, other.initial):
         raise UserError(
             f"executor: worker {number} starts from another model than worker 0; give all workers the same"
         )

@@ -1,11 +1,9 @@
 """Sites in this process: not one number is copied on the way."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
@@ -14,9 +12,11 @@ from fedpl.records.messages import Answer, Census, Company, Failure, Notice, Wor
 from fedpl.records.scores import Scores
 
 if TYPE_CHECKING:
+    import torch
+
     from fedpl.site import site as sites
 else:
-    sites = deferred("fedpl.site.site")
+    torch, sites = map(deferred, ("torch", "fedpl.site.site"))
 
 
 class Here:
@@ -28,9 +28,7 @@ class Here:
         notes: About the data, for the first lines of a run.
     """
 
-    def __init__(
-        self, site: "sites.Site", device: torch.device | None = None, notes: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, site: "sites.Site", device: str | None = None, notes: Sequence[str] = ()) -> None:
         self.site = site
         self.notes = tuple(notes)
         census = site.join()
@@ -46,7 +44,7 @@ class Here:
         self,
         work: Sequence[Work],
         company: Company,
-        into: Mapping[str, Float[Tensor, "params"]] | None = None,
+        into: Mapping[str, Float[Any, "params"]] | None = None,
         go_on: GoOn | None = None,
     ) -> Iterator[Answer]:
         if company.capacity:
@@ -68,7 +66,7 @@ class Here:
         self.site.foundation.hardware.give_back()  # the server's step is next
 
     def score(
-        self, clients: Sequence[str], models: Float[Tensor, "clients params"], split: str
+        self, clients: Sequence[str], models: Float[Any, "clients params"], split: str
     ) -> Mapping[str, Scores]:
         return self.site.score(clients, models, split)
 

@@ -1,22 +1,23 @@
 """What server and sites of other organisations write to each other: bytes that hold records, never code.
 
-A JSON tree and the tensors it names, as safetensors. Nothing is unpickled; of classes only the records below
+A JSON tree and the arrays it names, as safetensors. Nothing is unpickled; of classes only the records below
 are made, and objectives as a configuration names them.
 """
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
-from torch import Tensor
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save
 
 from fedpl.errors import UserError
 from fedpl.executors.crew import Done, Order, Raised
+from fedpl.files import TYPES
 from fedpl.objectives import Objective
 from fedpl.records.layout import AdapterLayout, Entry
 from fedpl.records.messages import (
@@ -36,6 +37,7 @@ from fedpl.records.scores import Metric
 from fedpl.settings import build, importing_nothing, plain
 
 _MARK = b"fedpl letter 1\n"
+_TYPES = {name: np.dtype(own) for own, name in TYPES.items()} | {"BF16": np.dtype(ml_dtypes.bfloat16)}
 
 
 class Letter(NamedTuple):
@@ -93,15 +95,15 @@ _RECORDS: dict[str, type] = {
 
 
 def encode(value: Any) -> bytes:
-    """A message as bytes; a tensor that is in it several times is there once."""
-    tensors: dict[int, Tensor] = {}
-    tree = json.dumps(_plain(value, tensors)).encode()
-    own = {str(k): t.detach().cpu().clone() for k, t in enumerate(tensors.values())}
-    return b"".join((_MARK, len(tree).to_bytes(8, "little"), tree, safetensors.torch.save(own)))
+    """A message as bytes; an array that is in it several times is there once."""
+    arrays: dict[int, np.ndarray] = {}
+    tree = json.dumps(_plain(value, arrays)).encode()
+    own = {str(k): np.require(one, requirements="C") for k, one in enumerate(arrays.values())}
+    return b"".join((_MARK, len(tree).to_bytes(8, "little"), tree, save(own)))
 
 
 def decode(content: bytes) -> Any:
-    """The message that `encode` wrote: sequences are tuples, tensors lie as JAX wants them.
+    """The message that `encode` wrote: sequences are tuples.
 
     Raises:
         UserError: If it is no message of this version.
@@ -112,35 +114,35 @@ def decode(content: bytes) -> Any:
     end = begin + int.from_bytes(content[len(_MARK) : begin], "little")
     try:
         tree = json.loads(content[begin:end])
-        tensors = {name: _aligned(one) for name, one in safetensors.torch.load(content[end:]).items()}
-        return _value(tree, tensors)
+        arrays = {name: _array(**one) for name, one in deserialize(content[end:])}
+        return _value(tree, arrays)
     except (SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"a message cannot be read: {type(error).__name__}: {error}") from error
 
 
-def _aligned(tensor: Tensor) -> Tensor:
-    return torch.empty_like(tensor).copy_(tensor)
+def _array(dtype: str, shape: Sequence[int], data: bytearray) -> np.ndarray:
+    return np.frombuffer(data, _TYPES[dtype]).reshape(shape)
 
 
-def _plain(value: Any, tensors: dict[int, Tensor]) -> Any:
+def _plain(value: Any, arrays: dict[int, np.ndarray]) -> Any:
     match value:
         case None | bool() | int() | str() | float():
             return value
-        case Tensor():
-            places = {key: place for place, key in enumerate(tensors)}
-            tensors.setdefault(id(value), value)
+        case np.ndarray():
+            places = {key: place for place, key in enumerate(arrays)}
+            arrays.setdefault(id(value), value)
             return {"tensor": places.get(id(value), len(places))}
         case Objective():
             return {"objective": plain(value, Objective)}
         case BaseException():
             return {"error": str(value), "ours": isinstance(value, UserError)}
         case Mapping():
-            return {"mapping": {str(key): _plain(one, tensors) for key, one in value.items()}}
+            return {"mapping": {str(key): _plain(one, arrays) for key, one in value.items()}}
     kind = type(value)
     if _RECORDS.get(kind.__name__) is kind:
-        return {"record": kind.__name__, "values": [_plain(one, tensors) for one in _values(value)]}
+        return {"record": kind.__name__, "values": [_plain(one, arrays) for one in _values(value)]}
     if isinstance(value, tuple | list):
-        return [_plain(one, tensors) for one in value]
+        return [_plain(one, arrays) for one in value]
     raise TypeError(f"a message cannot hold {kind.__name__}")
 
 
@@ -150,18 +152,18 @@ def _values(record: Any) -> list[Any]:
     return [getattr(record, part.name) for part in dataclasses.fields(record)]
 
 
-def _value(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
+def _value(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if isinstance(tree, list):
-        return tuple(_value(one, tensors) for one in tree)
+        return tuple(_value(one, arrays) for one in tree)
     if not isinstance(tree, dict):
         return tree
     if "tensor" in tree:
-        return tensors[str(tree["tensor"])]
+        return arrays[str(tree["tensor"])]
     if "objective" in tree:
         with importing_nothing(Path("a message")):
             return build(Objective, tree["objective"], "objective")  # type: ignore[type-abstract]
     if "error" in tree:
         return (UserError if tree["ours"] else RuntimeError)(str(tree["error"]))
     if "mapping" in tree:
-        return {key: _value(one, tensors) for key, one in tree["mapping"].items()}
-    return _RECORDS[tree["record"]](*(_value(one, tensors) for one in tree["values"]))
+        return {key: _value(one, arrays) for key, one in tree["mapping"].items()}
+    return _RECORDS[tree["record"]](*(_value(one, arrays) for one in tree["values"]))

@@ -1,13 +1,12 @@
 """Several methods on the same clients share their first round: all start at θ₀ with the same streams."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from fedpl.executors.protocol import Executor, GoOn
+from fedpl.interop import cloned, library
 from fedpl.records.messages import Answer, Census, Company, Notice, Report, Work
 from fedpl.records.scores import Scores
 
@@ -35,14 +34,14 @@ class FirstRoundMemo:
     def __init__(self, executor: Executor, sealed: bool = True) -> None:
         self.executor = executor
         self.sealed = sealed
-        self._start: Float[Tensor, "..."] | None = None
+        self._start: Float[Any, "..."] | None = None
         self._known: dict[str, _Known] = {}
 
     def train(
         self,
         work: Sequence[Work],
         company: Company,
-        into: Mapping[str, Float[Tensor, "params"]] | None = None,
+        into: Mapping[str, Float[Any, "params"]] | None = None,
         go_on: GoOn | None = None,
     ) -> Iterator[Answer]:
         known = [
@@ -60,11 +59,12 @@ class FirstRoundMemo:
                 report = self._known[each.client].report
                 report = report if each.halves else report._replace(halves=None)
                 if into is not None:
-                    report = report._replace(vector=into[each.client].copy_(report.vector))
+                    into[each.client][:] = report.vector
+                    report = report._replace(vector=into[each.client])
                 yield report._replace(attempt=each.attempt)
         for answer in self.executor.train(list(new.values()), company, into, go_on) if new else ():
             if isinstance(answer, Report) and answer.client in kept and not answer.memory:
-                copied = answer._replace(vector=answer.vector.clone())
+                copied = answer._replace(vector=cloned(answer.vector))
                 self._known[answer.client] = _Known(kept[answer.client], copied)
             yield answer
 
@@ -75,7 +75,7 @@ class FirstRoundMemo:
         return self.executor.plan(work, capacity)
 
     def score(
-        self, clients: Sequence[str], models: Float[Tensor, "clients params"], split: str
+        self, clients: Sequence[str], models: Float[Any, "clients params"], split: str
     ) -> Mapping[str, Scores]:
         return self.executor.score(clients, models, split)
 
@@ -88,10 +88,10 @@ class FirstRoundMemo:
         if not firsts:
             return {}
         if self._start is None or not all(equal([self._start], [firsts[0].received])):
-            self._start = firsts[0].received.clone()
+            self._start = cloned(firsts[0].received)
         same = equal([self._start] * len(firsts), [each.received for each in firsts])
         return {
-            each.client: each._replace(received=self._start if shared else each.received.clone())
+            each.client: each._replace(received=self._start if shared else cloned(each.received))
             for each, shared in zip(firsts, same, strict=True)
         }
 
@@ -107,10 +107,12 @@ def _same(before: Work, work: Work, sealed: bool) -> bool:
     )
 
 
-def equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> list[bool]:
-    """Which tensors are what their partners are; a device is waited for once, not for each."""
+def equal(some: Sequence[Float[Any, "..."]], others: Sequence[Float[Any, "..."]]) -> list[bool]:
+    """Which rows are what their partners are; a device is waited for once, not for each."""
     same = [
-        (one == other).all() if one.shape == other.shape else one.new_zeros((), dtype=torch.bool)
+        (one == other).all()
+        if one.shape == other.shape
+        else library(one).zeros((), dtype=bool, device=one.device)
         for one, other in zip(some, others, strict=True)
     ]
-    return torch.stack(same).tolist() if same else []
+    return library(some[0]).stack(same).tolist() if same else []

@@ -1,6 +1,5 @@
 """Workers as processes of this machine, each with data and model of its own."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from multiprocessing.connection import Connection, wait
 from typing import IO, Any, NamedTuple
 
 from fedpl.executors.crew import Lost, Order, Raised, Reply
+from fedpl.executors.machine import importing
 from fedpl.executors.wire import Mapped, Wire
 
 _SHOWN = 5  # last lines of what a dead worker wrote
@@ -107,7 +107,7 @@ class Processes:
         return f"its process ended with {how}" + (f" ({' | '.join(last)})" if last else "")
 
     def _environment(self, worker: int) -> Mapping[str, str]:
-        own = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+        own = importing()
         own |= {"TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1", "OMP_NUM_THREADS": str(self._threads)}
         if self._devices:
             own["CUDA_VISIBLE_DEVICES"] = self._devices[worker % len(self._devices)]

@@ -1,14 +1,12 @@
 """Who trains and scores the clients, as the rounds see it. Imports neither torch nor JAX."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from jaxtyping import Float
 
 from fedpl.records.messages import Answer, Census, Company, Notice, Work
 from fedpl.records.scores import Scores
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
 
 GoOn: TypeAlias = Callable[[], bool]
 
@@ -17,7 +15,8 @@ GoOn: TypeAlias = Callable[[], bool]
 class Executor(Protocol):
     """The way to the sites: five verbs, whose messages are plain records.
 
-    Sites may live in this process, in others, or on machines of other organisations.
+    Sites may live in this process, in others, or on machines of other organisations. Rows are of the kind of
+    θ₀ in the census: torch's where a site lives here, else NumPy's.
     """
 
     def join(self) -> Census:
@@ -41,7 +40,7 @@ class Executor(Protocol):
         self,
         work: Sequence[Work],
         company: Company,
-        into: "Mapping[str, Float[Tensor, 'params']] | None" = None,
+        into: Mapping[str, Float[Any, "params"]] | None = None,
         go_on: GoOn | None = None,
     ) -> Iterator[Answer]:
         """Answers as they are ready, at most one for each piece of work; groups are never torn apart in time.
@@ -58,7 +57,7 @@ class Executor(Protocol):
         ...
 
     def score(
-        self, clients: Sequence[str], models: "Float[Tensor, 'clients params']", split: str
+        self, clients: Sequence[str], models: Float[Any, "clients params"], split: str
     ) -> Mapping[str, Scores]:
         """Quality of one adapter per client on a split of the client's own data."""
         ...

@@ -2,14 +2,17 @@
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.executors.crew import Lost, Order, Raised, Reply
 from fedpl.executors.desk import Desk, Said
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = deferred("torch")  # of the actors
 
 ray: Any = deferred("ray")
 # It would end actors when other people's programs fill the machine's memory; ours plan their own.

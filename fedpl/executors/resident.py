@@ -14,6 +14,7 @@ import torch
 
 from fedpl.errors import UserError
 from fedpl.executors.crew import Done, Order, Raised, Reply
+from fedpl.executors.crossing import arrays, tensors
 from fedpl.executors.here import Here
 from fedpl.executors.joining import start_digest
 from fedpl.executors.letters import Joining, Letter, Untold, decode, encode
@@ -71,7 +72,7 @@ class Resident:
             return self._answers[digest]
         begin = time.perf_counter()
         reply = self._reply(content)
-        answer = encode(reply)
+        answer = encode(arrays(reply))
         around = time.perf_counter() - begin - self._work
         _log.info("%s: %.2f s, and %.3f s to read and write letters", self._worded, self._work, around)
         if isinstance(reply, Done):
@@ -84,7 +85,7 @@ class Resident:
         self._work, self._worded = 0.0, "a letter"
         begin = None
         try:
-            letter = decode(content)
+            letter = tensors(decode(content))
             if not isinstance(letter, Letter) or letter.order.verb not in self._verbs:
                 raise UserError("what came is no order to a site")
             for notice in letter.notices:

@@ -6,9 +6,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
+import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
 from fedpl.errors import UserError
 from fedpl.executors.crew import Crew, Done, Lost, Order, Raised
@@ -16,6 +15,7 @@ from fedpl.executors.distrust import check_report, fits, scores_of
 from fedpl.executors.joining import Pins, agree, start_digest
 from fedpl.executors.letters import Joining, Letter, Untold
 from fedpl.executors.protocol import GoOn
+from fedpl.interop import cloned
 from fedpl.records.messages import (
     Answer,
     Begin,
@@ -66,7 +66,6 @@ class Sites:
         pins: Whose name and key each site has.
         retries: How often an order is sent again that was lost on the way or with its site.
         timeout: Seconds within which a site has to answer an order, however often it is sent; None waits.
-        device: Where the server keeps task vectors.
     """
 
     def __init__(
@@ -77,7 +76,6 @@ class Sites:
         pins: Pins,
         retries: int = 2,
         timeout: float | None = None,
-        device: torch.device | None = None,
     ) -> None:
         self._crew = crew
         self._settings = settings
@@ -85,7 +83,6 @@ class Sites:
         self._pins = pins
         self._retries = retries
         self._timeout = timeout
-        self._device = device
         self._begin = Begin("")
         self._frozen = Frozen()
         self._told: dict[int, dict[type, Notice]] = {worker: {} for worker in range(crew.size)}
@@ -106,11 +103,10 @@ class Sites:
             self._joinings = joined
             self._pins.check([own.site for own in self._joinings])
             census = agree(self._joinings, self._settings, self._shifts)
-            start = self._joined(0, next(self._answers([(0, Order("start"))]))[1], Tensor)
-            numbers = start.cpu().numpy().tobytes()
-            if start_digest(numbers) != self._joinings[0].start or len(start) != census.layout.size:
+            start = self._joined(0, next(self._answers([(0, Order("start"))]))[1], np.ndarray)
+            if start_digest(start.tobytes()) != self._joinings[0].start or len(start) != census.layout.size:
                 raise UserError(f"site '{self._joinings[0].site}' sent other numbers of θ₀ than it had named")
-            self._census = census._replace(initial=torch.empty_like(start, device=self._device).copy_(start))
+            self._census = census._replace(initial=start)
             self._site_of = {
                 member.client: worker
                 for worker, own in enumerate(self._joinings)
@@ -135,7 +131,7 @@ class Sites:
         self,
         work: Sequence[Work],
         company: Company,
-        into: Mapping[str, Float[Tensor, "params"]] | None = None,
+        into: Mapping[str, Float[Any, "params"]] | None = None,
         go_on: GoOn | None = None,
     ) -> Iterator[Answer]:
         groups = company.shared_out(work)
@@ -144,7 +140,7 @@ class Sites:
             yield from self._reported(orders[place][0], groups[place], reply, into)
 
     def score(
-        self, clients: Sequence[str], models: Float[Tensor, "clients params"], split: str
+        self, clients: Sequence[str], models: Float[Any, "clients params"], split: str
     ) -> Mapping[str, Scores]:
         rows: dict[int, list[int]] = {}
         for row, client in enumerate(clients):
@@ -173,7 +169,7 @@ class Sites:
             self._pins.keep([own.site for own in self._joinings])
             self._begin = Begin(notice.run)
         elif isinstance(notice, Frozen):  # Serve is refused in the settings
-            residual = None if notice.residual is None else notice.residual.cpu().clone()
+            residual = None if notice.residual is None else cloned(notice.residual)
             if notice.digest != self._frozen.digest:
                 self._frozen = notice._replace(residual=residual)
 
@@ -202,7 +198,7 @@ class Sites:
         worker: int,
         group: Sequence[Work],
         reply: Done | Raised | Lost,
-        into: Mapping[str, Tensor] | None,
+        into: Mapping[str, Float[Any, "params"]] | None,
     ) -> Iterator[Answer]:
         """What came of a site's work, as far as it is what was asked for."""
         if not isinstance(reply, Done) or not isinstance(reply.value, tuple):
@@ -226,7 +222,8 @@ class Sites:
                 continue
             row = None if into is None else into.get(answer.client)
             if row is not None and (row.shape, row.dtype) == (answer.vector.shape, answer.vector.dtype):
-                answer = answer._replace(vector=row.copy_(answer.vector))
+                row[:] = answer.vector
+                answer = answer._replace(vector=row)
             yield answer
 
     def _answers(

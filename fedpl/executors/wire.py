@@ -1,15 +1,11 @@
-"""Messages between two processes on one machine: bytes in a pipe, tensors in memory that both have mapped."""
+"""Messages between two processes on one machine: bytes in a pipe, arrays in memory that both have mapped."""
 
-import io
 import mmap
 import os
 import pickle
 import tempfile
 from multiprocessing.connection import Connection
 from typing import Any
-
-import numpy as np
-import torch
 
 _ALIGN = 64
 
@@ -33,7 +29,7 @@ class Mapped:
             known = os.fstat(self.descriptor).st_size
             if known < size:
                 os.ftruncate(self.descriptor, size)
-            # What was mapped stays so while a tensor looks at it.
+            # What was mapped stays so while an array looks at it.
             self._memory = mmap.mmap(self.descriptor, max(known, size))
         return memoryview(self._memory)
 
@@ -54,7 +50,7 @@ class Wire:
 
     Args:
         pipe: For everything but numbers.
-        out: Where this end's tensors are put.
+        out: Where this end's arrays are put.
         into: Where the other end's are.
     """
 
@@ -64,10 +60,9 @@ class Wire:
         self._into = into
 
     def send(self, message: Any) -> None:
-        """Send a message; it holds tensors as values, wherever they lie."""
+        """Send a message."""
         buffers: list[pickle.PickleBuffer] = []
-        content = io.BytesIO()
-        _Pickler(content, protocol=5, buffer_callback=buffers.append).dump(message)
+        content = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
         parts = [buffer.raw() for buffer in buffers]
         places, end = [], 0
         for part in parts:
@@ -78,7 +73,7 @@ class Wire:
             for (start, size), part in zip(places, parts, strict=True):
                 room[start : start + size] = part
         self.pipe.send_bytes(pickle.dumps((places, end)))
-        self.pipe.send_bytes(content.getbuffer())
+        self.pipe.send_bytes(content)
 
     def receive(self) -> Any:
         """The next message.
@@ -99,19 +94,3 @@ class Wire:
         self.pipe.close()
         self._out.close()
         self._into.close()
-
-
-class _Pickler(pickle.Pickler):
-    """Tensors leave their numbers out of the bytes."""
-
-    def reducer_override(self, value: Any) -> Any:
-        if type(value) is not torch.Tensor:
-            return NotImplemented
-        known = value.detach().cpu().contiguous()
-        half = known.dtype == torch.bfloat16  # NumPy does not have it
-        return _tensor, ((known.view(torch.int16) if half else known).numpy(), half)
-
-
-def _tensor(values: np.ndarray, bfloat16: bool) -> torch.Tensor:
-    found = torch.from_numpy(values if values.flags.writeable else values.copy())
-    return found.view(torch.bfloat16) if bfloat16 else found

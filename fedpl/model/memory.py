@@ -4,11 +4,17 @@ import ctypes
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from fedpl.deferred import deferred
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = deferred("torch")
 
 
-def return_memory(device: torch.device) -> None:
+def return_memory(device: "torch.device") -> None:
     """Hand unused host memory back to the system, where the C library can.
 
     Passes of ever different shapes leave holes in glibc's heap, which would grow with the number of cohorts.
@@ -18,9 +24,9 @@ def return_memory(device: torch.device) -> None:
         trim(0)
 
 
-def free_memory(device: torch.device) -> int:
+def free_memory(device: "torch.device | str") -> int:
     """Bytes that can still be taken on a device; on a CPU also within the container's limit."""
-    if device.type == "cuda":
+    if str(device).startswith("cuda"):
         free, _ = torch.cuda.mem_get_info(device)
         # What torch has reserved and does not use is free too.
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

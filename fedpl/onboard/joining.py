@@ -97,7 +97,7 @@ class Joining:
             memory = report.memory
             seat.hear(report.halves)
         aggregate, state = (seat.received, seat.state) if last is None else (seat.nearest(last), last)
-        residual = None if state.residual is None else borrow(state.residual).clone()
+        residual = None if state.residual is None else borrow(state.residual, aggregate).clone()
         return Joined(aggregate, residual, seat.weights, seat.similarity, memory)
 
     def tune(self, client: str, joined: Joined, round: int) -> Tuned:

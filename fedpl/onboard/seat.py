@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from fedpl.interop import allocate, borrow, lend
+from fedpl.interop import allocate, borrow, cloned, copied, lend
 from fedpl.mapped import scratch
 from fedpl.onboard.past import Past
 from fedpl.records.messages import Census
@@ -42,16 +42,16 @@ class Seat:
         self.layout = census.layout
         others, rule = past.clients, past.config.aggregator
         self.place = others.index(client) if client in others else len(others)
-        n = max(len(others), self.place + 1)
+        n, initial = max(len(others), self.place + 1), census.initial
         self._examples = np.array([*past.examples, 0][:n], np.int32)
         self._examples[self.place] = next(m.examples for m in census.members if m.client == client)
         if disk is None:
-            self._matrix = allocate(n, self.layout.size, census.initial.device)
-            self.state = rule.init(jnp.array(lend(census.initial)), n)
+            self._matrix = allocate(n, self.layout.size, initial)
+            self.state = rule.init(copied(initial), n)
         else:
             vectors, aggregates = (scratch(disk, (n, self.layout.size)) for _ in range(2))
-            self._matrix = borrow(vectors)
-            self.state = rule.init(jnp.array(lend(census.initial.cpu())), n, aggregates)
+            self._matrix = borrow(vectors, initial)
+            self.state = rule.init(copied(initial, on_disk=True), n, aggregates)
         if past.beginning is not None:
             self.state = self._begun(past.beginning, n)
         self.row = self._matrix[self.place]
@@ -82,8 +82,8 @@ class Seat:
 
     @property
     def received(self) -> Any:
-        """θ̄ as it receives it next: a torch tensor of its own."""
-        return borrow(self.state.personal)[self.place].clone()
+        """θ̄ as it receives it next: a row of its own."""
+        return cloned(borrow(self.state.personal, self.row)[self.place])
 
     @property
     def weights(self) -> Float[np.ndarray, "groups clients"]:
@@ -122,7 +122,7 @@ class Seat:
             self.state, self._aggregation = jax.block_until_ready((state, aggregation))
 
     def nearest(self, last: ServerState) -> Any:
-        """The last aggregates of those it is like, as one: a torch tensor of its own.
+        """The last aggregates of those it is like, as one: a row of its own.
 
         Each group of tensors is the mean of the others' by its own weights, of which negative ones and that
         of itself do not count; what clients do not exchange stays its own. A client that the run has takes
@@ -133,7 +133,7 @@ class Seat:
         """
         others, rule = np.asarray(last.personal), self.past.config.aggregator
         if self.place < len(others):
-            return borrow(jnp.array(others[self.place])).clone()
+            return cloned(borrow(jnp.array(others[self.place]), self.row))
         own = self.weights.clip(min=0)
         own[:, self.place] = 0
         n, whole = len(others) + 1, own.sum(1, keepdims=True)
@@ -155,4 +155,4 @@ class Seat:
                 last.reference,
             )
         )
-        return borrow(jnp.array(personal[self.place] + step[self.place])).clone()
+        return cloned(borrow(jnp.array(personal[self.place] + step[self.place]), self.row))

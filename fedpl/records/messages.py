@@ -2,7 +2,7 @@
 
 A site is where clients live: their data, their private memory, the frozen model, their noise. The server
 knows its members, the task vectors that arrive and its own state. A tensor in a message may be a view that
-is lent (same process) or have come over a wire.
+is lent (same process) or have come over a wire; on the way, and at a server without sites, it is an array.
 """
 
 from collections.abc import Mapping, Sequence

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedpl.errors import UserError
-from fedpl.interop import allocate, borrow, lend
+from fedpl.interop import allocate, borrow, copied, lend
 from fedpl.records.scores import Scores
 from fedpl.replay.recording import Recording, check_vectors, halves_told, play
 from fedpl.rounds.asking import freeze
@@ -48,7 +48,7 @@ class Replayer:
         self._clients = self.census.clients
         check_vectors(recording, len(self._clients), self.census.layout.size)
         initial = self.census.initial
-        self._matrix = allocate(len(self._clients), self.census.layout.size, initial.device)
+        self._matrix = allocate(len(self._clients), self.census.layout.size, initial)
         groups = tuple(member.group for member in self.census.members)
         self._groups = groups if all(groups) else None
         self._beginning = RunFolder(recording.folder).beginning()
@@ -85,7 +85,7 @@ class Replayer:
     def score(self, state: ServerState, split: str) -> Mapping[str, Scores]:
         """Quality of every client's aggregate on a split of its own data."""
         freeze(self.executor, state)
-        return self.executor.score(self._clients, borrow(state.personal), split)
+        return self.executor.score(self._clients, borrow(state.personal, self.census.initial), split)
 
     def error(self) -> float | None:
         """Largest difference between the recorded rule's chain and the state that the run itself saved.
@@ -108,7 +108,7 @@ class Replayer:
                 f"aggregator.weighting: clients report on halves of their examples, and those of the run in "
                 f"{self.recording.folder} were not asked to; take another rule, such as that of fedbip_t"
             )
-        reference = jnp.array(lend(self.census.initial))
+        reference = copied(self.census.initial)
         state = rule.init(reference, len(self._clients))
         if self._beginning is not None:
             begun = self._beginning.checkpoint(rule, self.census.layout, self._clients, None).state

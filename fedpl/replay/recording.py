@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -14,12 +14,13 @@ from fedpl.records.rounds import read_rounds
 from fedpl.runs.resume import saved_configuration
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from fedpl import interop
     from fedpl.runs import sharing
     from fedpl.tracking import vectors
 else:
-    sharing, vectors = map(deferred, ("fedpl.runs.sharing", "fedpl.tracking.vectors"))
+    interop, sharing, vectors = map(
+        deferred, ("fedpl.interop", "fedpl.runs.sharing", "fedpl.tracking.vectors")
+    )
 
 
 class Recording(NamedTuple):
@@ -37,8 +38,8 @@ class Recording(NamedTuple):
 
 
 def play(
-    rounds: Sequence[Path], matrix: "Float[Tensor, 'clients params']"
-) -> "Iterator[tuple[Bool[np.ndarray, 'clients'], Int[np.ndarray, 'clients']]]":
+    rounds: Sequence[Path], matrix: Float[Any, "clients params"]
+) -> Iterator[tuple[Bool[np.ndarray, "clients"], Int[np.ndarray, "clients"]]]:
     """Put recorded task vectors into a matrix, round by round: each overwrites the one before.
 
     Who took no part counts, if at all, with what it last sent.
@@ -51,12 +52,12 @@ def play(
         Who took part, and rounds since a row was filled; −1: never.
     """
     age = np.full(len(matrix), -1)
-    matrix.zero_()
+    matrix[:] = 0
     for recorded in rounds:
         sent = vectors.read_vectors(recorded)
-        took_part = ~sent.isnan().all(1)
-        mask = took_part.numpy()
-        matrix[took_part] = sent[took_part].to(matrix.device)
+        mask = ~np.isnan(sent).all(1)
+        for row in np.flatnonzero(mask):
+            matrix[row] = interop.borrow(sent[row], matrix)
         age = np.where(mask, 0, np.where(age < 0, -1, age + 1))
         yield mask, age
 

@@ -3,15 +3,14 @@
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from fedpl.errors import UserError
 from fedpl.executors.protocol import Executor
-from fedpl.interop import borrow
+from fedpl.interop import borrow, on_host
 from fedpl.records.messages import Frozen, Report, Work
 from fedpl.rounds.checkpoints import Ledger
 from fedpl.rounds.federation import Federation
@@ -58,10 +57,10 @@ class Answers(NamedTuple):
 
 def freeze(executor: Executor, state: ServerState) -> str:
     """Tell sites what the server adds to the frozen weights of all clients (FLoRA, FedEx); its digest."""
-    residual = None if state.residual is None else borrow(state.residual)
-    digest = ""
-    if residual is not None:
-        digest = hashlib.blake2b(residual.cpu().numpy().tobytes(), digest_size=16).hexdigest()
+    residual, digest = None, ""
+    if state.residual is not None:
+        residual = borrow(state.residual, executor.join().initial)
+        digest = hashlib.blake2b(on_host(residual).tobytes(), digest_size=16).hexdigest()
     executor.tell(Frozen(digest, residual))
     return digest
 
@@ -69,7 +68,7 @@ def freeze(executor: Executor, state: ServerState) -> str:
 def gather(
     federation: Federation,
     standing: Standing,
-    lines: Mapping[int, Float[Tensor, "params"]],
+    lines: Mapping[int, Float[Any, "params"]],
     round: int,
     due: tuple[str, ...],
     frozen: str,
@@ -91,13 +90,13 @@ def gather(
     """
     clients, rule, room = federation.clients, federation.method.aggregator, federation.room
     settle = federation.settling(standing.state.models)
-    offers, layout = rule.offer(standing.state), federation.census.layout
-    received = held(standing.state.models, list(lines)) if offers is None else {}
+    offers, layout, like = rule.offer(standing.state), federation.census.layout, federation.census.initial
+    received = held(standing.state.models, list(lines), like) if offers is None else {}
     work = [
         Work(
             client=clients[row],
             round=round,
-            received=received[row] if offers is None else borrow(offers),
+            received=received[row] if offers is None else borrow(offers, like),
             splits=due,
             objective=federation.method.objective,
             memory=standing.memories[clients[row]],

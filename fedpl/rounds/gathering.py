@@ -5,9 +5,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor
 
 from fedpl.executors.protocol import Executor
 from fedpl.records.messages import Answer, Company, Failure, Report, Work
@@ -41,7 +41,7 @@ class Gathering:
     settle: Callable[[], None] = field(default=lambda: None)
 
     def __call__(
-        self, work: Sequence[Work], rows: dict[str, Float[Tensor, "params"]]
+        self, work: Sequence[Work], rows: dict[str, Float[Any, "params"]]
     ) -> tuple[list[Report], dict[str, str]]:
         """Fill a row for each piece of work.
 
@@ -78,7 +78,7 @@ class _Round:
         self,
         gathering: Gathering,
         asked: dict[str, Work],
-        rows: dict[str, Float[Tensor, "params"]],
+        rows: dict[str, Float[Any, "params"]],
         company: Company,
     ) -> None:
         self.gathering = gathering
@@ -188,8 +188,8 @@ class _Round:
     def _settled(self, report: Report) -> Report:
         """A report whose task vector lies where it belongs."""
         row = self.rows[report.client]
-        if report.vector.data_ptr() != row.data_ptr():
-            row.copy_(report.vector)
+        if report.vector is not row:
+            row[:] = report.vector
         self.gathering.settle()
         return report._replace(vector=row)
 

@@ -6,13 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from fedpl.executors.protocol import Executor
 from fedpl.files import release
-from fedpl.interop import borrow
+from fedpl.interop import borrow, library, stacked
 from fedpl.mapped import trim
 from fedpl.records.scores import Scores
 from fedpl.rounds.room import Room
@@ -22,24 +20,20 @@ from fedpl.server.ondisk import OnDisk
 _TOGETHER = 2**26  # bytes of aggregates that are put together to be scored or delivered
 
 
-def lines(models: Models, clients: Sequence[int]) -> dict[int, Float[Tensor, "params"]]:
+def lines(models: Models, clients: Sequence[int], like: Float[Any, "..."]) -> dict[int, Float[Any, "params"]]:
     """Every client's aggregate, without a copy: read only, and drop them before the rule has its round."""
-    parts = {made: borrow(part) for made, part in models.parts.items()}
+    parts = {made: borrow(part, like) for made, part in models.parts.items()}
     return {client: parts[int(models.made[client])][int(models.row[client])] for client in clients}
 
 
-def taken(models: Models, clients: Sequence[int]) -> Float[jax.Array, "clients params"]:
+def taken(
+    models: Models, clients: Sequence[int], like: Float[Any, "..."]
+) -> Float[jax.Array, "clients params"]:
     """A row for each of these clients, which a rule may overwrite: the models' own where these are all."""
     whole = models.whole
     if whole is not None and len(clients) == len(models):
         return whole
-    rows = jnp.zeros((len(clients), models.shape[1]), jnp.float32)
-    target = borrow(rows)  # written to before anybody reads it
-    for line, own in zip(target, lines(models, clients).values(), strict=True):
-        line.copy_(own)
-    if target.is_cuda:
-        torch.cuda.synchronize(target.device)
-    return rows
+    return stacked(list(lines(models, clients, like).values()))
 
 
 class Holding:
@@ -51,12 +45,19 @@ class Holding:
         clients: Whose are worked on.
         one: Whether all clients have one and the same at any time.
         room: Where they lie on disk; None: in memory.
+        like: Of which kind rows are, see `fedpl.interop`.
     """
 
     def __init__(
-        self, models: Models, round: int, clients: Sequence[int], one: bool, room: Room | None
+        self,
+        models: Models,
+        round: int,
+        clients: Sequence[int],
+        one: bool,
+        room: Room | None,
+        like: Float[Any, "..."],
     ) -> None:
-        self.models, self.round, self.room = models, round, room
+        self.models, self.round, self.room, self.like = models, round, room, like
         self._clients = range(len(models)) if one else clients  # who has another row afterwards
         self._rows = clients[:1] if one else clients
         self._staying = models.staying(self._clients)
@@ -65,7 +66,7 @@ class Holding:
     def given(self) -> Any:
         """What a rule takes as the clients' aggregates, and may overwrite."""
         if self.room is None:
-            return taken(self.models, self._rows)
+            return taken(self.models, self._rows, self.like)
         target = self.room.part(self.round, len(self._rows) + self._left)
         return OnDisk(self.models, self._rows, target, self.room.panel, self.room.vectors)
 
@@ -112,25 +113,31 @@ def _copy(rows: np.ndarray, values: Iterable[np.ndarray], settle: Callable[[], N
 
 
 def together(
-    models: Models, clients: tuple[str, ...], asked: Sequence[int], room: Room | None = None
-) -> Iterator[tuple[tuple[str, ...], Float[Tensor, "some params"]]]:
+    models: Models,
+    clients: tuple[str, ...],
+    asked: Sequence[int],
+    like: Float[Any, "..."],
+    room: Room | None = None,
+) -> Iterator[tuple[tuple[str, ...], Float[Any, "some params"]]]:
     """Clients and their aggregates, without a copy where that can be, else some at a time.
 
     Args:
         models: The aggregates.
         clients: Ids by row.
         asked: Rows, in order.
+        like: Of which kind rows are, see `fedpl.interop`.
         room: Where they lie on disk; None: in memory.
     """
     whole = models.whole
     if isinstance(whole, jax.Array) and len(asked) == len(models):
-        yield clients, borrow(whole)
+        yield clients, borrow(whole, like)
     else:
         # As many lie in their file's memory beside, and those of before may not be gone yet.
         size = max((_TOGETHER if room is None else room.budget // 8) // (4 * models.shape[1]), 1)
         for start in range(0, len(asked), size):
             rows = asked[start : start + size]
-            yield tuple(clients[row] for row in rows), torch.stack(list(lines(models, rows).values()))
+            owners = tuple(clients[row] for row in rows)
+            yield owners, library(like).stack(list(lines(models, rows, like).values()))
             release(*models.parts.values())
             if room is not None:
                 trim()
@@ -146,6 +153,6 @@ def scored(
 ) -> Mapping[str, Scores]:
     """Quality of clients' aggregates on a split of their own data; arguments as of `together`."""
     found: dict[str, Scores] = {}
-    for some, rows in together(models, clients, asked, room):
+    for some, rows in together(models, clients, asked, executor.join().initial, room):
         found |= executor.score(some, rows, split)
     return found

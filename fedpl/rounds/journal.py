@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from fedpl.errors import UserError
 from fedpl.files import read_tensors, release, write_tensors, writing
+from fedpl.interop import borrow, on_host
 from fedpl.records.messages import Company, Report, Seconds
 
 _log = logging.getLogger(__name__)
@@ -68,7 +67,7 @@ class Journal:
     def read(
         self,
         group: int,
-        rows: Mapping[str, Float[Tensor, "params"]],
+        rows: Mapping[str, Float[Any, "params"]],
         settle: Callable[[], None] = lambda: None,
     ) -> Delivery | None:
         """What a group delivered before.
@@ -106,7 +105,7 @@ class Journal:
             delivery: Its reports, with their task vectors.
             settle: Called after each task vector, see `write_tensors`.
         """
-        rows = {_name(i): report.vector.cpu().numpy() for i, report in enumerate(delivery.reports)}
+        rows = {_name(i): on_host(report.vector) for i, report in enumerate(delivery.reports)}
         content = {"reports": [_values(report) for report in delivery.reports], "errors": delivery.errors}
         write_tensors(self._group(group), rows, {"report": json.dumps(content)}, settle)
 
@@ -155,11 +154,11 @@ def _values(report: Report) -> dict[str, Any]:
 def _put(
     values: dict[str, Any],
     vector: Float[np.ndarray, "params"],
-    rows: Mapping[str, Float[Tensor, "params"]],
+    rows: Mapping[str, Float[Any, "params"]],
     settle: Callable[[], None],
 ) -> Report:
     row = rows[values["client"]]
-    row.copy_(torch.from_numpy(vector))
+    row[:] = borrow(vector, row)
     release(vector)
     settle()
     return Report(**values | {"seconds": Seconds(*values["seconds"]), "vector": row})

@@ -3,15 +3,14 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
-from fedpl.interop import allocate, lend
+from fedpl.interop import allocate, borrow, copied, lend
 from fedpl.records.messages import Begin, Report, Seconds
 from fedpl.records.scores import Scores
 from fedpl.rounds.asking import Standing, entered, freeze, gather, odd
@@ -54,7 +53,7 @@ class RoundResult:
     round: int
     state: ServerState
     rows: tuple[int, ...]
-    vectors: Float[Tensor, "rows params"]
+    vectors: Float[Any, "rows params"]
     similarity: Float[np.ndarray, "blocks rows rows"]
     weights: Float[np.ndarray, "blocks rows rows"]
     reports: tuple[Report, ...]
@@ -94,24 +93,23 @@ def run_rounds(
     census, rule, executor = federation.census, federation.method.aggregator, federation.executor
     by_client = rule.receive.by_client or ()
     clients, n = census.clients, len(census.members)
-    room = federation.room
+    room, initial = federation.room, census.initial
+    on_disk = room is not None
     if room is None:
-        matrix = allocate(federation.seats, census.layout.size, census.initial.device)
+        matrix = allocate(federation.seats, census.layout.size, initial)
     else:
-        matrix = torch.from_numpy(room.vectors)
+        matrix = borrow(room.vectors, initial)
     executor.tell(
         Begin(federation.method.name, None if federation.folder is None else str(federation.folder))
     )
     if start is None:
-        # An own copy: the state outlives the tensor.
-        reference = jnp.array(lend(census.initial if room is None else census.initial.cpu()))
-        state = rule.start(reference, n)
+        state = rule.start(copied(initial, on_disk), n)
         standing = Standing(state, Ledger.new(n), dict.fromkeys(clients, ""))
     else:
         standing = Standing(start.state, start.ledger, dict(start.memories))
         executor.plan((), start.capacity)
         if start.last_sent is not None and (room is None or start.last_sent is not room.vectors):
-            matrix.copy_(torch.from_numpy(start.last_sent))
+            matrix[:] = borrow(start.last_sent, initial)
     del start  # what the rounds replace is not held beside
     frozen = freeze(executor, standing.state)
     for round in range(standing.state.round + 1, rounds + 1):
@@ -129,7 +127,7 @@ def run_rounds(
         for row, line in lines.items():
             stays = clients[row] in answers.silent and not federation.only_present  # what it sent before
             if clients[row] not in answers.used and not stays:
-                line.zero_()
+                line[:] = 0
                 settle()
 
         # 2. The server compares the task vectors and mixes them, one aggregate per client.
@@ -138,14 +136,14 @@ def run_rounds(
         age, examples = ledger.age[those], ledger.examples[those]
         groups = tuple(census.members[row].group for row in rows)
         vectors = TaskVectors(
-            matrix=lend(matrix[: len(rows)]),
+            matrix=lend(matrix[: len(rows)], on_disk),
             mask=jnp.array(age == 0),
             num_examples=jnp.array(examples, jnp.int32),
             age=jnp.array(age, jnp.int32),
             true_groups=groups if all(groups) else None,
             halves=jnp.array(ledger.agreement[those], jnp.float32) if rule.weighting.halves else None,
         )
-        holding = Holding(state.models, round, rows, rule.one_model(census.layout), room)
+        holding = Holding(state.models, round, rows, rule.one_model(census.layout), room, initial)
         own = state.among(rows, holding.given(), by_client)
         if choices is not None:
             own = rule.settle(own, choices[those])

@@ -3,16 +3,17 @@
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-import torch
-from torch import Tensor
+import numpy as np
+from jaxtyping import Float
 
+from fedpl.interop import library
 from fedpl.records.messages import Report
 
 _COPY = 1e-6
 TOGETHER = 2**26  # bytes of task vectors that are compared at once
-_Sent: TypeAlias = tuple[float, str, Tensor]  # length, client, task vector
+_Sent: TypeAlias = tuple[float, str, Any]  # length, client, task vector
 
 
 def vet(
@@ -58,11 +59,12 @@ def alike(
         vectors = [vector for _, _, vector in company]
         longest = company[-1][0]
         # Products are good to about 1e-6 of longest²: they name the candidates, differences decide.
-        near = torch.nonzero(torch.triu(_products(vectors, settle, size), 1) > (1 - 1e-4) * longest**2)
-        for pairs in near.split(max(size // max(vectors[0].nbytes, 1), 1)) if len(near) else ():
-            one, two = (torch.stack([vectors[place] for place in side]) for side in pairs.T.tolist())
-            away = torch.linalg.vector_norm(one - two, dim=1, dtype=torch.float64)
-            copies = pairs[away <= math.sqrt(2 * _COPY) * longest].tolist()
+        of = library(vectors[0])
+        near = of.argwhere(of.triu(_products(vectors, settle, size), 1) > (1 - 1e-4) * longest**2)
+        many = max(size // max(vectors[0].nbytes, 1), 1)
+        for pairs in (near[start : start + many] for start in range(0, len(near), many)):
+            one, two = (of.stack([vectors[place] for place in side]) for side in pairs.T.tolist())
+            copies = pairs[_norms(one - two) <= math.sqrt(2 * _COPY) * longest].tolist()
             for a, b in ((company[i][1], company[j][1]) for i, j in copies):
                 found.setdefault(a, f"sent the same task vector as '{b}'")
                 found.setdefault(b, f"sent the same task vector as '{a}'")
@@ -71,14 +73,18 @@ def alike(
     return found
 
 
-def _products(vectors: Sequence[Tensor], settle: Callable[[], None], size: int) -> Tensor:
+def _products(
+    vectors: Sequence[Float[Any, "params"]], settle: Callable[[], None], size: int
+) -> Float[Any, "vectors vectors"]:
     """Inner products of all pairs, some columns of all vectors at a time."""
-    n, width = len(vectors), max(size // (vectors[0].element_size() * len(vectors)), 1)
-    products = torch.zeros(n, n, dtype=vectors[0].dtype, device=vectors[0].device)
-    for start in range(0, len(vectors[0]), width):
-        part = vectors[0].new_empty(n, min(width, len(vectors[0]) - start))
+    first, n = vectors[0], len(vectors)
+    of, like = library(first), {"dtype": first.dtype, "device": first.device}
+    width = max(size // (first.itemsize * n), 1)
+    products = of.zeros((n, n), **like)
+    for start in range(0, len(first), width):
+        part = of.empty((n, min(width, len(first) - start)), **like)
         for row, vector in zip(part, vectors, strict=True):
-            row.copy_(vector[start : start + width])
+            row[:] = vector[start : start + width]
             settle()
         products += part @ part.T
     return products
@@ -119,8 +125,16 @@ def _lengths(reports: Sequence[Report], settle: Callable[[], None]) -> list[floa
     """
     if not reports:
         return []
-    lengths = torch.empty(len(reports), dtype=torch.float64, device=reports[0].vector.device)
-    for place, report in enumerate(reports):
-        torch.linalg.vector_norm(report.vector, dtype=torch.float64, out=lengths[place])
+    lengths = []
+    for report in reports:
+        lengths.append(_norms(report.vector))
         settle()
-    return lengths.tolist()
+    found: list[float] = library(reports[0].vector).stack(lengths).tolist()
+    return found
+
+
+def _norms(rows: Float[Any, "*some params"]) -> Float[Any, "*some"]:
+    """Euclidean lengths of rows, in float64."""
+    if isinstance(rows, np.ndarray):
+        return np.sqrt(np.einsum("...i,...i->...", rows, rows, dtype=np.float64))
+    return library(rows).linalg.vector_norm(rows, dim=-1, dtype=library(rows).float64)

@@ -40,9 +40,9 @@ def deliver(method: Standing, folder: RunFolder) -> None:
     if last is None:
         raise UserError(f"{method.folder.path} holds no intact state any more")
     federation = method.federation
-    residual = None if last.state.residual is None else borrow(last.state.residual)
-    everybody = federation.clients
-    for clients, rows in together(last.state.models, everybody, range(len(everybody)), federation.room):
+    like, everybody = federation.census.initial, federation.clients
+    residual = None if last.state.residual is None else borrow(last.state.residual, like)
+    for clients, rows in together(last.state.models, everybody, range(len(everybody)), like, federation.room):
         federation.executor.tell(
             Deliver(
                 folder=str(folder.path),

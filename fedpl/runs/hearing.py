@@ -11,6 +11,7 @@ from jaxtyping import Float
 from fedpl.config import Config
 from fedpl.deferred import deferred
 from fedpl.files import write_atomically
+from fedpl.interop import on_host
 from fedpl.presets import differences
 from fedpl.records.messages import Census
 from fedpl.rounds.loop import RoundResult
@@ -148,7 +149,7 @@ def _used_vectors(result: RoundResult) -> Iterator[Float[np.ndarray, "params"]]:
     absent = np.full(result.vectors.shape[1], np.nan, np.float32)
     for row, age in enumerate(result.ledger.age.tolist()):
         if age == 0 and row in place:
-            yield result.vectors[place[row]].cpu().numpy()
+            yield on_host(result.vectors[place[row]])
             result.settle()
         else:
             yield absent

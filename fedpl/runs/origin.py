@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from fedpl.config import Config
 from fedpl.errors import UserError
+from fedpl.interop import on_host
 from fedpl.presets import yaml_value
 from fedpl.records.earlier import Earlier
 from fedpl.records.messages import Census
@@ -52,7 +53,7 @@ class Origin(Kept):
         return cls(
             settings=replace(config, run_dir=None).to_yaml(),
             data=data_digest(census),
-            start=hashlib.blake2b(census.initial.cpu().numpy().tobytes(), digest_size=16).hexdigest(),
+            start=hashlib.blake2b(on_host(census.initial).tobytes(), digest_size=16).hexdigest(),
             versions=versions(),
             begun=begun,
         )

@@ -1,18 +1,16 @@
 """What a run needs before its first round, and what several runs in one process can share of it."""
 
 import copy
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
-
-import torch
 
 from fedpl.config import Config
 from fedpl.data import FederatedData
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
+from fedpl.executors import machine
 from fedpl.executors.crew import Crew
 from fedpl.executors.fleet import Fleet
 from fedpl.executors.memo import FirstRoundMemo
@@ -20,7 +18,6 @@ from fedpl.executors.processes import Processes
 from fedpl.executors.protocol import Executor
 from fedpl.executors.settings import ExecutorConfig
 from fedpl.interop import server_device
-from fedpl.model.hardware import choose_hardware
 from fedpl.model.settings import ModelConfig
 from fedpl.records.messages import Frozen
 from fedpl.runs.sharing import private, sealed, shareable
@@ -31,8 +28,9 @@ from fedpl.tasks import Task
 if TYPE_CHECKING:
     from fedpl.executors import ray
     from fedpl.model import base as models
+    from fedpl.model import hardware
 else:
-    models = deferred("fedpl.model.base")
+    hardware, models = map(deferred, ("fedpl.model.hardware", "fedpl.model.base"))
     ray = deferred("fedpl.executors.ray")  # the package is an extra
 
 
@@ -63,49 +61,44 @@ def prepare(
     Raises:
         UserError: If data, model, hardware or workers are not as configured.
     """
-    training = choose_hardware(config.accelerator, config.precision).device
-    server = server_device(training)
-    apart = _apart(training, server)
-    if config.executor.kind == "here":
-        local = here(config, data, base, server)
-        hostile = hostile_clients(local.join().clients, config.faults, config.seed)
-        return Prepared(local, hostile, (*apart, *local.notes))
     chosen = config.executor
+    if chosen.kind == "here":
+        training = str(hardware.choose_hardware(config.accelerator, config.precision).device)
+        local = here(config, data, base, server_device(training))
+        hostile = hostile_clients(local.join().clients, config.faults, config.seed)
+        return Prepared(local, hostile, (*_apart(training), *local.notes))
     if chosen.kind == "flower":
         raise UserError(
             "executor.kind: sites behind Flower are reached from its ServerApp alone; start the run with "
             "flwr run, as docs/howto/flower.md says"
         )
+    found = machine.look()
+    if config.accelerator == "cpu":
+        found = found._replace(gpus=())
+    threads = chosen.threads or max(found.threads // chosen.workers, 1)
     make = partial(here, replace(config, executor=ExecutorConfig()), data)
-    fleet = Fleet(_crew(chosen, make, training), chosen.retries, chosen.timeout, server)
+    fleet = Fleet(_crew(chosen, make, threads, found.gpus), chosen.retries, chosen.timeout)
     hostile = hostile_clients(fleet.join().clients, config.faults, config.seed)
-    return Prepared(fleet, hostile, (*apart, *fleet.ask("notes"), _who(chosen, training)))
+    apart = _apart("cuda" if found.gpus else "cpu")
+    return Prepared(fleet, hostile, (*apart, *fleet.ask("notes"), _who(chosen, threads, found.gpus)))
 
 
-def _crew(chosen: ExecutorConfig, make: Callable[[], Executor], training: torch.device) -> Crew:
+def _crew(chosen: ExecutorConfig, make: Callable[[], Executor], threads: int, gpus: tuple[str, ...]) -> Crew:
     if chosen.kind == "ray":
-        return ray.Actors(chosen.workers, make, _threads(chosen), chosen.gpus, chosen.address)
-    visible: Sequence[str] = ()
-    if training.type == "cuda":
-        named = os.environ.get("CUDA_VISIBLE_DEVICES")
-        visible = named.split(",") if named else [str(k) for k in range(torch.cuda.device_count())]
-    return Processes(chosen.workers, make, _threads(chosen), visible)
+        return ray.Actors(chosen.workers, make, threads, chosen.gpus, chosen.address)
+    return Processes(chosen.workers, make, threads, gpus)
 
 
-def _threads(chosen: ExecutorConfig) -> int:
-    return chosen.threads or max(torch.get_num_threads() // chosen.workers, 1)
-
-
-def _who(chosen: ExecutorConfig, training: torch.device) -> str:
+def _who(chosen: ExecutorConfig, threads: int, gpus: tuple[str, ...]) -> str:
     """Who trains, for the first lines: how many threads decides about rounding."""
     what = "Ray actors" if chosen.kind == "ray" else "worker processes"
-    own = f", {_threads(chosen)} threads each" if training.type == "cpu" else ""
+    own = "" if gpus else f", {threads} threads each"
     return f"{chosen.workers} {what}{own}"
 
 
-def _apart(training: torch.device, server: torch.device) -> tuple[str, ...]:
+def _apart(training: str) -> tuple[str, ...]:
     """A warning where clients train on a GPU and the server has none."""
-    if training.type == server.type:
+    if server_device(training) == training:
         return ()
     return (
         f"warning: torch trains on {training}, but JAX sees no GPU: the server computes on the CPU and every "

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from fedpl.errors import UserError
 from fedpl.files import quoted
+from fedpl.interop import library
 from fedpl.records.choice import FOLDER, Choice
 from fedpl.records.messages import Begin, Serve
 from fedpl.records.results import MethodResult
@@ -37,6 +37,7 @@ def let_choose(
     federation, clients = main.federation, main.federation.clients
     alone = next((one for one in baselines if one.federation.method.name == "local"), None)
     last, local = _last(main), None if alone is None else _last(alone)
+    like = federation.census.initial
     memory = None if federation.folder is None else str(federation.folder)
     federation.executor.tell(Begin(federation.method.name, memory))
     size = max(_TOGETHER // (4 * federation.census.layout.size), 1)
@@ -47,10 +48,10 @@ def let_choose(
             Serve(
                 folder=str(folder.path),
                 clients=own,
-                models=_rows(last, clients, rows),
+                models=_rows(last, clients, rows, like),
                 memories={client: last.memories.get(client, "") for client in own},
                 tuned=tuple(client for client in own if found.clients[client].tuned is not None),
-                local=None if local is None else _rows(local, clients, rows),
+                local=None if local is None else _rows(local, clients, rows, like),
             )
         )
     return chosen(folder.path, clients)
@@ -68,5 +69,8 @@ def _last(method: Standing) -> Checkpoint:
     return found
 
 
-def _rows(last: Checkpoint, clients: tuple[str, ...], rows: Sequence[int]) -> Float[Tensor, "some params"]:
-    return torch.cat([models for _, models in together(last.state.models, clients, rows)])
+def _rows(
+    last: Checkpoint, clients: tuple[str, ...], rows: Sequence[int], like: Float[Any, "..."]
+) -> Float[Any, "some params"]:
+    parts = [models for _, models in together(last.state.models, clients, rows, like)]
+    return library(like).concatenate(parts)

@@ -2,30 +2,29 @@
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from fedpl.config import Config
 from fedpl.data import FederatedData, describe
 from fedpl.deferred import deferred
 from fedpl.executors.here import Here
-from fedpl.model.hardware import choose_hardware
 from fedpl.model.settings import ModelConfig
 from fedpl.model.untrained import is_untrained
 from fedpl.randomness import derive_seed
 from fedpl.runs.sharing import release, shifts
-from fedpl.site.faults import Faults, with_false_labels
 
 if TYPE_CHECKING:
     from fedpl.model import base as models
     from fedpl.model import foundation as foundations
+    from fedpl.model import hardware
+    from fedpl.site import faults
     from fedpl.site import site as homes
     from fedpl.training import backend, partitions, worker
     from fedpl.training.alone import backend as alone
     from fedpl.training.stacked import backend as stacked
-else:  # a driver whose clients are elsewhere needs none of this, nor Lightning and transformers behind it
-    models, foundations, homes = map(
-        deferred, ("fedpl.model.base", "fedpl.model.foundation", "fedpl.site.site")
+else:  # a driver whose clients are elsewhere needs none of this, nor torch and Lightning behind it
+    models, foundations, hardware = (
+        deferred(f"fedpl.model.{name}") for name in ("base", "foundation", "hardware")
     )
+    faults, homes = map(deferred, ("fedpl.site.faults", "fedpl.site.site"))
     backend, partitions, worker = (
         deferred(f"fedpl.training.{name}") for name in ("backend", "partitions", "worker")
     )
@@ -36,7 +35,7 @@ def here(
     config: Config,
     data: FederatedData | None = None,
     base: "models.BaseModel | None" = None,
-    device: torch.device | None = None,
+    device: str | None = None,
 ) -> Here:
     """Read the data, load the model, let the clients move in at a site in this process.
 
@@ -51,8 +50,8 @@ def here(
     """
     data = data or clients_of(config)
     trainer = worker.Worker(backend_of(config, data, base))
-    faults = Faults(data.ids, config.faults, config.seed)
-    site = homes.Site(data, trainer, config.privacy, faults, config.seed, release(config))
+    wrong = faults.Faults(data.ids, config.faults, config.seed)
+    site = homes.Site(data, trainer, config.privacy, wrong, config.seed, release(config))
     return Here(site, device, (*describe(data), *_cut(trainer, config.model), *_untrained(config.model)))
 
 
@@ -77,7 +76,7 @@ def _untrained(model: ModelConfig) -> tuple[str, ...]:
 def clients_of(config: Config) -> FederatedData:
     """The data of a run, as the clients see them."""
     data = config.task.take(config.data.load(config.seed))
-    return with_false_labels(data, config.faults, config.seed)
+    return faults.with_false_labels(data, config.faults, config.seed)
 
 
 def backend_of(
@@ -89,13 +88,13 @@ def backend_of(
         UserError: If the model or the hardware is not as configured, or client.per_client names a client that
             the data does not have.
     """
-    hardware = choose_hardware(config.accelerator, config.precision)
+    machine = hardware.choose_hardware(config.accelerator, config.precision)
     of_clients = partitions.partitions_of(
         config.task, config.client, config.model, config.seed, data, config.rounds
     )
     base = base or config.task.base(config.model, data.classes)
     init = derive_seed(config.seed, "init")
-    foundation = foundations.Foundation(base, config.lora, config.model.path, init, hardware, shifts(config))
+    foundation = foundations.Foundation(base, config.lora, config.model.path, init, machine, shifts(config))
     if config.client.cohort_size == 1:
         return alone.Alone(foundation, of_clients, config.evaluation.batch_size)
     return stacked.Stacked(foundation, of_clients)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fedpl.errors import UserError
+from fedpl.interop import on_host
 from fedpl.records.results import MethodResult
 from fedpl.rounds.checkpoints import Checkpoint
 from fedpl.rounds.federation import Federation
@@ -127,7 +128,7 @@ class Standing:
         last_sent = None
         if self.keeps_vectors and self.federation.method.aggregator.uses_stale:
             room = self.federation.room
-            last_sent = result.vectors.cpu().numpy() if room is None else room.vectors
+            last_sent = on_host(result.vectors) if room is None else room.vectors
         return Checkpoint(
             state=result.state,
             ledger=result.ledger,

@@ -1,20 +1,24 @@
 """Differential privacy of what a client sends; `PrivacyConfig` says what is guaranteed and what is not."""
 
 import math
+from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from fedpl.conditions import PrivacyConfig
 from fedpl.deferred import deferred
 from fedpl.randomness import derive_seed
 
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = deferred("torch")
+
 optimize, special = map(deferred, ("scipy.optimize", "scipy.special"))
 
 
 def privatise(
-    vector: Float[Tensor, "params"],
+    vector: "Float[torch.Tensor, 'params']",
     privacy: PrivacyConfig,
     seed: int,
     round: int,

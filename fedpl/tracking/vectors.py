@@ -4,15 +4,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+import ml_dtypes
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from fedpl.errors import UserError
 from fedpl.files import write_rows
 
-# NumPy has no bfloat16: such a file holds the 16 bits of each number as an unsigned integer.
+# Files of NumPy's know no bfloat16: such a file holds the 16 bits of each number as an unsigned integer.
 _ENDINGS = {"f32": "npy", "bf16": "bf16.npy"}
 
 
@@ -33,7 +32,7 @@ def store_vectors(
         precision: bf16 takes half the space of f32, which True means too, and keeps 8 bits of each number.
     """
     if precision == "bf16":
-        rows = (torch.from_numpy(row).to(torch.bfloat16).view(torch.uint16).numpy() for row in rows)
+        rows = (row.astype(ml_dtypes.bfloat16).view(np.uint16) for row in rows)
     path = folder / f"round-{round:04d}.{_ENDINGS['bf16' if precision == 'bf16' else 'f32']}"
     write_rows(path, rows, shape, np.uint16 if precision == "bf16" else np.float32)
 
@@ -44,7 +43,7 @@ def stored_rounds(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def read_vectors(path: Path) -> Float[Tensor, "clients params"]:
+def read_vectors(path: Path) -> Float[np.ndarray, "clients params"]:
     """A round's task vectors as float32.
 
     Raises:
@@ -54,5 +53,4 @@ def read_vectors(path: Path) -> Float[Tensor, "clients params"]:
         values = np.load(path)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} holds no task vectors written by fedpl: {error}") from error
-    tensor = torch.from_numpy(values)
-    return tensor.view(torch.bfloat16).float() if values.dtype == np.uint16 else tensor
+    return values.view(ml_dtypes.bfloat16).astype(np.float32) if values.dtype == np.uint16 else values

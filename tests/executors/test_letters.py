@@ -9,11 +9,14 @@ from contextlib import closing
 from multiprocessing.connection import Client
 from pathlib import Path
 
+import ml_dtypes
+import numpy as np
 import pytest
 import torch
 
 from fedpl.errors import UserError
 from fedpl.executors.crew import Done, Order, Raised
+from fedpl.executors.crossing import arrays, tensors
 from fedpl.executors.door import Door, knock, secret_of
 from fedpl.executors.letters import Letter, decode, encode
 from fedpl.objectives import Ditto, Plain
@@ -30,22 +33,50 @@ def test_what_is_written_is_read() -> None:
     work = tuple(Work(client, 2, start, ("test",), Ditto(), memory="m") for client in "ab")
     notices = (Begin("ditto"), Frozen("r", torch.ones(2, dtype=torch.bfloat16)))
     letter = Letter("run", "ditto", "r", notices, Order("train", (work,)))
-    content = encode(letter)
-    found = decode(content)
-    (one, two), read = found.order.arguments[0], decode(encode(Done(census))).value
+    found = tensors(decode(encode(arrays(letter))))
+    (one, two), read = found.order.arguments[0], decode(encode(arrays(Done(census)))).value
     assert one.received.equal(start)
     assert two.received is one.received, "what several are sent travels once"
     assert one.received.data_ptr() % 64 == 0
     assert (one.objective, one.splits, one.round, one.memory) == (Ditto(), ("test",), 2, "m")
     assert found.notices[0] == notices[0]
     assert found.notices[1].residual.equal(notices[1].residual)
+    assert found.notices[1].residual.dtype == torch.bfloat16
+    np.testing.assert_array_equal(read.initial, start)
     assert read._replace(initial=None) == census._replace(initial=None)
     report = Report("a", start, 3, 4, float("nan"), {"test": {"accuracy": 1.0}}, Seconds(1.0, 0.0, 2.0))
-    (again,) = decode(encode(Done([report]))).value
+    (again,) = decode(encode(arrays(Done([report])))).value
     assert again._replace(vector=None, loss=0) == report._replace(vector=None, loss=0)
     said = decode(encode(Raised(UserError("no"))))
     assert isinstance(said.error, UserError)
     assert decode(encode(Failure(("a",), "why", ValueError("x")))).error.args == ("x",)
+
+
+BITS = np.arange(2**16, dtype=np.uint16)  # NaN in all its forms, too
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.from_numpy(BITS).view(torch.bfloat16),
+        torch.from_numpy(BITS).view(torch.float16).view(256, 256).t(),
+        torch.tensor(2),
+        torch.zeros(0, 4),
+        torch.nn.Parameter(torch.ones(3, dtype=torch.float64)),
+        torch.tensor([True, False]),
+    ],
+)
+def test_what_a_site_holds_crosses_bit_for_bit(tensor: torch.Tensor) -> None:
+    there = arrays([tensor])
+    (back,) = tensors(decode(encode(there)))
+    assert (back.dtype, back.shape) == (tensor.dtype, tensor.shape)
+    assert back.data_ptr() % 64 == 0
+    one, other = (values.detach().contiguous().flatten().view(torch.uint8) for values in (tensor, back))
+    assert one.equal(other)
+    (still,) = decode(encode(there))
+    assert still.dtype == (
+        ml_dtypes.bfloat16 if tensor.dtype == torch.bfloat16 else tensor.detach().numpy().dtype
+    )
 
 
 @pytest.mark.parametrize(
@@ -56,7 +87,7 @@ def test_what_is_written_is_read() -> None:
         (encode(Order("train"))[:-3], "cannot be read"),
         (encode(Order("train")).replace(b"Order", b"Popen"), "cannot be read: KeyError: 'Popen'"),
         (encode(Plain()).replace(b"fedpl.objectives.Plain", b"subprocess_32.Popenxyz"), "is '"),
-        (encode(Order("a", (torch.ones(2),))).replace(b'"tensor": 0', b'"tensor": 7'), "cannot be read"),
+        (encode(Order("a", (np.ones(2),))).replace(b'"tensor": 0', b'"tensor": 7'), "cannot be read"),
     ],
 )
 def test_what_is_no_letter_is_refused(content: bytes, message: str) -> None:

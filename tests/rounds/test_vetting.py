@@ -1,7 +1,8 @@
 """Whose task vector can be used."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -234,3 +235,19 @@ def test_lost_and_late_clients_keep_what_they_have(
         assert result.bytes_up == (7 - lost) * federation.census.layout.size * 4
         before = after
     assert seen == {"never answered", "answered late"}
+
+
+def test_arrays_are_vetted_as_tensors_are() -> None:
+    rows = torch.randn(40, 500, generator=torch.Generator().manual_seed(0))
+    rows[1], rows[2], rows[3] = rows[0], -rows[0], rows[0] + 1e-7
+    rows[4] *= 30
+    strange = rows[:6].clone()
+    strange[4, 0], strange[5, 1], strange[3] = torch.nan, torch.inf, 3e38
+
+    def of(some: Sequence[Any]) -> list[Report]:
+        return [Report(f"c{i}", row, 5, 1, 0.5, {}) for i, row in enumerate(some)]
+
+    for vectors in (rows, strange):
+        assert vet(of(list(vectors.numpy())), 10.0) == vet(of(list(vectors)), 10.0) != {}
+    for size in (2**20, 2**12):
+        assert alike(of(list(rows.numpy())), size=size) == alike(of(list(rows))) != {}

@@ -17,8 +17,7 @@ import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from fedpl.fit import main
-from fedpl.model.hardware import Hardware
-from fedpl.runs import prepared, sites
+from fedpl.model import hardware
 from fedpl.training import fitting
 from fedpl.training.stacked import planner
 from tests import emulated
@@ -34,8 +33,8 @@ def trainer(device: torch.device, **options: Any) -> lightning.Trainer:
 def run(arguments: list[str], device: torch.device) -> dict[str, Any]:
     """Metrics and test scores of a run."""
     fitting.lightning = SimpleNamespace(Trainer=partial(trainer, device))  # type: ignore[assignment]
-    for module in (prepared, sites):  # where the server works, and where clients train
-        module.choose_hardware = lambda accelerator, precision: Hardware(device, "32-true")  # type: ignore
+    own = hardware.Hardware(device, "32-true")  # where the server works, and where clients train
+    hardware.choose_hardware = lambda accelerator, precision: own
     there = emulated.present() if device == emulated.DEVICE else nullcontext()
     with TemporaryDirectory() as folder, there, redirect_stdout(sys.stderr):
         main([*arguments, f"--run_dir={folder}/run"])

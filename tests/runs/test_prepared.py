@@ -102,8 +102,10 @@ def test_only_settings_of_the_server_are_left_out(config: Config) -> None:
         assert client_side(replace(config, **change)) != client_side(config)
 
 
-def test_a_gpu_that_only_torch_sees_is_told_in_the_first_lines() -> None:
-    cpu, gpu = torch.device("cpu"), torch.device("cuda", 1)
-    assert prepared._apart(cpu, cpu) == prepared._apart(gpu, gpu) == ()
-    (line,) = prepared._apart(gpu, cpu)
+def test_a_gpu_that_only_torch_sees_is_told_in_the_first_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    assert prepared._apart("cpu") == prepared._apart("cuda:1") == ()
+    monkeypatch.setattr("jax.default_backend", lambda: "cpu")
+    assert prepared._apart("cpu") == ()
+    (line,) = prepared._apart("cuda:1")
     assert line.startswith("warning: torch trains on cuda:1, but JAX sees no GPU")
