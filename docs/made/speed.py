@@ -154,7 +154,7 @@ def flower_said() -> str:
 _TRIED = {
     "equal": "state, task vectors and adapters are those of a run in one process, bit for bit",
     "halves": "the same with FedBip-H, whose clients train on halves of their examples too",
-    "no_data": "the server's processes have no table and no weights open",
+    "no_data": "the server's processes have no table, no weights and no torch open",
     "quick": "a message costs less than a second at a site, beside training and scoring",
     "site_killed": "SIGKILL of a site in the second round",
     "app_killed": "SIGKILL of the ServerApp in the second round",
