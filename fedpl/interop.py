@@ -74,6 +74,12 @@ def lend(rows: Float[Any, "*shape"], on_disk: bool = False) -> Float[jax.Array, 
     return jax.dlpack.from_dlpack(rows.detach(), copy=False)
 
 
+def free_to_lend(rows: Float[Any, "..."]) -> float:
+    """Bytes that JAX's own device has for copies of such rows; infinite where it needs none."""
+    known = jax.devices()[0].memory_stats() if isinstance(rows, np.ndarray) else None
+    return np.inf if known is None else known["bytes_limit"] - known["bytes_in_use"]
+
+
 def borrow(array: Float[jax.Array | np.ndarray, "*shape"], like: Float[Any, "..."]) -> Float[Any, "*shape"]:
     """A JAX array as rows, without a copy: read only, and drop them before the array is donated.
 

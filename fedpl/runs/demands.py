@@ -6,6 +6,7 @@ from typing import Any
 
 from fedpl.config import Config
 from fedpl.errors import UserError
+from fedpl.interop import free_to_lend
 from fedpl.model.memory import free_memory
 from fedpl.records.messages import Census
 from fedpl.sampling import share_of
@@ -40,7 +41,7 @@ def check_demands(config: Config, census: Census) -> None:
     rows += max(1 if rule.one_model(census.layout) else clients for rule in rules)
     remembered = drawn * (1 if config.start_from is None else 2)  # with the models that they began with
     need = (rows + (remembered if len(rules) > 1 else 0)) * size * 4
-    free = free_memory(device)
+    free = min(free_memory(device), free_to_lend(census.initial))
     if need > free and not on_disk:
         raise UserError(
             f"lora.r: the task vectors and aggregates of {clients:,} clients with {size:,} trainable "
