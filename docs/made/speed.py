@@ -17,6 +17,7 @@ __all__ = [
     "growth",
     "kernels",
     "kernels_beside",
+    "killed_on_disk",
     "kills",
     "many_clients",
     "step_memory",
@@ -167,6 +168,21 @@ _TRIED = {
 def kills() -> str:
     """Runs that were killed, by the phase in which it happened."""
     return table(read("kills.json"))
+
+
+def killed_on_disk() -> str:
+    """A run of long vectors on disk that was killed, beside one that was not."""
+    found = read("growth-killed.json")
+    when = " and ".join(
+        f"in round {kill['rounds_done'] + 1} with {kill['bytes_of_the_open_round'] / 1e9:.1f} GB in the journal"
+        for kill in found["kills"]
+    )
+    different = ", ".join(found["different"]) or "none"
+    return (
+        f"{found['clients']:,} clients × {found['params']:,} numbers, `{' '.join(found['options'])}`, killed "
+        f"{when}: of {found['files']} files of states, aggregates, matrices and scores these differ from the "
+        f"other run's: {different}."
+    )
 
 
 def kernels() -> str:
