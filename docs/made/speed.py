@@ -173,10 +173,8 @@ def kills() -> str:
 def killed_on_disk() -> str:
     """A run of long vectors on disk that was killed, beside one that was not."""
     found = read("growth-killed.json")
-    when = " and ".join(
-        f"in round {kill['rounds_done'] + 1} with {kill['bytes_of_the_open_round'] / 1e9:.1f} GB in the journal"
-        for kill in found["kills"]
-    )
+    moments = ((kill["rounds_done"] + 1, kill["bytes_of_the_open_round"] / 1e9) for kill in found["kills"])
+    when = " and ".join(f"in round {round} with {size:.1f} GB in its journal" for round, size in moments)
     different = ", ".join(found["different"]) or "none"
     return (
         f"{found['clients']:,} clients × {found['params']:,} numbers, `{' '.join(found['options'])}`, killed "
