@@ -43,7 +43,7 @@ def flan8_small() -> str:
             f"| {round} | {values.mean():.2f} ± {values.std(ddof=1):.2f} "
             f"| {most}: {mean[most]:.2f} | {least}: {mean[least]:.2f} |"
         )
-    return f"{len(found['seeds'])} seeds.\n\n{table}\n\n" + "\n".join(lines)
+    return f"Seeds: {', '.join(map(str, found['seeds']))}.\n\n{table}\n\n" + "\n".join(lines)
 
 
 def confirmation(part: str) -> str:
