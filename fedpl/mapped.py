@@ -23,7 +23,7 @@ _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone
 
 
 class Mapped(np.memmap):
-    """A float32 matrix in a file.
+    """A float32 matrix in a file. Pickled, it is the name of its file: who loads it has the same numbers.
 
     Args:
         file: Open for what is to be done with it; closed by whoever opened it.
@@ -42,6 +42,24 @@ class Mapped(np.memmap):
         matrix._file, matrix._begin = os.dup(file.fileno()), begin
         weakref.finalize(matrix, os.close, matrix._file)
         return matrix
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if self._file is None:
+            return np.array(self).__reduce_ex__(protocol)
+        if self.filename is None:
+            raise ValueError("expected a file with a name, which another process can open")
+        return _opened, (str(self.filename), self.shape, self._begin)
+
+    def sync(self) -> None:
+        """Force what has been written to where other machines see it."""
+        self.flush()
+        if self._file is not None:
+            os.fsync(self._file)
+
+    def look_again(self) -> None:
+        """See what other machines have written: a network's file system asks for it when a file is opened."""
+        if self.filename is not None:
+            os.close(os.open(self.filename, os.O_RDONLY))
 
     def read_row(self, row: int, start: int, into: Float[np.ndarray, "columns"]) -> None:
         """Fill an array with a row's columns from there on.
@@ -100,18 +118,47 @@ class Settling:
             release(*self._arrays)
 
 
-def scratch(folder: Path, shape: tuple[int, ...]) -> Mapped:
-    """A float32 array of zeros in a file without a name: it is gone with the process, also after a kill.
+def scratch(folder: Path, shape: tuple[int, ...], name: str | None = None) -> Mapped:
+    """A float32 array of zeros in a file that is gone with the array.
+
+    Args:
+        folder: Where it lies.
+        shape: Of the array.
+        name: By which other processes find it; after a kill it is left behind, until it is asked for again.
+            None: it has none, and is gone with the process, also after a kill.
 
     Raises:
         UserError: If there is no room for it.
     """
     size = _TYPE.itemsize * math.prod(shape)
-    with writing(folder), tempfile.TemporaryFile(dir=folder) as file:
+    with writing(folder), _nameless(folder) if name is None else _named(folder / name) as file:
         if size and hasattr(os, "posix_fallocate"):  # else a full disk would end the process later on
             os.posix_fallocate(file.fileno(), 0, size)
         file.truncate(size)
-        return Mapped(file, shape)
+        matrix = Mapped(file, shape)
+    if name is not None:
+        weakref.finalize(matrix, _remove, folder / name, (folder / name).stat().st_ino)
+    return matrix
+
+
+def _nameless(folder: Path) -> BinaryIO:
+    return cast(BinaryIO, tempfile.TemporaryFile(dir=folder))
+
+
+def _named(path: Path) -> BinaryIO:
+    path.unlink(missing_ok=True)  # of a process that was killed
+    return path.open("w+b")
+
+
+def _remove(path: Path, number: int) -> None:
+    """Remove a file, unless its name is another's by now."""
+    if path.exists() and path.stat().st_ino == number:
+        path.unlink()
+
+
+def _opened(name: str, shape: tuple[int, ...], begin: int) -> Mapped:
+    with Path(name).open("r+b") as file:
+        return Mapped(file, shape, begin)
 
 
 def trim() -> None:

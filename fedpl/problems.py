@@ -183,7 +183,7 @@ def _privacy_problems(config: Config) -> Sequence[str]:
 
 
 def _storage_problems(config: Config) -> Sequence[str]:
-    if config.server.storage == "memory":
+    if not config.server.on_disk:
         return ()
     return [
         f"{method.name}: {line}"

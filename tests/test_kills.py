@@ -43,7 +43,14 @@ def test_a_run_that_is_killed_ends_as_if_it_had_not_been(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_so_do_cohorts_with_baselines_clients_one_by_one_and_a_server_on_disk(tmp_path: Path) -> None:
-    killed(30, tmp_path, "fedbip, baselines, pictures", "feddpa, one by one, half", "fedbip, half, on disk")
+    killed(
+        30,
+        tmp_path,
+        "fedbip, baselines, pictures",
+        "feddpa, one by one, half",
+        "fedbip, half, on disk",
+        "fedbip_l, half, sharded",
+    )
 
 
 def run(folder: Path, seconds: float = 1.0) -> Path:

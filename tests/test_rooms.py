@@ -105,7 +105,8 @@ def test_no_known_exception_is_stale() -> None:
 
 # Circles by annotation alone, each with its reason.
 ANNOTATED = {
-    ("fedpl.server.looking", "fedpl.server.aggregator"),  # the rule whose step it is
+    ("fedpl.server.cutting", "fedpl.server.aggregator"),  # the rule whose step it is
+    ("fedpl.server.looking", "fedpl.server.aggregator"),
     ("fedpl.server.moving", "fedpl.server.aggregator"),
     ("fedpl.server.panels", "fedpl.server.aggregator"),
     ("fedpl.server.step", "fedpl.server.aggregator"),

@@ -3,12 +3,18 @@
 import logging
 import traceback
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.executors.crew import Done, Order, Raised
 from fedpl.executors.crossing import arrays, tensors
 from fedpl.records.messages import Failure
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = deferred("torch")  # of sites
 
 
 class Said(NamedTuple):
@@ -30,13 +36,15 @@ class Said(NamedTuple):
 
 
 class Desk:
-    """Serves what it makes; see `fedpl.executors.protocol.Executor` for the verbs.
+    """Serves what it makes, by its methods.
 
     Args:
-        make: Makes what is served: an executor.
+        make: Makes what is served.
+        threads: How many it takes on a CPU.
     """
 
-    def __init__(self, make: Callable[[], Any]) -> None:
+    def __init__(self, make: Callable[[], Any], threads: int = 1) -> None:
+        self._begin(threads)
         self._served: Any = None
         self._heard = _Heard(logging.WARNING)
         logging.getLogger().addHandler(self._heard)
@@ -46,20 +54,15 @@ class Desk:
         """Do what an order says."""
         return self._said(lambda: self._do(order))
 
+    def _begin(self, threads: int) -> None:
+        """Before anything is made."""
+
     def _serve(self, make: Callable[[], Any]) -> None:
         self._served = make()
 
     def _do(self, order: Order) -> Any:
         found = getattr(self._served, order.verb)
-        value = found(*tensors(order.arguments)) if callable(found) else found
-        if order.verb == "train":
-            value = [
-                answer._replace(error=answer.error and _portable(answer.error))
-                if isinstance(answer, Failure)
-                else answer
-                for answer in value
-            ]
-        return arrays(value)
+        return found(*order.arguments) if callable(found) else found
 
     def _said(self, work: Callable[[], Any]) -> Said:
         try:
@@ -69,6 +72,24 @@ class Desk:
         logged = tuple(self._heard.records)
         self._heard.records.clear()
         return Said(reply, logged)
+
+
+class SiteDesk(Desk):
+    """Serves an executor: its tensors are arrays on the way; see `fedpl.executors.protocol.Executor`."""
+
+    def _begin(self, threads: int) -> None:
+        torch.set_num_threads(threads)
+
+    def _do(self, order: Order) -> Any:
+        value = super()._do(Order(order.verb, tensors(order.arguments)))
+        if order.verb == "train":
+            value = [
+                answer._replace(error=answer.error and _portable(answer.error))
+                if isinstance(answer, Failure)
+                else answer
+                for answer in value
+            ]
+        return arrays(value)
 
 
 class _Heard(logging.Handler):

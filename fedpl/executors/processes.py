@@ -1,4 +1,4 @@
-"""Workers as processes of this machine, each with data and model of its own."""
+"""Workers as processes of this machine, each with what it serves of its own."""
 
 import socket
 import subprocess
@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection, wait
 from typing import IO, Any, NamedTuple
 
 from fedpl.executors.crew import Lost, Order, Raised, Reply
+from fedpl.executors.desk import Desk, SiteDesk
 from fedpl.executors.machine import importing
 from fedpl.executors.wire import Mapped, Wire
 
@@ -34,13 +35,22 @@ class Processes:
         make: Makes what each serves, in the worker; it and what it holds are pickled.
         threads: Of each.
         devices: GPUs, as CUDA_VISIBLE_DEVICES names them; workers take them in turn.
+        desk: Who serves it.
     """
 
-    def __init__(self, size: int, make: Callable[[], Any], threads: int, devices: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        size: int,
+        make: Callable[[], Any],
+        threads: int,
+        devices: Sequence[str] = (),
+        desk: type[Desk] = SiteDesk,
+    ) -> None:
         self.size = size
         self._make = make
         self._threads = threads
         self._devices = devices
+        self._desk = desk
         self._workers: dict[int, _Worker] = {}
         self._making: set[int] = set()
 
@@ -62,7 +72,7 @@ class Processes:
         known = _Worker(process, Wire(Connection(ours.detach()), out=down, into=up), wrote)
         self._workers[worker] = known
         self._making.add(worker)
-        known.wire.send((self._make, self._threads))
+        known.wire.send((self._desk, self._make, self._threads))
 
     def send(self, worker: int, order: Order) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):  # `next` finds that out, with the reason

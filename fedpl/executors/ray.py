@@ -2,17 +2,12 @@
 
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.executors.crew import Lost, Order, Raised, Reply
-from fedpl.executors.desk import Desk, Said
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = deferred("torch")  # of the actors
+from fedpl.executors.desk import Desk, Said, SiteDesk
 
 ray: Any = deferred("ray")
 # It would end actors when other people's programs fill the machine's memory; ours plan their own.
@@ -28,6 +23,8 @@ class Actors:
         threads: Of each; as many CPUs are reserved for it where the cluster has them.
         gpus: Of each, also in parts.
         address: Of a running cluster; None: one is started, for as long as this process lives.
+        desk: Who serves it.
+        setting: Which settings ask for them.
 
     Raises:
         UserError: If the cluster is not reached, or too small.
@@ -40,12 +37,13 @@ class Actors:
         threads: int,
         gpus: float = 0.0,
         address: str | None = None,
+        desk: type[Desk] = SiteDesk,
+        setting: str = "executor",
     ) -> None:
         self.size = size
-        self._make = make
-        self._threads = threads
-        _connect(address, size * threads)
-        self._check(size, threads, gpus)
+        self._made_of = desk, make, threads
+        _connect(address, size * threads, setting)
+        self._check(size, threads, gpus, setting)
         remote = ray.remote(num_cpus=threads, num_gpus=gpus, max_restarts=0, max_task_retries=0)
         self._class = remote(_Actor)
         self._actors: dict[int, Any] = {}
@@ -56,7 +54,7 @@ class Actors:
         if known is not None:
             self._asked = {ref: who for ref, who in self._asked.items() if who[0] != worker}
             ray.kill(known)
-        self._actors[worker] = self._class.remote(self._make, self._threads)
+        self._actors[worker] = self._class.remote(*self._made_of)
         self._asked[self._actors[worker].made.remote()] = worker, True
 
     def send(self, worker: int, order: Order) -> None:
@@ -89,22 +87,21 @@ class Actors:
         self._asked = {ref: who for ref, who in self._asked.items() if who[0] != worker}
         return Lost(f"its actor ended ({' '.join(str(error).split())[:300]})")
 
-    def _check(self, size: int, threads: int, gpus: float) -> None:
+    def _check(self, size: int, threads: int, gpus: float, setting: str) -> None:
         there = ray.cluster_resources()
-        for what, need, setting in (("CPU", size * threads, "threads"), ("GPU", size * gpus, "gpus")):
+        for what, need, lower in (("CPU", size * threads, "threads"), ("GPU", size * gpus, "gpus")):
             if need > there.get(what, 0):
                 raise UserError(
-                    f"executor.workers: {size} actors need {need:g} {what}s, the cluster has "
-                    f"{there.get(what, 0):g}; take fewer workers, or lower executor.{setting}"
+                    f"{setting}: {size} actors need {need:g} {what}s, the cluster has "
+                    f"{there.get(what, 0):g}; take fewer, or lower {lower}"
                 )
 
 
 class _Actor:
     """What runs in an actor."""
 
-    def __init__(self, make: Callable[[], Any], threads: int) -> None:
-        torch.set_num_threads(threads)
-        self._desk = Desk(make)
+    def __init__(self, desk: type[Desk], make: Callable[[], Any], threads: int) -> None:
+        self._desk = desk(make, threads)
 
     def made(self) -> Said:
         return self._desk.made
@@ -113,7 +110,7 @@ class _Actor:
         return self._desk.answer(order)
 
 
-def _connect(address: str | None, cpus: int) -> None:
+def _connect(address: str | None, cpus: int, setting: str) -> None:
     """Connect Ray to a cluster, unless it is."""
     for name, value in _QUIET.items():  # before it is imported
         os.environ.setdefault(name, value)
@@ -122,4 +119,4 @@ def _connect(address: str | None, cpus: int) -> None:
         try:
             ray.init(address, log_to_driver=False, configure_logging=False, **own)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-            raise UserError(f"executor.address: no Ray cluster at {address}: {error}") from error
+            raise UserError(f"{setting}.address: no Ray cluster at {address}: {error}") from error

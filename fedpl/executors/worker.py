@@ -1,7 +1,7 @@
 """``python -m fedpl.executors.worker``: a worker process, started by `fedpl.executors.processes`.
 
-It makes its site, answers orders, and ends when the process that started it does. It imports neither JAX nor
-W&B.
+It makes what it serves, answers orders, and ends when the process that started it does. With a site it
+imports neither JAX nor W&B, with a shard neither torch nor W&B.
 """
 
 import os
@@ -11,10 +11,7 @@ import time
 from multiprocessing.connection import Connection
 from threading import Thread
 
-import torch
-
 from fedpl.executors.crew import Done
-from fedpl.executors.desk import Desk
 from fedpl.executors.wire import Mapped, Wire
 
 
@@ -30,9 +27,8 @@ def main(pipe: int, into: int, out: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who gives orders
     wire = Wire(Connection(pipe), out=Mapped(out), into=Mapped(into))
     try:
-        make, threads = wire.receive()
-        torch.set_num_threads(threads)
-        desk = Desk(make)
+        serve, make, threads = wire.receive()
+        desk = serve(make, threads)
         wire.send(desk.made)
         while isinstance(desk.made.reply, Done):
             wire.send(desk.answer(wire.receive()))

@@ -89,7 +89,7 @@ def _one(
 ) -> Newcomer:
     client, privacy = member.client, past.config.privacy
     with tempfile.TemporaryDirectory(dir=target, prefix=".", suffix=".part") as work:
-        disk = Path(work) if past.config.server.storage == "disk" else None
+        disk = Path(work) if past.config.server.on_disk else None
         joining = Joining(past, prepared.executor, disk)
         joined = joining.join(client, rounds, last)
         scores = {split: joining.score(client, joined, split) for split in SPLITS}
@@ -175,7 +175,7 @@ def _last_state(past: Past) -> ServerState:
     Raises:
         UserError: If it is not there, or lies on disk because memory does not hold it.
     """
-    if past.config.server.storage == "disk":
+    if past.config.server.on_disk:
         raise UserError(
             "start: nearest mixes whole aggregates in memory, and the run keeps them on disk "
             "(server.storage); take base"
@@ -187,7 +187,7 @@ def _last_state(past: Past) -> ServerState:
 
 
 def _check_memory(past: Past, census: Census, last: ServerState | None) -> None:
-    if past.config.server.storage == "disk":
+    if past.config.server.on_disk:
         return
     clients, size, device = len(past.clients) + 1, census.layout.size, census.initial.device
     need, free = (2 if last is None else 4) * clients * size * 4, free_memory(device)

@@ -12,6 +12,7 @@ from fedpl.records.messages import Census, Report
 from fedpl.rounds.room import Room
 from fedpl.sampling import share_of
 from fedpl.server.models import Models
+from fedpl.server.ondisk import Shards
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Federation:
         folder: Where sites in this process keep what their clients remember; None: in memory alone.
         disk: In which folder the server keeps task vectors and aggregates; None: in memory.
         budget: Bytes of them that may be in memory at a time where they are on disk.
+        shards: Who works on them there; None: this process.
         heard: Called with the round and every client's report as it arrives.
     """
 
@@ -40,6 +42,7 @@ class Federation:
     folder: Path | None = None
     disk: Path | None = None
     budget: int = 2**29
+    shards: Shards | None = None
     heard: Callable[[int, Report], None] = field(default=lambda round, report: None)
 
     @cached_property
@@ -52,7 +55,7 @@ class Federation:
         """Where the server keeps task vectors and aggregates on disk; None: in memory."""
         if self.disk is None:
             return None
-        return Room(self.disk, self.seats, self.census.layout.size, self.budget)
+        return Room(self.disk, self.seats, self.census.layout.size, self.budget, self.shards)
 
     def settling(self, models: Models) -> Callable[[], None]:
         """What is called for each client whose task vector or aggregate has been touched, see `Room`."""

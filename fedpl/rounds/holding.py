@@ -68,7 +68,7 @@ class Holding:
         if self.room is None:
             return taken(self.models, self._rows, self.like)
         target = self.room.part(self.round, len(self._rows) + self._left)
-        return OnDisk(self.models, self._rows, target, self.room.panel, self.room.vectors)
+        return OnDisk(self.models, self._rows, target, self.room.panel, self.room.vectors, self.room.shards)
 
     def after(self, new: Any) -> Models:
         """The aggregates of all clients once a rule has made new ones of what it was given."""

@@ -104,6 +104,9 @@ def run_rounds(
     )
     if start is None:
         state = rule.start(copied(initial, on_disk), n)
+        if room is not None:
+            beginning: Any = room.begin(state.models)
+            state = state._replace(personal=beginning)
         standing = Standing(state, Ledger.new(n), dict.fromkeys(clients, ""))
     else:
         standing = Standing(start.state, start.ledger, dict(start.memories))

@@ -1,13 +1,15 @@
 """Where a method's task vectors and aggregates lie on disk, and how much of them is in memory at a time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from fedpl.mapped import Mapped, Settling, scratch
 from fedpl.server.models import Models
-from fedpl.server.ondisk import PANELS
+from fedpl.server.ondisk import PANELS, Shards
 from fedpl.server.parts import open_part
+
+_VECTORS, _START = ".vectors.part", ".start.part"  # where shards look for them
 
 
 @dataclass(frozen=True)
@@ -19,21 +21,27 @@ class Room:
         clients: Rows of task vectors: as many as are worked on in a round.
         params: Parameters of each.
         budget: Bytes of all these that may be in memory at a time.
+        shards: Who works on them; None: this process.
     """
 
     folder: Path
     clients: int
     params: int
     budget: int
+    shards: Shards | None = None
 
     @cached_property
     def vectors(self) -> Mapped:
-        """Task vectors, in a file without a name: it is gone with the process.
+        """Task vectors, in a file that is gone with them; it has a name where shards look for it.
 
         Raises:
             UserError: If there is no room for it.
         """
-        return scratch(self.folder, (self.clients, self.params))
+        shape = self.clients, self.params
+        if self.shards is None:
+            return scratch(self.folder, shape)
+        (self.folder / _START).unlink(missing_ok=True)  # of a process that was killed
+        return scratch(self.folder, shape, _VECTORS)
 
     @property
     def panel(self) -> int:
@@ -47,6 +55,21 @@ class Room:
             UserError: If there is no room for them.
         """
         return open_part(self.folder, round, (rows, self.params))
+
+    def begin(self, models: Models) -> Models:
+        """The aggregates before the first round, with the rows in files where shards look for them.
+
+        Raises:
+            UserError: If there is no room for them.
+        """
+        if self.shards is None:
+            return models
+        parts = dict(models.parts)
+        for made, rows in models.parts.items():
+            if not isinstance(rows, Mapped):
+                parts[made] = scratch(self.folder, rows.shape, _START)
+                parts[made][:] = rows
+        return replace(models, parts=parts)
 
     def settling(self, models: Models, *others: Mapped) -> Settling:
         """What gives back the memory of rows, called for each client whose vector and aggregate are touched.

@@ -11,7 +11,7 @@ from fedpl.model.memory import free_memory
 from fedpl.records.messages import Census
 from fedpl.sampling import share_of
 from fedpl.server import TrueGroups
-from fedpl.server.panels import least_budget
+from fedpl.server.cutting import least_budget
 
 
 def check_demands(config: Config, census: Census) -> None:
@@ -34,7 +34,7 @@ def check_demands(config: Config, census: Census) -> None:
             )
     clients, size, device = len(census.members), census.layout.size, census.initial.device
     # Task vectors and aggregates; several methods also remember their common first round.
-    on_disk = config.server.storage == "disk"
+    on_disk = config.server.on_disk
     drawn = share_of(census.clients, config.participation)
     rules = [method.aggregator for method in config.methods]
     rows = max(drawn if rule.only_present(census.layout) else clients for rule in rules)

@@ -9,6 +9,7 @@ from rich.console import Console
 from fedpl.config import Config
 from fedpl.executors.memo import FirstRoundMemo
 from fedpl.executors.protocol import Executor
+from fedpl.executors.shards import open_shards
 from fedpl.records.messages import Census
 from fedpl.rounds.federation import Federation
 from fedpl.rounds.loop import RoundResult
@@ -27,6 +28,7 @@ from fedpl.runs.standing import Clock, Standing
 from fedpl.runs.summary import round_record
 from fedpl.runs.warm import take_over
 from fedpl.sampling import share_of
+from fedpl.server.ondisk import Shards
 from fedpl.tracking.progress import Display
 from fedpl.tracking.tracker import Tracker
 
@@ -58,13 +60,14 @@ def run(
     executor, hostile, notes = prepared or prepare(config)
     census = executor.join()
     check_demands(config, census)
+    shards, who = open_shards(config.server)
     taken = take_over(config, census) if resume is None else None
     origin = Origin.of(config, census, taken and taken.earlier)
     if resume is None:
         folder = RunFolder.create(config, origin, taken and taken.beginning)
-        notes = (*notes, *(taken.lines if taken else ()))
+        notes = (*notes, *who, *(taken.lines if taken else ()))
     else:
-        folder = RunFolder(resume)
+        folder, notes = RunFolder(resume), (*notes, *who)
     del taken  # from now on the run's own files are read
     with folder.mine():
         began = origin
@@ -72,7 +75,7 @@ def run(
             began = folder.origin
             began.refuse(origin, saved_configuration(folder.path))
         with Display(console, config.tracking.progress) as display:
-            main, *baselines = _standings(config, executor, census, hostile, folder, clock, display)
+            main, *baselines = _standings(config, executor, census, hostile, folder, clock, display, shards)
             done = main.rounds_done
             folder.go_on(config, done, main.start.records if main.start else "")
             trackers = [*trackers_of(config, folder, census), *watchers]
@@ -105,9 +108,10 @@ def _standings(
     folder: RunFolder,
     clock: Clock,
     display: Display,
+    shards: Shards | None,
 ) -> list[Standing]:
     """The method and the baselines, wherever they stand; all under the same conditions."""
-    on_disk = config.server.storage == "disk"
+    on_disk = config.server.on_disk
     # They share the first round, which is held in memory.
     if len(config.methods) > 1 and not private(config) and not on_disk:
         executor = FirstRoundMemo(executor, sealed(config))
@@ -127,6 +131,7 @@ def _standings(
             where.path / "memory",
             where.path if on_disk else None,
             config.server.memory_budget * 2**20,
+            shards,
             display.client,
         )
         recorded = folder.recorded if is_main else str

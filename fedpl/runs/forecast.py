@@ -133,7 +133,7 @@ def _memory(config: Config, worker: Worker, clients: int, cohort: int) -> Memory
     for tensor in (*model.parameters(), *model.buffers()):
         storage: torch.UntypedStorage = tensor.untyped_storage()
         frozen[storage.data_ptr()] = storage.nbytes()
-    matrices = (3 if len(config.methods) > 1 else 2) * (config.server.storage == "memory")
+    matrices = (3 if len(config.methods) > 1 else 2) * (not config.server.on_disk)
     activations = None
     if isinstance(backend, Stacked) and backend.bytes_per_token:
         longest = sum(sum(one.lengths) for one in worker.partitions.examples.values())

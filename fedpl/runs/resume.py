@@ -9,7 +9,7 @@ from fedpl.settings import flat, importing_nothing, plain
 
 # What is recorded and shown has no influence on results; who trains has none beyond rounding, and an open
 # round keeps its company.
-_FREE = ("tracking.", "executor.")
+_FREE = ("tracking.", "executor.", "server.shards", "server.address")
 
 
 def saved_configuration(run_dir: Path) -> Config:
@@ -32,8 +32,8 @@ def refuse_changes(
 ) -> None:
     """Compare the settings of a run with those asked for.
 
-    More rounds may be asked for, unless learning rates depend on their number, ``tracking`` and ``executor``
-    may be anything; every other setting has shaped what is there.
+    More rounds may be asked for, unless learning rates depend on their number, ``tracking`` ``executor``
+    and the server's shards may be anything; every other setting has shaped what is there.
 
     Args:
         saved: The run's.

@@ -1,7 +1,7 @@
 """Aggregates that lie in files: a round reads some columns of them and writes the new ones elsewhere."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +16,23 @@ PANEL = 2**25  # bytes of one matrix at a time
 PANELS = 16  # of a budget: what came, what was and will be, copies on the way, twice where they overlap
 
 
+@runtime_checkable
+class Shards(Protocol):
+    """Who works on the shares of a step.
+
+    Attributes:
+        size: How many they are.
+        far: Whether on other machines.
+    """
+
+    size: int
+    far: bool
+
+    def each(self, verb: str, orders: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """What comes of an order for each of them, in their order; verbs: `fedpl.server.shard.Shard`."""
+        ...
+
+
 class OnDisk(NamedTuple):
     """The aggregates of a round's clients.
 
@@ -25,6 +42,7 @@ class OnDisk(NamedTuple):
         target: Where their new rows go, in the same order; it may be where the old ones are.
         panel: Bytes of a matrix that are worked on at once.
         vectors: The round's task vectors in a file; None: they are where the rule is given them.
+        shards: Who works on them; None: this process.
     """
 
     models: Models
@@ -32,6 +50,7 @@ class OnDisk(NamedTuple):
     target: Any
     panel: int = PANEL
     vectors: Any = None
+    shards: Shards | None = None
 
     def read(self, columns: slice) -> Float[Array, "rows _"]:
         """Some columns of the old rows."""

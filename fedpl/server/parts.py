@@ -60,6 +60,7 @@ def write_part(folder: Path, made: int, rows: Any) -> str:
             with _unfinished(path).open("rb") as file:
                 os.fsync(file.fileno())
             move(_unfinished(path), path)
+        rows.filename = str(path.absolute())  # by which other processes find it from now on
         return _digest(rows)
     own = np.asarray(rows)
     with ThreadPoolExecutor(1) as beside, replacing(path) as file:
