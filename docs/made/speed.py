@@ -18,6 +18,7 @@ __all__ = [
     "kernels",
     "kernels_beside",
     "killed_on_disk",
+    "sharded",
     "kills",
     "many_clients",
     "step_memory",
@@ -181,6 +182,21 @@ def killed_on_disk() -> str:
         f"{when}: of {found['files']} files of states, aggregates, matrices and scores these differ from the "
         f"other run's: {different}."
     )
+
+
+def sharded() -> str:
+    """The same run in memory, on disk and in shards."""
+    found = read("growth-sharded.json")
+    rows = [
+        "| kept | the server, MB | each shard, MB | server step of the last round, s | furthest from memory |"
+    ]
+    rows.append("|---|---|---|---|---|")
+    for name, own in found["storages"].items():
+        shards = ", ".join(f"{size:,}" for size in own["shards_mb"]) or "–"
+        apart = f"{own['apart']:.0e}" if own["apart"] else "–"
+        cells = name, f"{own['server_mb']:,}", shards, f"{own['step_seconds'][-1]:.1f}", apart
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
 
 
 def kernels() -> str:

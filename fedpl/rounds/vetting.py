@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from jaxtyping import Float
 
-from fedpl.interop import library
+from fedpl.interop import library, on_host
 from fedpl.records.messages import Report
 
 _COPY = 1e-6
@@ -134,7 +134,13 @@ def _lengths(reports: Sequence[Report], settle: Callable[[], None]) -> list[floa
 
 
 def _norms(rows: Float[Any, "*some params"]) -> Float[Any, "*some"]:
-    """Euclidean lengths of rows, in float64."""
-    if isinstance(rows, np.ndarray):
-        return np.sqrt(np.einsum("...i,...i->...", rows, rows, dtype=np.float64))
-    return library(rows).linalg.vector_norm(rows, dim=-1, dtype=library(rows).float64)
+    """Euclidean lengths of rows, in float64.
+
+    On the host by NumPy, some numbers at a time: torch makes the rows anew in float64, and among thousands of
+    them its memory is not found again.
+    """
+    of = library(rows)
+    if of is np or rows.device.type == "cpu":
+        own = on_host(rows)
+        return of.asarray(np.sqrt(np.einsum("...i,...i->...", own, own, dtype=np.float64)))
+    return of.linalg.vector_norm(rows, dim=-1, dtype=of.float64)

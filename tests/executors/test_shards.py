@@ -141,8 +141,12 @@ def test_ray_actors_share_the_columns(tmp_path: Path) -> None:
 
 def test_a_shard_imports_neither_torch_nor_wandb() -> None:
     program = (
-        "import sys; import fedpl.executors.worker, fedpl.executors.desk\n"
-        "from fedpl.server.shard import Shard\nShard()\nassert 'jax' in sys.modules\nprint({'torch', 'lightning', 'wandb'} & set(sys.modules))"
+        "import sys\n"
+        "import fedpl.executors.worker, fedpl.executors.desk\n"
+        "from fedpl.server.shard import Shard\n"
+        "Shard()\n"
+        "assert 'jax' in sys.modules\n"
+        "print({'torch', 'lightning', 'wandb'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
