@@ -45,6 +45,7 @@ def release(config: Config) -> str:
     own = replace(
         config,
         client=replace(config.client, **{name: getattr(client, name) for name in _HOW}),
+        server=replace(config.server, shards=default.server.shards, address=None),
         **{name: getattr(default, name) for name in free},
     )
     return hashlib.blake2b(own.to_yaml().encode(), digest_size=16).hexdigest()
