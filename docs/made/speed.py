@@ -18,9 +18,9 @@ __all__ = [
     "kernels",
     "kernels_beside",
     "killed_on_disk",
-    "sharded",
     "kills",
     "many_clients",
+    "sharded",
     "step_memory",
 ]
 _WAYS = ("PEFT, fresh Trainer each", "PEFT, bare loop", "Flower simulation")
