@@ -21,7 +21,12 @@ from fedpl.server.evidence import View
 from fedpl.server.looking import Measured, Plan, Seen, measure
 from fedpl.server.moving import Moved, move
 from fedpl.server.ondisk import OnDisk, Shards
+from fedpl.server.similarity import Similarity
 from fedpl.server.state import ServerState, TaskVectors
+
+# Of vectors alone more fit: a panel's columns come twice and its products' windows once. Every panel also
+# adds [clients, clients] to the sums, which is most of the work where panels have fewer columns than clients.
+_WIDER = 4
 
 
 class Part(NamedTuple):
@@ -70,7 +75,7 @@ class Shard:
         plan, seen = part.plan, part.seen
         clients, everywhere = len(seen.present), np.array(compared_groups(plan, seen))
         products: Array = jnp.zeros((len(plan.groups), clients, clients))
-        for panel, own, came in _panels(part):
+        for panel, own, came in _panels(part, _looks_at_aggregates(plan)):
             found = compare(panel.plan, own, came, seen)
             counts = np.array(found.own) | ~everywhere
             # Waited for: JAX would take in panels faster than it works on them, and hold them all.
@@ -89,7 +94,7 @@ class Shard:
             What is remembered anew and the residual, without aggregates; None: the share has no columns.
         """
         memory, residuals = None, []
-        for panel, own, came in _panels(part):
+        for panel, own, came in _panels(part, aggregates=True):
             new = move(panel.plan, own, came, part.seen, jnp.asarray(weights))
             part.held.write(panel.columns, np.asarray(new.personal))
             memory = new.memory
@@ -119,16 +124,29 @@ def compared_groups(plan: Plan, seen: Seen) -> tuple[bool, ...]:
     return View(nothing, nothing, seen.present, plan.layout, plan.groups, subject).compared
 
 
-def _panels(part: Part) -> Iterator[tuple[Panel, ServerState, TaskVectors]]:
-    """Panel by panel, with what the round has there."""
+def _looks_at_aggregates(plan: Plan) -> bool:
+    """Whether aggregates are needed to compare clients: round vectors by their products they are not."""
+    subject = plan.rule.subject
+    plain = type(plan.rule.similarity).products is Similarity.products
+    return not plain or subject.vectors != "round" or subject.space == "product"
+
+
+def _panels(part: Part, aggregates: bool) -> Iterator[tuple[Panel, ServerState, TaskVectors]]:
+    """Panel by panel, with what the round has there; zeros for aggregates and θ₀ unless they are asked for."""
     plan, held, clients = part.plan, part.held, len(part.seen.present)
-    for panel in panels(plan, clients, held.panel, part.share):
-        own = held.read(panel.columns)
-        came = jnp.array(read_columns([held.vectors] * clients, range(clients), panel.columns))
+    size = held.panel if aggregates else _WIDER * held.panel
+    for panel in panels(plan, clients, size, part.share):
+        columns, width = panel.columns, panel.columns.stop - panel.columns.start
+        came = jnp.array(read_columns([held.vectors] * clients, range(clients), columns))
         if plan.cut:
             came = came * part.seen.kept[:, None]
-        reference = part.state.reference[panel.columns.start - part.begin : panel.columns.stop - part.begin]
-        state = part.state._replace(personal=own, reference=jnp.asarray(reference))
+        own, reference = jnp.zeros((1, width)), jnp.zeros(width)
+        if aggregates:
+            own = held.read(columns)
+            reference = jnp.asarray(
+                part.state.reference[columns.start - part.begin : columns.stop - part.begin]
+            )
+        state = part.state._replace(personal=own, reference=reference)
         yield panel, state, part.vectors._replace(matrix=came)
         trim()
 
