@@ -40,12 +40,11 @@ def release(config: Config) -> str:
     """
     default, client = Config(), ClientConfig()
     free: tuple[str, ...] = ("run_dir", "baselines", "evaluation", "tracking", "store_vectors")
-    free += ("accelerator", "executor")
+    free += ("accelerator", "executor", "server")
     free += () if config.client.rates.needs_rounds else ("rounds",)
     own = replace(
         config,
         client=replace(config.client, **{name: getattr(client, name) for name in _HOW}),
-        server=replace(config.server, shards=default.server.shards, address=None),
         **{name: getattr(default, name) for name in free},
     )
     return hashlib.blake2b(own.to_yaml().encode(), digest_size=16).hexdigest()

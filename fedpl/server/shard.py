@@ -132,7 +132,7 @@ def _looks_at_aggregates(plan: Plan) -> bool:
 
 
 def _panels(part: Part, aggregates: bool) -> Iterator[tuple[Panel, ServerState, TaskVectors]]:
-    """Panel by panel, with what the round has there; zeros for aggregates and θ₀ unless they are asked for."""
+    """Panel by panel, with what the round has there; zeros in place of aggregates and θ₀ if not asked for."""
     plan, held, clients = part.plan, part.held, len(part.seen.present)
     size = held.panel if aggregates else _WIDER * held.panel
     for panel in panels(plan, clients, size, part.share):
