@@ -11,13 +11,15 @@ import numpy as np
 from jaxtyping import Float
 
 from fedpl.interop import allocate, borrow, cloned, copied, lend
-from fedpl.mapped import scratch
+from fedpl.mapped import read_columns, scratch
 from fedpl.onboard.past import Past
 from fedpl.records.messages import Census
 from fedpl.replay.recording import halves_told, play
 from fedpl.runs.beginning import Beginning
-from fedpl.server import Combine, FactorWise, ProductSpace
-from fedpl.server.evidence import shared_groups
+from fedpl.server import Combine, Cosine, FactorWise, ProductSpace, Subject
+from fedpl.server.cutting import Share, panels
+from fedpl.server.looking import Plan
+from fedpl.server.ondisk import PANELS
 from fedpl.server.round import Round
 from fedpl.server.state import Aggregation, ServerState, TaskVectors
 
@@ -131,28 +133,36 @@ class Seat:
         Args:
             last: The run's last state.
         """
-        others, rule = np.asarray(last.personal), self.past.config.aggregator
-        if self.place < len(others):
-            return cloned(borrow(jnp.array(others[self.place]), self.row))
+        models, config = last.models, self.past.config
+        if self.place < len(models):
+            mine = models.parts[int(models.made[self.place])][int(models.row[self.place])]
+            return cloned(borrow(jnp.array(mine), self.row))
         own = self.weights.clip(min=0)
         own[:, self.place] = 0
-        n, whole = len(others) + 1, own.sum(1, keepdims=True)
+        n, whole = len(models) + 1, own.sum(1, keepdims=True)
         weights = np.zeros((len(own), n, n), np.float32)
         weights[:, self.place] = np.divide(own, whole, out=np.zeros_like(own), where=whole > 0)
-        personal = jnp.asarray(np.vstack([others, np.asarray(self.state.personal)[self.place]]))
-        groups = shared_groups(self.layout, rule.granularity, rule.shared(self.layout))
+        rule = config.aggregator
         mixing: Combine = FactorWise("models")
         if isinstance(rule.combine, ProductSpace):
             mixing = replace(rule.combine, mixes="models")
-        step, _ = mixing(
-            Round(
-                personal,
-                jnp.zeros_like(personal),
-                jnp.asarray(weights),
-                groups,
-                jnp.ones(n, bool),
-                self.layout,
-                last.reference,
+        rule = replace(rule, combine=mixing, subject=Subject(), similarity=Cosine())  # nothing is compared
+        plan = Plan(rule, self.layout, True, False, None)
+        parts = [*(models.parts[made] for made in models.made.tolist()), self.state.personal]
+        rows = [*models.row.tolist(), self.place]
+        found = np.empty(self.layout.size, np.float32)
+        for columns, part in panels(plan, n, config.server.memory_budget * 2**20 // PANELS, Share()):
+            personal = jnp.array(read_columns(parts, rows, columns))
+            step, _ = mixing(
+                Round(
+                    personal,
+                    jnp.zeros_like(personal),
+                    jnp.asarray(weights),
+                    part.groups,
+                    jnp.ones(n, bool),
+                    part.layout,
+                    last.reference[columns],
+                )
             )
-        )
-        return cloned(borrow(jnp.array(personal[self.place] + step[self.place]), self.row))
+            found[columns] = personal[self.place] + step[self.place]
+        return cloned(borrow(jnp.array(found), self.row))

@@ -65,7 +65,7 @@ def onboard(
     prepared = prepare(config, data)
     census = prepared.executor.join()
     past.refuse_another_start(census)
-    _check_memory(past, census, last)
+    _check_memory(past, census)
     target = past.folder.sub("newcomers")
     found = []
     with held(target):
@@ -170,27 +170,22 @@ def _by_client(past: Past, client: str, values: np.ndarray) -> dict[str, float]:
 
 
 def _last_state(past: Past) -> ServerState:
-    """The run's last state, for its aggregates.
+    """The run's last state, with its aggregates in their files.
 
     Raises:
-        UserError: If it is not there, or lies on disk because memory does not hold it.
+        UserError: If it is not there.
     """
-    if past.config.server.on_disk:
-        raise UserError(
-            "start: nearest mixes whole aggregates in memory, and the run keeps them on disk "
-            "(server.storage); take base"
-        )
-    found = past.folder.method().checkpoints.latest()
-    if found is None or found.state.round != past.summary.rounds:
+    found = past.folder.method().checkpoints.state()
+    if found is None or found.round != past.summary.rounds:
         raise UserError(f"{past.folder.path} holds no intact state of its last round; take --start base")
-    return found.state
+    return found
 
 
-def _check_memory(past: Past, census: Census, last: ServerState | None) -> None:
+def _check_memory(past: Past, census: Census) -> None:
     if past.config.server.on_disk:
         return
     clients, size, device = len(past.clients) + 1, census.layout.size, census.initial.device
-    need, free = (2 if last is None else 4) * clients * size * 4, free_memory(device)
+    need, free = 2 * clients * size * 4, free_memory(device)
     if need > free:
         raise UserError(
             f"the task vectors and aggregates of {clients:,} clients with {size:,} trainable parameters each "

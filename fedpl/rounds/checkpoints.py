@@ -147,8 +147,8 @@ class Checkpoints:
             return found
         return None
 
-    def aggregates(self) -> tuple[int, Models, Float[np.ndarray, "params"]] | None:
-        """Round, aggregates in their files, and θ₀ of the newest intact checkpoint; None: there is none.
+    def state(self) -> ServerState | None:
+        """The state in the newest intact checkpoint, with its aggregates in their files; None: there is none.
 
         Raises:
             Outdated: If it is of another version of fedpl.
@@ -160,7 +160,7 @@ class Checkpoints:
                 models = read_models(path.parent, tensors, metadata, mapped=True)
                 if models is None:  # an earlier version's
                     models = _whole(spread(tensors)["personal"], 0)
-                return int(metadata["round"]), models, np.array(tensors["reference"])
+                return state_of(tensors, int(metadata["round"]), models)
             except Outdated:
                 raise
             except (KeyError, ValueError) as error:

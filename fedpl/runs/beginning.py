@@ -151,5 +151,7 @@ class Beginning:
 
 def aggregates(folder: Path, round: int) -> Beginning | None:
     """The aggregates of a checkpoint's folder, in their files, if they are there and of this round."""
-    found = Checkpoints(folder).aggregates()
-    return None if found is None or found[0] != round else Beginning(*found[1:])
+    found = Checkpoints(folder).state()
+    if found is None or found.round != round:
+        return None
+    return Beginning(found.models, np.asarray(found.reference))

@@ -1,6 +1,7 @@
 """One run from configuration to run directory: clients, method, baselines, records."""
 
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def run(
     else:
         folder, notes = RunFolder(resume), (*notes, *who)
     del taken  # from now on the run's own files are read
-    with folder.mine():
+    with folder.mine(), nullcontext() if shards is None else closing(shards):
         began = origin
         if resume is not None:
             began = folder.origin

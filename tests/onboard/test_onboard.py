@@ -15,11 +15,13 @@ import fedpl
 from fedpl.cli import make_parser, read
 from fedpl.config import Config, with_changes
 from fedpl.data import TextFiles
+from fedpl.onboard import seat
 from fedpl.onboard.__main__ import main
 from fedpl.onboard.past import Past
 from fedpl.onboard.tables import newcomers
 from fedpl.records.newcomer import Newcomer
 from fedpl.runs.folder import RunFolder
+from fedpl.server.ondisk import PANELS
 from tests.conftest import small_rows, write_csv
 
 ALL = ("one-a", "two-a", "three-b")
@@ -126,14 +128,32 @@ def test_the_command_on_several_newcomers(
     assert alone == found
 
 
-def test_nearest_takes_over_the_others_last_aggregates(without: fedpl.Run, tmp_path: Path) -> None:
-    (found,) = without.onboard(table(tmp_path / "new", "three-b"), start="nearest")
-    own = {c: max(w, 0.0) for c, w in found.weights.items() if c != "three-b"}
-    assert sum(own.values()) > 0
-    saved = {c: load_file(without.path / "adapters" / c / "adapter_model.safetensors") for c in own}
-    for name, tensor in load_file(without.path / "newcomers/three-b/adapter_model.safetensors").items():
-        mean = sum(w * saved[c][name] for c, w in own.items()) / sum(own.values())
-        torch.testing.assert_close(tensor, mean)
+def test_nearest_takes_over_the_others_last_aggregates(
+    without: fedpl.Run, config: Config, tmp_path: Path
+) -> None:
+    changes = {"server.storage": "sharded"}
+    for run in (without, ended(config, tmp_path / "sharded", ALL[:2], **changes)):
+        (found,) = run.onboard(table(tmp_path / "new", "three-b"), start="nearest")
+        own = {c: max(w, 0.0) for c, w in found.weights.items() if c != "three-b"}
+        assert sum(own.values()) > 0
+        saved = {c: load_file(run.path / "adapters" / c / "adapter_model.safetensors") for c in own}
+        for name, tensor in load_file(run.path / "newcomers/three-b/adapter_model.safetensors").items():
+            mean = sum(w * saved[c][name] for c, w in own.items()) / sum(own.values())
+            torch.testing.assert_close(tensor, mean)
+
+
+@pytest.mark.parametrize("job", ["flexlora", "fedbip_l"])
+def test_nearest_in_parts_is_nearest_at_once(
+    job: str, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ended(config, tmp_path, ALL[:2], method=job)
+    found = []
+    for many in (PANELS, 2**18):  # the second leaves room for 170 columns of a client
+        monkeypatch.setattr(seat, "PANELS", many)
+        run.onboard(table(tmp_path / "new", "three-b"), start="nearest")
+        found.append(load_file(run.path / "newcomers/three-b/adapter_model.safetensors"))
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(found[1][name], tensor)
 
 
 @pytest.mark.parametrize(
@@ -156,8 +176,7 @@ def test_runs_of_every_kind(
     changes: dict[str, Any], clients: tuple[str, ...], config: Config, tmp_path: Path
 ) -> None:
     run = ended(config, tmp_path / "run", clients, **changes)
-    starts = ("base",) if "server.storage" in changes else ("base", "nearest")
-    for start in starts:
+    for start in ("base", "nearest"):
         (found,) = run.onboard(table(tmp_path / "new", "new-a"), start=start)  # type: ignore[arg-type]
         assert sum(found.weights.values()) == pytest.approx(1, abs=1e-5)
         assert (found.epsilon is not None) == ("privacy.clip" in changes)
@@ -166,9 +185,6 @@ def test_runs_of_every_kind(
             with pytest.raises(fedpl.UserError, match="use a personal model"):
                 run.onboard(table(tmp_path / "new", "new-a"), serve="tuned")
         assert fedpl.load(run, "new-a", personal, newcomer=True).predict(["a good seat"])
-    if len(starts) == 1:
-        with pytest.raises(fedpl.UserError, match="keeps them on disk"):
-            run.onboard(table(tmp_path / "new", "new-a"), start="nearest")
 
 
 def test_one_example_is_trained_and_not_scored(without: fedpl.Run, tmp_path: Path) -> None:
