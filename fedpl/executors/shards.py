@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from fedpl.errors import UserError
 from fedpl.executors import ray
 from fedpl.executors.crew import Crew, Done, Lost, Order, Raised
 from fedpl.executors.desk import Desk
@@ -41,8 +42,7 @@ class Apart:
         """What comes of an order for each of them, in their order.
 
         Raises:
-            UserError: If a shard cannot write what it should.
-            RuntimeError: If one was lost too often.
+            UserError: If a shard cannot write what it should, or was lost too often.
         """
         found: dict[int, Any] = {}
         losses = [0] * self.size
@@ -62,7 +62,11 @@ class Apart:
                     losses[worker] += 1
                     if losses[worker] > RETRIES:
                         self.close()
-                        raise RuntimeError(f"shard {worker} was lost {losses[worker]} times: {reason}")
+                        raise UserError(
+                            f"server.shards: shard {worker} was lost {losses[worker]} times: {reason}; what "
+                            f"was written before is intact: mend this (a lower server.memory_budget, fewer "
+                            f"shards) and go on with --resume"
+                        )
                     _log.warning("shard %d is started again: %s", worker, reason)
                     self._crew.start(worker)
                     self._crew.send(worker, Order(verb, orders[worker]))
@@ -83,7 +87,8 @@ def open_shards(chosen: ServerConfig) -> tuple[Apart | None, tuple[str, ...]]:
     if chosen.address is not None:
         actors = ray.Actors(chosen.shards, Shard, 1, 0.0, chosen.address, Desk, "server")
         return Apart(actors, far=True), (f"{chosen.shards} Ray actors share the server's columns",)
-    threads, gpus = max(len(os.sched_getaffinity(0)) // chosen.shards, 1), _gpus()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads, gpus = max(cores // chosen.shards, 1), _gpus()
     crew = Processes(chosen.shards, Shard, threads, gpus, Desk)
     own = "" if gpus else f", {threads} threads each"
     return Apart(crew, far=False), (f"{chosen.shards} processes share the server's columns{own}",)

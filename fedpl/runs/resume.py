@@ -32,7 +32,7 @@ def refuse_changes(
 ) -> None:
     """Compare the settings of a run with those asked for.
 
-    More rounds may be asked for, unless learning rates depend on their number, ``tracking`` ``executor``
+    More rounds may be asked for, unless learning rates depend on their number, ``tracking``, ``executor``
     and the server's shards may be anything; every other setting has shaped what is there.
 
     Args:

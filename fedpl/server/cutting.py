@@ -29,7 +29,7 @@ class Panel(NamedTuple):
 
 
 class Share(NamedTuple):
-    """Of how many one is the how manieth, from 0."""
+    """One of several who share columns or rows: its number, from 0, and how many they are."""
 
     number: int = 0
     of: int = 1

@@ -19,6 +19,7 @@ from fedpl.executors.crew import Order
 from fedpl.executors.desk import Desk
 from fedpl.executors.processes import Processes
 from fedpl.executors.shards import Apart
+from fedpl.mapped import scratch
 from fedpl.problems import check
 from fedpl.runs.experiment import run
 from fedpl.server import Aggregator
@@ -109,7 +110,7 @@ def test_a_run_goes_on_with_any_number_of_shards(config: Config, tmp_path: Path)
 def test_one_that_is_lost_each_time_ends_the_run(tmp_path: Path) -> None:
     crew = Killed(2, Shard, 1, (), Desk)
     crew.moments = frozenset({1, 3, 4})
-    with pytest.raises(RuntimeError, match=r"shard 0 was lost 3 times: its process ended with signal 9"):
+    with pytest.raises(UserError, match=r"shard 0 was lost 3 times: its process ended with signal 9; what"):
         shared_out(Aggregator(), Apart(crew, far=False), tmp_path)
     assert not crew._workers, "the others do not stay"
 
@@ -132,7 +133,10 @@ def test_ray_actors_share_the_columns(tmp_path: Path) -> None:
         assert lines == ("2 Ray actors share the server's columns",)
         _, _, found = shared_out(Aggregator(), shards, tmp_path)
         bounds.within(found, np.asarray(expected.personal), len(ROUNDS) * ROUNDING)
-        shards.close()
+        gone = scratch(tmp_path, (2, 3), "x")
+        (tmp_path / "x").unlink()
+        with pytest.raises(UserError, match=r"lost 3 times: its actor ended \(.*No such file"):
+            shards.each("measured", [(gone,), (gone,)])
         with pytest.raises(UserError, match=r"server: 5 actors need 5 CPUs, the cluster has 2"):
             apart.open_shards(replace(chosen, shards=5))
     finally:
