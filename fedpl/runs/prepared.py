@@ -72,7 +72,8 @@ def prepare(
             "executor.kind: sites behind Flower are reached from its ServerApp alone; start the run with "
             "flwr run, as docs/howto/flower.md says"
         )
-    found = machine.look()
+    known = config.accelerator == "cpu" and chosen.threads is not None  # and nobody has to look
+    found = machine.Machine((), 0) if known else machine.look()
     if config.accelerator == "cpu":
         found = found._replace(gpus=())
     threads = chosen.threads or max(found.threads // chosen.workers, 1)
