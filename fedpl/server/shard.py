@@ -26,7 +26,7 @@ from fedpl.server.state import ServerState, TaskVectors
 
 # Of vectors alone more fit: a panel's columns come twice and its products' windows once. Every panel also
 # adds [clients, clients] to the sums, which is most of the work where panels have fewer columns than clients.
-_WIDER = 4
+_WIDER = 2
 
 
 class Part(NamedTuple):
