@@ -1,6 +1,6 @@
 """Where a method's task vectors and aggregates lie on disk, and how much of them is in memory at a time."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -57,19 +57,17 @@ class Room:
         return open_part(self.folder, round, (rows, self.params))
 
     def begin(self, models: Models) -> Models:
-        """The aggregates before the first round, with the rows in files where shards look for them.
+        """The aggregates before the first round, all the same, in a file where shards look for it.
 
         Raises:
-            UserError: If there is no room for them.
+            UserError: If there is no room for it.
         """
         if self.shards is None:
             return models
-        parts = dict(models.parts)
-        for made, rows in models.parts.items():
-            if not isinstance(rows, Mapped):
-                parts[made] = scratch(self.folder, rows.shape, _START)
-                parts[made][:] = rows
-        return replace(models, parts=parts)
+        (same,) = models.parts.values()
+        rows = scratch(self.folder, same.shape, _START)
+        rows[:] = same
+        return Models.start(rows, len(models))
 
     def settling(self, models: Models, *others: Mapped) -> Settling:
         """What gives back the memory of rows, called for each client whose vector and aggregate are touched.

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
-from fedpl.mapped import Mapped, read_columns, trim
+from fedpl.mapped import read_columns, trim
 from fedpl.server import programs
 from fedpl.server.cutting import Panel, Share, panels
 from fedpl.server.deciding import compare
@@ -57,7 +57,8 @@ class Shard:
     def __init__(self) -> None:
         programs.keep()
 
-    def measured(self, held: OnDisk, clients: int, share: Share) -> Measured:
+    @staticmethod
+    def measured(held: OnDisk, clients: int, share: Share) -> Measured:
         """One pass over some vectors, each of them in one piece, so that sums are the same for any shares."""
         rows = share.part(clients)
         matrix, found = held.vectors, []
@@ -70,7 +71,8 @@ class Shard:
         nothing = Measured(jnp.zeros(0), jnp.zeros(0, bool))
         return Measured(*map(jnp.concatenate, zip(nothing, *found, strict=True)))
 
-    def compared(self, part: Part) -> Float[Array, "groups clients clients"]:
+    @staticmethod
+    def compared(part: Part) -> Float[Array, "groups clients clients"]:
         """The share's part of the products of every group."""
         plan, seen = part.plan, part.seen
         clients, everywhere = len(seen.present), np.array(compared_groups(plan, seen))
@@ -82,7 +84,8 @@ class Shard:
             products = jax.block_until_ready(_add(products, found.products, counts[:, None, None]))
         return products
 
-    def moved(self, part: Part, weights: Float[Any, "groups clients clients"], sync: bool) -> Moved | None:
+    @staticmethod
+    def moved(part: Part, weights: Float[Any, "groups clients clients"], sync: bool) -> Moved | None:
         """New aggregates in the share's columns, where they belong; beside them what else there is.
 
         Args:
@@ -93,13 +96,13 @@ class Shard:
         Returns:
             What is remembered anew and the residual, without aggregates; None: the share has no columns.
         """
-        memory, residuals = None, []
+        memory, residuals, weights = None, [], jnp.asarray(weights)
         for panel, own, came in _panels(part, aggregates=True):
-            new = move(panel.plan, own, came, part.seen, jnp.asarray(weights))
+            new = move(panel.plan, own, came, part.seen, weights)
             part.held.write(panel.columns, np.asarray(new.personal))
             memory = new.memory
             residuals += [] if new.residual is None else [new.residual]
-        if sync and isinstance(part.held.target, Mapped):
+        if sync:
             part.held.target.sync()
         residual = jnp.concatenate(residuals) if residuals else None
         return None if memory is None else Moved(jnp.zeros((0, 0)), memory, residual)
@@ -111,7 +114,7 @@ class _Alone:
     size, far = 1, False
 
     def each(self, verb: str, orders: Sequence[tuple[Any, ...]]) -> list[Any]:
-        return [getattr(Shard, verb)(self, *order) for order in orders]
+        return [getattr(Shard, verb)(*order) for order in orders]
 
 
 ALONE: Shards = _Alone()
