@@ -152,13 +152,6 @@ def _task_problems(config: Config) -> Sequence[str]:
         (config.faults.attack != "label_flip", "faults.attack: label_flip: there are no labels to flip"),
     )
     found = [f"{what} in {name}; leave it out" for holds, what in checks if not holds]
-    if config.task.writes is not None:
-        found += [
-            f"task.decoding: '{method.name}' uses two adapters at once, whose answers are not written; take "
-            f"another method, or null"
-            for method in _methods(config)
-            if method.objective.in_pairs
-        ]
     if headed:
         return found
     return [*found, *(line for method in _methods(config) for line in method.headless_problems())]

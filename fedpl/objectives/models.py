@@ -26,7 +26,7 @@ class Duo(NamedTuple):
     max_share: float
     examples: int
 
-    def rows(self, index: int | slice) -> "Duo":
+    def rows(self, index: int | slice | Sequence[int]) -> "Duo":
         """The same for one or some of the clients."""
         return self._replace(local=self.local[index], common=self.common[index])
 
@@ -35,7 +35,7 @@ class Duo(NamedTuple):
 Models = Float[Tensor, "... params"] | Duo
 
 
-def rows_of(models: Models, index: int | slice) -> Models:
+def rows_of(models: Models, index: int | slice | Sequence[int]) -> Models:
     """The models of one or some of the clients."""
     return models.rows(index) if isinstance(models, Duo) else models[index]
 

@@ -75,14 +75,16 @@ class Backend(Protocol):
 
     def write(
         self,
-        models: Float[Tensor, "clients params"],
+        clients: Sequence[str],
+        models: Models,
         prompts: Sequence[Sequence[list[int]]],
         streams: Sequence[Sequence[int]],
     ) -> list[list[list[int]]]:
         """New tokens of answers.
 
         Args:
-            models: An adapter per client.
+            clients: Whose.
+            models: One per client.
             prompts: Tokens of each client's prompts.
             streams: Seed of what is drawn for each.
         """

@@ -5,12 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
-
 from fedpl.data import FederatedData
 from fedpl.model.pretrained import load_tokenizer
 from fedpl.model.settings import ModelConfig
+from fedpl.objectives.models import Duo, Models
 from fedpl.tasks import Task
 from fedpl.tasks.decoding import DecodingConfig
 from fedpl.tasks.templates import Questions
@@ -42,12 +40,12 @@ class Prompts:
         own = self.questions[client, split]
         return [prompt_stream(seed, 0, f"{client}\n{split}", place) for place in range(len(own.ids))]
 
-    def known(self, client: str, split: str, model: Float[Tensor, "params"]) -> list[str] | None:
+    def known(self, client: str, split: str, model: Models) -> list[str] | None:
         """What this model has written, if it was the last one."""
         digest, answers = self.written.get((client, split), (b"", []))
         return answers if digest == _digest(model) else None
 
-    def keep(self, client: str, split: str, model: Float[Tensor, "params"], answers: Sequence[str]) -> None:
+    def keep(self, client: str, split: str, model: Models, answers: Sequence[str]) -> None:
         """Remember what a model wrote."""
         self.written[client, split] = (_digest(model), list(answers))
 
@@ -69,5 +67,9 @@ def prompts_of(task: Task, model: ModelConfig, data: FederatedData) -> Prompts |
     return Prompts(settings, Ends(tuple(sorted(ends)), settings.stop, tokenizer), tokenizer, questions)
 
 
-def _digest(model: Float[Tensor, "params"]) -> bytes:
-    return hashlib.blake2b(model.cpu().contiguous().numpy().tobytes(), digest_size=16).digest()
+def _digest(model: Models) -> bytes:
+    """Of one client's model; the shares of pairs of adapters are the run's."""
+    found = hashlib.blake2b(digest_size=16)
+    for adapter in (model.local, model.common) if isinstance(model, Duo) else (model,):
+        found.update(adapter.cpu().contiguous().numpy().tobytes())
+    return found.digest()

@@ -192,15 +192,16 @@ class Worker:
         return found
 
     def _written(self, asked: Prompts, clients: Sequence[str], models: Models, split: str) -> list[list[str]]:
-        assert isinstance(models, torch.Tensor), "answers of pairs of adapters are refused in the settings"
-        known = [asked.known(client, split, model) for client, model in zip(clients, models, strict=True)]
+        known = [asked.known(client, split, rows_of(models, place)) for place, client in enumerate(clients)]
         new = [place for place, answers in enumerate(known) if answers is None]
         if new:
-            ids = [asked.questions[clients[place], split].ids for place in new]
-            streams = [asked.streams(self.partitions.seed, clients[place], split) for place in new]
-            for place, answers in zip(new, self.backend.write(models[new], ids, streams), strict=True):
+            whose = [clients[place] for place in new]
+            ids = [asked.questions[client, split].ids for client in whose]
+            streams = [asked.streams(self.partitions.seed, client, split) for client in whose]
+            written = self.backend.write(whose, rows_of(models, new), ids, streams)
+            for place, answers in zip(new, written, strict=True):
                 known[place] = [asked.ends.text(answer) for answer in answers]
-                asked.keep(clients[place], split, models[place], known[place] or [])
+                asked.keep(clients[place], split, rows_of(models, place), known[place] or [])
         return [answers or [] for answers in known]
 
     def _losses(

@@ -126,8 +126,25 @@ def test_replay_writes_under_another_rule(done: Path, capsys: pytest.CaptureFixt
     assert "fedbip_l" in found.read_text()
 
 
-def test_two_adapters_at_once_are_refused(config: Config) -> None:
-    with pytest.raises(UserError, match=r"task\.decoding: 'feddpa' uses two adapters at once"):
-        check(with_changes(config, {"baselines": ["feddpa"]}))
+def test_two_adapters_at_once_write_the_same_in_any_company(config: Config, tmp_path: Path) -> None:
+    """FedDPA, whose clients use an own adapter beside the common one; cut off after a round, too."""
+    both = with_changes(config, {"method": "feddpa"})
+    one = ended(both, tmp_path / "one", **{"client.cohort_size": 1})
+    all = ended(both, tmp_path / "all", **{"client.cohort_size": 3})
+    assert predictions(one) == predictions(all)
+    scores = {client: own.scores for client, own in RunSummary.read(all).clients.items()}
+    for client, own in RunSummary.read(one).clients.items():
+        if own.scores.tuned is not None:  # three has no test data
+            assert own.scores.tuned == pytest.approx(scores[client].tuned, rel=1e-3)
+    assert any(own.tuned != own.aggregated for own in scores.values())
+    cut = with_changes(both, {"client.cohort_size": 3, "run_dir": str(tmp_path / "cut")})
+    with pytest.raises(KeyboardInterrupt):
+        run(cut, Console(quiet=True), watchers=[Stopping(1)])
+    run(saved_configuration(tmp_path / "cut"), Console(quiet=True), resume=tmp_path / "cut")
+    assert predictions(tmp_path / "cut") == predictions(all)
+    assert results(tmp_path / "cut") == results(all)
+
+
+def test_no_beams_are_refused(config: Config) -> None:
     with pytest.raises(UserError, match=r"task\.decoding\.beams: at least 1, got 0"):
         check(with_changes(config, {"task.decoding": {"beams": 0}}))

@@ -1,8 +1,9 @@
 """Clients one after another by PEFT itself: slow and plain, what the stacked backend is held against."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -88,18 +89,47 @@ class Alone:
 
     def write(
         self,
-        models: Float[Tensor, "clients params"],
+        clients: Sequence[str],
+        models: Models,
         prompts: Sequence[Sequence[list[int]]],
         streams: Sequence[Sequence[int]],
     ) -> list[list[list[int]]]:
         asked, peft = self.partitions.prompts, self.foundation.model
         assert asked is not None
         model: Any = peft.get_base_model().encoder
+        write = partial(decode, model, settings=asked.settings, ends=asked.ends)
         found = []
-        for own, ids, drawn in zip(models, prompts, streams, strict=True):
-            unflatten(own, peft, self.foundation.layout)
+        for place, (client, ids, drawn) in enumerate(zip(clients, prompts, streams, strict=True)):
+            own = rows_of(models, place)
             with torch.no_grad(), self.foundation.hardware.autocast():
-                found.append(decode(model, ids, asked.settings, asked.ends, drawn))
+                if isinstance(own, Duo):
+                    found.append(self._write_in_pairs(client, own, ids, drawn, write))
+                else:
+                    unflatten(own, peft, self.foundation.layout)
+                    found.append(write(ids, streams=drawn))
+        return found
+
+    def _write_in_pairs(
+        self,
+        client: str,
+        duo: Duo,
+        prompts: Sequence[list[int]],
+        streams: Sequence[int],
+        write: Callable[..., list[list[int]]],
+    ) -> list[list[int]]:
+        """Answers by two adapters; a prompt is weighed by its last state, as an example with an answer is."""
+        peft, layout = self.foundation.model.eval(), self.foundation.layout
+        model: Any = peft.get_base_model().encoder
+        unflatten(duo.local, peft, layout)
+        middle, gates = self._centre(client, duo), []
+        with head_inputs(model.get_output_embeddings()) as seen:
+            for ids in prompts:
+                model(input_ids=torch.tensor([ids], device=model.device), use_cache=False)
+                gates.append(shares(seen.pop()[:, -1], middle, duo.max_share))
+        found = []
+        with beside(peft, layout, duo.common.to(self.foundation.hardware.device)) as share:
+            for ids, stream, share.value in zip(prompts, streams, gates, strict=True):
+                found += write([ids], streams=[stream])
         return found
 
     def groups(self, efforts: Sequence[Effort]) -> list[list[int]]:
@@ -131,18 +161,22 @@ class Alone:
                 yield batch.targets, self._run(batch)
             return
         unflatten(model.local, peft, layout)
-        known = self.partitions.examples[client, "train"]
+        middle, gates = self._centre(client, model), []
         with head_inputs(peft.get_base_model().get_submodule(HEAD)) as seen:
-            chosen = compared_examples(self.partitions.seed, client, len(known), model.examples)
-            self._run(known.collate(chosen))
-            middle = centre(seen.pop())[None]
-            gates = []
             for batch in batches:
                 self._run(batch)
                 gates.append(shares(seen.pop(), middle, model.max_share))
         with beside(peft, layout, model.common.to(self.foundation.hardware.device)) as share:
             for batch, share.value in zip(batches, gates, strict=True):
                 yield batch.targets, self._run(batch)
+
+    def _centre(self, client: str, duo: Duo) -> Float[Tensor, "1 features"]:
+        """What texts are compared with, by the local adapter, which is in place."""
+        known = self.partitions.examples[client, "train"]
+        chosen = compared_examples(self.partitions.seed, client, len(known), duo.examples)
+        with head_inputs(self.foundation.model.get_base_model().get_submodule(HEAD)) as seen:
+            self._run(known.collate(chosen))
+        return centre(seen.pop())[None]
 
     def _run(self, batch: Batch) -> Float[Tensor, "batch ..."]:
         hardware = self.foundation.hardware

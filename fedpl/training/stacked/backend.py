@@ -99,22 +99,30 @@ class Stacked:
 
     def write(
         self,
-        models: Float[Tensor, "clients params"],
+        clients: Sequence[str],
+        models: Models,
         prompts: Sequence[Sequence[list[int]]],
         streams: Sequence[Sequence[int]],
     ) -> list[list[list[int]]]:
         asked, stack = self.partitions.prompts, self.engine.stack
         assert asked is not None
-        stack.bind(models.to(self.device))
+        stack.bind((models.local if isinstance(models, Duo) else models).to(self.device))
         settings = replace(
             asked.settings, rows=max(asked.settings.rows // self._halved, asked.settings.beams)
         )
         model: Any = stack.model.encoder
         decoder = Decoder(model, stack.rows, settings, asked.ends, self.limits)
-        clients = [place for place, own in enumerate(prompts) for _ in own]
+        places = [place for place, own in enumerate(prompts) for _ in own]
         flat = [ids for own in prompts for ids in own]
-        with self.foundation.hardware.autocast():
-            answers = iter(decoder(flat, clients, [stream for own in streams for stream in own]))
+        drawn = [stream for own in streams for stream in own]
+        with torch.no_grad(), self.foundation.hardware.autocast():
+            if not isinstance(models, Duo):
+                answers = iter(decoder(flat, places, drawn))
+            else:
+                centres = self._centres(clients, models)[places]
+                gates = shares(decoder.states(flat, places), centres, models.max_share)
+                with stack.beside(models.common.to(self.device), 1.0):
+                    answers = iter(decoder(flat, places, drawn, gates))
         return [[next(answers) for _ in own] for own in prompts]
 
     def groups(self, efforts: Sequence[Effort]) -> list[list[int]]:
@@ -159,6 +167,14 @@ class Stacked:
 
     def _gates(self, clients: Sequence[str], duo: Duo, parts: Sequence[Pass]) -> list[Float[Tensor, "rows"]]:
         """The local adapter's share for each row of each pass, with that adapter in place."""
+        centres = self._centres(clients, duo)
+        with head_inputs(self.engine.stack.model.get_submodule(HEAD)) as seen:
+            return [
+                shares(seen.pop(), centres[answered.client], duo.max_share) for answered in self._run(parts)
+            ]
+
+    def _centres(self, clients: Sequence[str], duo: Duo) -> Float[Tensor, "clients features"]:
+        """What each client's texts are compared with, by its local adapter, which is in place."""
         seed = self.partitions.seed
         known = [self.partitions.examples[client, "train"] for client in clients]
         chosen = [
@@ -171,10 +187,7 @@ class Stacked:
             for answered in self._run(pack(rows, self.limits)):
                 for client, vector in zip(answered.client.tolist(), seen.pop(), strict=True):
                     vectors[client].append(vector)
-            centres = torch.stack([centre(torch.stack(own)) for own in vectors])
-            return [
-                shares(seen.pop(), centres[answered.client], duo.max_share) for answered in self._run(parts)
-            ]
+        return torch.stack([centre(torch.stack(own)) for own in vectors])
 
     def _bytes_per_token(self) -> int:
         """Activations that a token leaves for the backward pass, counted on the row that leaves most."""

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from transformers.cache_utils import DynamicLayer
 
 from fedpl.tasks.decoding import DecodingConfig
 from fedpl.training.decoding import Ends, check_room, chosen, generated, padded
+from fedpl.training.duo import head_inputs
 from fedpl.training.stacked.cutting import Limits, cut
 from fedpl.training.stacked.live import Live
 from fedpl.training.stacked.stack import Rows
@@ -31,6 +33,18 @@ class Work:
     tokens: int = 0
     padding: int = 0
     passes: int = 0
+
+
+class Whose(NamedTuple):
+    """What each prompt is answered by.
+
+    Attributes:
+        clients: Whose it is, as a place in the stack.
+        shares: Of that client's own adapter, where another one stands beside it; None: there is none.
+    """
+
+    clients: Int[np.ndarray, "prompts"]
+    shares: Float[Tensor, "prompts"] | None = None
 
 
 class Decoder:
@@ -57,12 +71,17 @@ class Decoder:
         self._last = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
         # What moves rows in and out knows whole caches and numbered positions; others go by generate.
         layers = DynamicCache(config=model.config).layers
-        plain = all(type(layer) is DynamicLayer for layer in layers) and "position_ids" in known
+        self._placed = "position_ids" in known
+        plain = all(type(layer) is DynamicLayer for layer in layers) and self._placed
         self._flows = settings.beams == 1 and plain
 
     @torch.no_grad()
     def __call__(
-        self, prompts: Sequence[Sequence[int]], clients: Sequence[int], streams: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        clients: Sequence[int],
+        streams: Sequence[int],
+        shares: Float[Tensor, "prompts"] | None = None,
     ) -> list[list[int]]:
         """An answer to each prompt.
 
@@ -70,6 +89,7 @@ class Decoder:
             prompts: Tokens, at least one each.
             clients: Whose each is, as a place in the stack.
             streams: Seed of what is drawn for each, from `prompt_stream`.
+            shares: Of the clients' own adapters in each, where others stand beside them.
 
         Returns:
             New tokens of each answer, with the one that ended it, if one did.
@@ -84,18 +104,37 @@ class Decoder:
             )
         check_room(self.model, prompts, self.settings)
         self.model.eval()
+        whose = Whose(np.array(clients), shares)
         groups = self._groups(prompts, clients)
         if self._flows:
-            return self._flow(prompts, clients, streams, groups)
+            return self._flow(prompts, whose, streams, groups)
         answers: list[list[int]] = [[] for _ in prompts]
         for group in groups:
             asked = [prompts[i] for i in group]
             self._count(sum(map(len, asked)), len(asked) * max(map(len, asked)))
-            self._whose(np.repeat([clients[i] for i in group], self.settings.beams))
+            self._tell(whose, np.repeat(group, self.settings.beams))
             written = generated(self.model, asked, self.settings, self.ends, [streams[i] for i in group])
             for i, answer in zip(group, written, strict=True):
                 answers[i] = answer
         return answers
+
+    @torch.no_grad()
+    def states(
+        self, prompts: Sequence[Sequence[int]], clients: Sequence[int]
+    ) -> Float[Tensor, "prompts features"]:
+        """What the output layer sees after each prompt. Arguments as of a call."""
+        check_room(self.model, prompts, self.settings)
+        self.model.eval()
+        whose, found = Whose(np.array(clients)), [torch.empty(0)] * len(prompts)
+        with head_inputs(self.model.get_output_embeddings()) as seen:
+            for group in self._groups(prompts, clients):
+                new = Live.of(group, *padded([prompts[i] for i in group], self.model.device))
+                self._tell(whose, np.array(group))
+                places = {"position_ids": new.positions} if self._placed else {}
+                self.model(new.tokens, attention_mask=new.real, use_cache=False, **places, **self._last)
+                for i, state in zip(group, seen.pop()[:, -1], strict=True):
+                    found[i] = state
+        return torch.stack(found)
 
     def _groups(self, prompts: Sequence[Sequence[int]], clients: Sequence[int]) -> list[list[int]]:
         """Prompts of similar lengths, longest first; by client within a group, for few copies of adapters."""
@@ -113,7 +152,7 @@ class Decoder:
     def _flow(
         self,
         prompts: Sequence[Sequence[int]],
-        clients: Sequence[int],
+        whose: Whose,
         streams: Sequence[int],
         waiting: list[list[int]],
     ) -> list[list[int]]:
@@ -136,14 +175,14 @@ class Decoder:
             while waiting and len(live.prompts) + len(waiting[-1]) <= self.settings.rows:
                 group = waiting.pop()
                 new = Live.of(group, *padded([prompts[i] for i in group], self.model.device))
-                live = live.joined(write(new, self._run(new, clients)), clients)
+                live = live.joined(write(new, self._run(new, whose)), whose.clients)
             if live.prompts:
-                live = write(live, self._run(live, clients))
+                live = write(live, self._run(live, whose))
         return answers
 
-    def _run(self, live: Live, clients: Sequence[int]) -> Float[Tensor, "rows vocabulary"]:
+    def _run(self, live: Live, whose: Whose) -> Float[Tensor, "rows vocabulary"]:
         """Logits of the next token; the cache takes in what is given."""
-        self._whose(np.array([clients[i] for i in live.prompts]))
+        self._tell(whose, np.array(live.prompts))
         self._count(int(live.fresh.sum()), live.tokens.numel())
         return self.model(
             input_ids=live.tokens,
@@ -154,13 +193,16 @@ class Decoder:
             **self._last,
         ).logits[:, -1]
 
-    def _whose(self, clients: Int[np.ndarray, "rows"]) -> None:
+    def _tell(self, whose: Whose, prompts: Int[np.ndarray, "rows"]) -> None:
         """Say whose the rows of the next pass are, which come by client."""
+        clients = whose.clients[prompts]
         own, number = np.unique(clients, return_counts=True)
         first, end = int(own[0]), int(own[-1]) + 1
         even = len(own) == end - first and (number == number[0]).all()
         self.rows.client = torch.from_numpy(clients).to(self.model.device)
         self.rows.even = (first, end) if even else None
+        if whose.shares is not None:
+            self.rows.share = whose.shares[torch.from_numpy(prompts).to(whose.shares.device)]
 
     def _count(self, tokens: int, all_of_them: int) -> None:
         self.work.tokens += tokens

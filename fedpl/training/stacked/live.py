@@ -69,7 +69,7 @@ class Live:
             layer.keys, layer.values = (part[index, :, first:] for part in (layer.keys, layer.values))
         return Live([self.prompts[row] for row in rows], self.tokens[index], real[:, first:], self.cache)
 
-    def joined(self, other: "Live", clients: Sequence[int]) -> "Live":
+    def joined(self, other: "Live", clients: Int[np.ndarray, "prompts"]) -> "Live":
         """These rows and others, by client: where each has as many, no adapter is copied.
 
         Args:
@@ -87,7 +87,7 @@ class Live:
             own.values = torch.cat([_widened(part.values, width - 1) for part in (own, new)])
         real = torch.cat([F.pad(part.real, (width - part.real.shape[1], 0)) for part in (self, other)])
         both = Live(prompts, torch.cat([self.tokens, other.tokens]), real, self.cache)
-        return both.keep(np.argsort([clients[i] for i in prompts], kind="stable").tolist())
+        return both.keep(np.argsort(clients[prompts], kind="stable").tolist())
 
 
 def _widened(part: Tensor, width: int) -> Tensor:

@@ -32,6 +32,7 @@ from fedpl.model.adapter import layout_of, unflatten
 from fedpl.tasks.decoding import DecodingConfig
 from fedpl.training.alone.decoding import decode as decode_alone
 from fedpl.training.decoding import Ends, chosen, prompt_stream
+from fedpl.training.duo import beside
 from fedpl.training.stacked.decoding import Decoder
 from fedpl.training.stacked.packing import Limits
 from fedpl.training.stacked.stack import Stack
@@ -317,3 +318,21 @@ def test_smollm2() -> None:
             expected += decode_alone(model, asked[place : place + 1], settings, ends, [place])
         assert real.decoder(settings, ends)(asked, range(4), range(4)) == expected
         assert len({tuple(answer[:6]) for answer in expected}) > 1
+
+
+@pytest.mark.parametrize("rows", [32, 5])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_two_adapters_at_once_write_what_peft_writes_with_both(both: Case, rows: int, beams: int) -> None:
+    settings = DecodingConfig(max_new_tokens=6, beams=beams, rows=max(rows, beams))
+    shares = torch.rand(len(PROMPTS), generator=torch.Generator().manual_seed(3))
+    other = both.theta.flip(0)
+    expected, plain = [], []
+    for i, share in enumerate(shares.tolist()):
+        options = {"max_new_tokens": 6, "num_beams": beams, "eos_token_id": None}
+        plain.append(both.by_peft(i, **options))
+        with beside(both.peft, both.stack.layout, other[WHOSE[i]], share):
+            expected.append(both.by_peft(i, **options))
+    with both.stack.beside(other, 1.0):
+        found = both.decoder(settings, Ends(()))(PROMPTS, WHOSE, STREAMS, shares)
+    assert found == expected
+    assert sum(one != two for one, two in zip(plain, expected, strict=True)) > len(PROMPTS) / 2

@@ -15,8 +15,10 @@ from fedpl.data import ClientData, Dialogues, FederatedData
 from fedpl.data.dialogues import Example, dialogues, exchange
 from fedpl.model.hardware import Hardware
 from fedpl.objectives import FedDPA
-from fedpl.objectives.models import stack_models
+from fedpl.objectives.models import Duo, stack_models
 from fedpl.tasks import Choice, Generation, Task
+from fedpl.tasks.decoding import DecodingConfig
+from fedpl.training.duo import shares
 from fedpl.training.session import Assignment
 from fedpl.training.stacked.packing import Limits, steps
 from tests import bounds
@@ -200,3 +202,35 @@ def test_the_gate_of_two_adapters_looks_at_the_state_before_the_answer(
     scores = together.score(ids, stack_models(duos), "test")
     for client, duo, score in zip(ids, duos, scores, strict=True):
         assert alone.score(client, duo, "test") == pytest.approx(score, rel=1e-4)
+
+
+def test_two_adapters_write_by_the_gate_of_the_examples(
+    make: Callable[..., ClientTrainer], talkers: FederatedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Generation("Q: {prompt} A: ", decoding=DecodingConfig(max_new_tokens=5))
+    alone = make(task, max_steps=3, objective=FedDPA(variant="F"))
+    together, ids = CohortTrainer(alone), talkers.ids[:3]
+    local, common = torch.randn(2, 3, alone.layout.size, generator=torch.Generator().manual_seed(0)) / 2
+    duo = Duo(local, common, 1.0, 4)
+    gates: list[float] = []
+
+    def seen(*arguments: Any) -> torch.Tensor:
+        found = shares(*arguments)
+        gates.extend(found.tolist())
+        return found
+
+    for way in ("alone", "stacked"):
+        monkeypatch.setattr(f"fedpl.training.{way}.backend.shares", seen)
+    written = alone.worker.written(ids, duo, "test")
+    of_prompts = sorted(gates)
+    gates.clear()
+    list(alone.backend.answers(ids, duo, "test"))
+    assert sorted(gates) == pytest.approx(of_prompts, rel=1e-5)
+    assert 0 <= of_prompts[0] < of_prompts[-1] <= 1
+    gates.clear()
+    assert alone.partitions.prompts is not None
+    alone.partitions.prompts.written.clear()  # else both remember it
+    assert together.worker.written(ids, duo, "test") == written
+    assert sorted(gates) == pytest.approx(of_prompts, rel=1e-4)
+    assert together.worker.written(ids, local, "test") != written
+    assert together.worker.written(ids, common, "test") != written
