@@ -27,6 +27,7 @@ from fedpl.records.messages import (
     Deliver,
     Failure,
     Frozen,
+    Halves,
     Member,
     Notice,
     Report,
@@ -88,7 +89,7 @@ _RECORDS: dict[str, type] = {
     kind.__name__: kind
     for kind in (
         *(Letter, Order, Untold, Joining, Done, Raised),
-        *(Work, Report, Failure, Seconds, Company, Frozen, Begin, Deliver),
+        *(Work, Halves, Report, Failure, Seconds, Company, Frozen, Begin, Deliver),
         *(Census, Member, Metric, AdapterLayout, Entry),
     )
 }

@@ -103,7 +103,7 @@ def _same(before: Work, work: Work, sealed: bool) -> bool:
         and (before.round, before.objective, before.memory, before.frozen)
         == (work.round, work.objective, work.memory, work.frozen)
         and (before.sends == work.sends or not sealed)
-        and work.halves in ((), before.halves)
+        and work.halves in (None, before.halves)
     )
 
 

@@ -46,12 +46,12 @@ class Foundation:
             halve_frozen(self.model)
         self.layout: AdapterLayout = layout_of(self.model)
         self._weights = BaseWeights(self.model, self.layout)
+        self._initial = torch.empty(self.layout.size)
+        flatten(self.model, self.layout, self._initial)
 
     def initial(self) -> Float[Tensor, "params"]:
-        """θ₀, drawn from the seed when the adapter was placed; read it before any training."""
-        vector = torch.empty(self.layout.size)
-        flatten(self.model, self.layout, vector)
-        return vector
+        """θ₀, drawn from the seed when the adapter was placed, whatever the model has been given since."""
+        return self._initial.clone()
 
     def shift(self, residual: Float[Tensor, "weights"] | None) -> None:
         """See `fedpl.records.messages.Frozen`; every model that shares the weights sees the change."""

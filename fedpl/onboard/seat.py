@@ -13,7 +13,7 @@ from jaxtyping import Float
 from fedpl.interop import allocate, borrow, cloned, copied, lend
 from fedpl.mapped import read_columns, scratch
 from fedpl.onboard.past import Past
-from fedpl.records.messages import Census
+from fedpl.records.messages import Census, Halves
 from fedpl.replay.recording import halves_told, play
 from fedpl.runs.beginning import Beginning
 from fedpl.server import Combine, Cosine, FactorWise, ProductSpace, Subject
@@ -62,10 +62,10 @@ class Seat:
         self._told: list[float] = []
 
     @property
-    def halves(self) -> tuple[tuple[int, int], ...]:
-        """Columns on which it is asked what two halves of its examples agree on."""
+    def halves(self) -> Halves | None:
+        """What it is asked about two halves of its examples."""
         rule = self.past.config.aggregator
-        return rule.halves(self.layout) if len(self._told) < rule.weighting.halves else ()
+        return rule.halves(self.layout) if len(self._told) < rule.weighting.halves else None
 
     def hear(self, halves: float | None) -> None:
         """Take what it reports of them."""

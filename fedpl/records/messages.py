@@ -66,6 +66,18 @@ class Census(NamedTuple):
         return tuple(member.client for member in self.members)
 
 
+class Halves(NamedTuple):
+    """What is compared of the task vectors that two halves of a client's examples give.
+
+    Attributes:
+        columns: Ranges of columns.
+        centred: Whether the head is centred first, see `fedpl.records.centring`.
+    """
+
+    columns: tuple[tuple[int, int], ...]
+    centred: bool = False
+
+
 class Work(NamedTuple):
     """One client's work in one round: self-contained, and the same however often it is sent.
 
@@ -82,8 +94,8 @@ class Work(NamedTuple):
         run: Which method of which run, for sites that serve several.
         sends: Whether τ leaves the client at all (not in local-only training); else it is neither clipped nor
             noised nor forged.
-        halves: Ranges of columns for `Report.halves`: the client then trains on either half of its examples
-            too; none: it does not.
+        halves: What `Report.halves` is about: the client then trains on either half of its examples too;
+            None: it does not.
     """
 
     client: str
@@ -96,7 +108,7 @@ class Work(NamedTuple):
     attempt: int = 1
     run: str = ""
     sends: bool = True
-    halves: tuple[tuple[int, int], ...] = ()
+    halves: Halves | None = None
 
 
 class Seconds(NamedTuple):
@@ -130,8 +142,8 @@ class Report(NamedTuple):
         late: It came after the round had closed (simulated).
         attempt: Of the work that it answers.
         guard: Which model the client uses: received, own or mixture; empty: it has no guard, or does not say.
-        halves: Cosine, over the columns that it was asked for, of the task vectors that two halves of its
-            examples give; None: it was not asked, or has fewer than two.
+        halves: Cosine, of what it was asked about, of the task vectors that two halves of its examples give;
+            None: it was not asked, or has fewer than two.
     """
 
     client: str

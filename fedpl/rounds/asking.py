@@ -103,7 +103,7 @@ def gather(
             frozen=frozen,
             run=federation.method.name,
             sends=federation.method.exchanges,
-            halves=rule.halves(layout) if standing.ledger.told[row] < rule.weighting.halves else (),
+            halves=rule.halves(layout) if standing.ledger.told[row] < rule.weighting.halves else None,
         )
         for row in lines
     ]

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.records.layout import AdapterLayout, Entry, Granularity, merge_ranges
+from fedpl.records.messages import Halves
 from fedpl.server.combine import Combine, FactorWise
 from fedpl.server.receiving import Own, Receive
 from fedpl.server.similarity import Cosine, Similarity
@@ -88,6 +89,14 @@ class Aggregator:
                 self.receive.several == self.weighting.by_choice,
                 f"receive: {names[0]} does not go with {names[1]}: BestOf and SameChoice go together (IFCA)",
             ),
+            (
+                not self.subject.centred or type(self.similarity).products is Similarity.products,
+                f"subject.centred: {type(self.similarity).__name__} does not go by inner products of heads",
+            ),
+            (
+                not self.subject.centred or self.granularity != "tensor",
+                "subject.centred: a head's weight and bias belong together; granularity must not be tensor",
+            ),
             (self.server_lr > 0, f"server_lr: must be positive, got {self.server_lr}"),
             (0 <= self.server_momentum < 1, f"server_momentum: in [0, 1), got {self.server_momentum}"),
             (0 <= self.shrink <= 1, f"shrink: must lie in [0, 1], got {self.shrink}"),
@@ -121,10 +130,11 @@ class Aggregator:
         own = set(blocks[max(len(blocks) - self.local_blocks, 0) :])
         return tuple(e for e in layout.entries if e.kind in self.share and e.block not in own)
 
-    def halves(self, layout: AdapterLayout) -> tuple[tuple[int, int], ...]:
-        """Columns on which clients report what halves of their examples agree on: those that are compared."""
-        kinds = self.subject.of(layout).kinds
-        return merge_ranges(entry for entry in self.shared(layout) if entry.kind in kinds)
+    def halves(self, layout: AdapterLayout) -> Halves:
+        """On what clients report what halves of their examples agree: on what is compared."""
+        subject = self.subject.of(layout)
+        columns = merge_ranges(entry for entry in self.shared(layout) if entry.kind in subject.kinds)
+        return Halves(columns, subject.centred)
 
     def exchanged(self, layout: AdapterLayout) -> int:
         """How many parameters a client sends in a round."""

@@ -74,6 +74,8 @@ def least_budget(rule: "Aggregator", layout: AdapterLayout, clients: int) -> int
     """
     key = _together(rule)
     units = [[1]] if key is None else [[e.size for e in unit] for _, unit in groupby(layout.entries, key)]
+    if key is None and rule.subject.of(layout).centred:
+        units.append([entry.size for entry in layout.entries if entry.kind == "head"])
     return 4 * max(PANELS * clients * max(map(sum, units)), _ROWS * layout.size)
 
 
@@ -92,10 +94,13 @@ def _units(plan: Plan, width: int) -> Iterator[list[Entry]]:
     if key is not None:
         yield from (list(unit) for _, unit in groupby(entries, key))
         return
-    for entry in entries:
+    whole = [entry for entry in entries if plan.rule.subject.centred and entry.kind == "head"]
+    for entry in entries[: len(entries) - len(whole)]:
         for start in range(entry.start, entry.stop, width):
             length = min(width, entry.stop - start)
             yield [replace(entry, name=f"{entry.name}:{start}", shape=(length,), start=start)]
+    if whole:
+        yield whole  # the last ones
 
 
 def _panel(plan: Plan, entries: list[Entry]) -> Panel:

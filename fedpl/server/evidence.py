@@ -1,5 +1,6 @@
 """From task vectors to inner products: the vectors, space and columns that a `Subject` names."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ from fedpl_kernels import gram_blocks, lora_delta, lora_gram
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from fedpl.records.centring import head_of
 from fedpl.records.layout import AdapterLayout, Entry, Granularity, merge_ranges
 from fedpl.server.state import ServerState, TaskVectors
 from fedpl.server.subject import Subject
@@ -66,6 +68,12 @@ class View(NamedTuple):
         kinds = self.subject.kinds
         return tuple(entry for entry in group if entry.kind in kinds)
 
+    def _plain(self, group: tuple[Entry, ...], kinds: tuple[str, ...]) -> Iterator[Entry]:
+        """Tensors of some kinds that are compared as they are."""
+        for entry in self._compared(group):
+            if entry.kind in kinds and not (self.subject.centred and entry.kind == "head"):
+                yield entry
+
     def _by_group(self, parts: list[tuple[int, Array]]) -> Float[Array, "groups n n"]:
         n = len(self.vectors)
         total = jnp.zeros((len(self.groups), n, n), jnp.float32)
@@ -77,14 +85,29 @@ class View(NamedTuple):
         ranges = [
             (i, found)
             for i, group in enumerate(self.groups)
-            for found in merge_ranges(entry for entry in self._compared(group) if entry.kind in kinds)
+            for found in merge_ranges(self._plain(group, kinds))
         ]
+        parts = self._centred(vectors) if self.subject.centred and "head" in kinds else []
         if not ranges:
-            return []
+            return parts
         grams = gram_blocks(
             vectors, tuple(part for _, part in ranges), self.mask, precision=self.subject.precision
         )
-        return [(i, gram) for (i, _), gram in zip(ranges, grams, strict=True)]
+        return parts + [(i, gram) for (i, _), gram in zip(ranges, grams, strict=True)]
+
+    def _centred(self, vectors: Array) -> list[tuple[int, Array]]:
+        """The centred head's inner products, of the group that holds it; none where the layout has none."""
+        head = head_of(self.layout)
+        place = [
+            i
+            for i, group in enumerate(self.groups)
+            if head is not None and head.weight in self._compared(group)
+        ]
+        if not place or head is None:
+            return []
+        matrix = jnp.concatenate(head.centred(vectors), 1)
+        (gram,) = gram_blocks(matrix, ((0, matrix.shape[1]),), self.mask, precision=self.subject.precision)
+        return [(place[0], gram)]
 
     def _products(self) -> list[tuple[int, Array]]:
         """⟨ΔWᵢ, ΔWₖ⟩ of every module from its factors, and the head's plain inner products."""

@@ -84,7 +84,7 @@ def look(
         layout: All tensors.
         measured: What `measure` says of them, where the pass has been made.
     """
-    if rule.subject.space == "head":
+    if rule.subject.space == "head" or rule.subject.centred:
         rule = replace(rule, subject=rule.subject.of(layout))
     age = jnp.zeros(len(vectors.mask), jnp.int32) if vectors.age is None else vectors.age
     usable = vectors.mask, age, rule.norm_bound, rule.uses_stale

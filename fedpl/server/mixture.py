@@ -61,13 +61,14 @@ def expected(
     return top / bottom
 
 
-def energy(
+def powered(
+    power: float,
     mass: Float[np.ndarray, "agreements"],
     seen: Float[np.ndarray, "*pairs"],
     error: Float[np.ndarray, "*pairs"],
 ) -> Float[np.ndarray, "*pairs"]:
-    """Expected square of the agreement: the part of the energy that is shared. Arguments as of `expected`."""
-    return expected(np.square(_GRID), mass, seen, error)
+    """Expected power of the agreement. Other arguments as of `expected`."""
+    return expected(_GRID**power, mass, seen, error)
 
 
 def chance(

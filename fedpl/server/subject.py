@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from fedpl.records.centring import head_of
 from fedpl.records.layout import AdapterLayout
 
 
@@ -21,6 +22,8 @@ class Subject:
             ΔW = s·BA itself, exact, the same for any factors with the same product; head: none of them, but
             the factors after all where a task has no head.
         head: Whether the classification head is compared too.
+        centred: Whether heads are compared as if the features had mean zero: without what the frequencies of
+            a client's classes move. Heads of two classes, or without a bias, are compared as they are.
         precision: Arithmetic of inner products: highest (float32), tf32 or bf16 (float32 accumulation).
     """
 
@@ -29,13 +32,17 @@ class Subject:
     decay: float = 1.0
     space: Literal["factors", "lora_A", "lora_B", "product", "head"] = "factors"
     head: bool = True
+    centred: bool = False
     precision: Literal["highest", "tf32", "bf16"] = "highest"
 
     def of(self, layout: AdapterLayout) -> "Subject":
         """What is compared in a model: whole adapters where heads are asked for and there are none."""
-        if self.space == "head" and all(entry.kind != "head" for entry in layout.entries):
-            return replace(self, space="factors")
-        return self
+        space, headed = self.space, any(entry.kind == "head" for entry in layout.entries)
+        return replace(
+            self,
+            space="factors" if space == "head" and not headed else space,
+            centred=self.centred and head_of(layout) is not None,
+        )
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -53,6 +60,8 @@ class Subject:
                 "aggregator.subject.space: the product of averaged factors is no average of products; use "
                 "average: products with space: product"
             )
+        if self.centred and not self.head:
+            found.append("aggregator.subject.centred: must be false without head, which is not compared")
         if self.space == "head" and not self.head:
             found.append("aggregator.subject.head: must be true with space: head, or nothing is compared")
         return found

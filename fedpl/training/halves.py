@@ -7,6 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedpl.objectives import Objective
+from fedpl.records.centring import head_of
+from fedpl.records.layout import AdapterLayout
+from fedpl.records.messages import Halves
 from fedpl.training.backend import Backend
 from fedpl.training.session import Assignment, LocalSession
 
@@ -32,9 +35,25 @@ def halves(
     one, other = (_vectors(LocalSession(backend, asked, round, half), objective) for half in (0, 1))
     found = {}
     for place, each in enumerate(asked):
-        parts = [torch.cat([rows[place, slice(*r)] for r in each.halves]) for rows in (one, other)]
+        assert each.halves is not None
+        parts = [_compared(rows[place], each.halves, backend.foundation.layout) for rows in (one, other)]
         found[each.client] = torch.nn.functional.cosine_similarity(parts[0], parts[1], dim=0)
     return dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
+
+
+def _compared(
+    vector: Float[Tensor, "params"], about: Halves, layout: AdapterLayout
+) -> Float[Tensor, "columns"]:
+    """What is compared of a task vector."""
+    head = head_of(layout) if about.centred else None
+    if head is not None:
+        weight, bias = head.centred(vector[None])
+        vector = vector.clone()
+        vector[head.weight.start : head.weight.stop], vector[head.bias.start : head.bias.stop] = (
+            weight[0],
+            bias[0],
+        )
+    return torch.cat([vector[start:stop] for start, stop in about.columns])
 
 
 def _vectors(session: LocalSession, objective: Objective) -> Float[Tensor, "clients params"]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from fedpl.objectives.models import Models, rows_of
 from fedpl.objectives.phases import PLAIN, Mixture, Phase
 from fedpl.objectives.session import Fitted, Outcome
+from fedpl.records.messages import Halves
 from fedpl.training.backend import Backend
 from fedpl.training.partitions import Learner
 from fedpl.training.settings import ClientConfig
@@ -29,7 +30,7 @@ class Assignment(NamedTuple):
     client: str
     received: Float[Tensor, "params"]
     state: Mapping[str, Tensor] = {}
-    halves: tuple[tuple[int, int], ...] = ()
+    halves: Halves | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from fedpl.executors.memo import FirstRoundMemo
 from fedpl.executors.protocol import Executor, GoOn
 from fedpl.model.hardware import Hardware
 from fedpl.objectives import Ditto, FedProx, Objective, Plain
-from fedpl.records.messages import Answer, Begin, Company, Frozen, Report, Work
+from fedpl.records.messages import Answer, Begin, Company, Frozen, Halves, Report, Work
 from fedpl.runs.prepared import prepare
 from fedpl.training.alone.backend import Alone
 from fedpl.training.stacked.backend import Stacked
@@ -211,7 +211,7 @@ def test_who_has_told_of_halves_has_trained_and_not_the_other_way_round(config: 
     memo = FirstRoundMemo(counting)
     work = Work("one-a", 1, start_of(memo), (), Plain())
     assert train(memo, [work])["one-a"].halves is None
-    assert train(memo, [work._replace(halves=((0, 10),))])["one-a"].halves is not None
+    assert train(memo, [work._replace(halves=Halves(((0, 10),)))])["one-a"].halves is not None
     assert train(memo, [work])["one-a"].halves is None
     assert counting.calls == [1, 1]
 

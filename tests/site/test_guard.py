@@ -100,6 +100,14 @@ def test_clients_are_left_with_the_model_that_was_scored(runs: dict[str, Path], 
         assert reached == summary["clients"][client.id]["tuned"]["accuracy"]
 
 
+def test_one_by_one_nobody_falls_back_to_what_nobody_has_trained(
+    small_run: list[str], tmp_path: Path
+) -> None:
+    words = ["--rounds=1", "--baselines=[]", "--client.cohort_size=1", GUARD, f"--run_dir={tmp_path / 'run'}"]
+    assert main([*small_run, *QUIET, *words, "--client.lr=10.0"]) == 0  # what it makes of θ₀ is worse
+    assert set(records(tmp_path / "run")[0]["clients"]["guard"]) == {"own"}
+
+
 def test_a_longer_run_goes_on_with_its_guard(
     runs: dict[str, Path], small_run: list[str], tmp_path: Path
 ) -> None:

@@ -8,8 +8,13 @@ import torch
 
 from fedpl.data import ClientData, FederatedData, Split
 from fedpl.objectives import Ditto, Objective, Plain
+from fedpl.records.centring import head_of
+from fedpl.records.layout import merge_ranges
+from fedpl.records.messages import Halves
+from fedpl.training.backend import Backend
 from fedpl.training.halves import halves
 from fedpl.training.session import Assignment, Fit
+from fedpl.training.stacked.backend import Stacked
 from tests.training.conftest import CPU
 from tests.training.facade import ClientTrainer, CohortTrainer
 
@@ -19,8 +24,8 @@ Maker = Callable[..., ClientTrainer]
 
 def assigned(trainer: ClientTrainer, asked: bool = True) -> list[Assignment]:
     clients = sorted({client for client, _ in trainer.tokens})
-    ranges = ((0, trainer.layout.size),) if asked else ()
-    return [Assignment(client, trainer.initial(), halves=ranges) for client in clients]
+    about = Halves(((0, trainer.layout.size),)) if asked else None
+    return [Assignment(client, trainer.initial(), halves=about) for client in clients]
 
 
 def test_halves_share_nothing(make_trainer: Maker) -> None:
@@ -89,7 +94,7 @@ def test_training_itself_is_what_it_was(objective: Objective, make_trainer: Make
 def test_only_who_is_asked_tells(make_trainer: Maker) -> None:
     trainer = make_trainer()
     every = assigned(trainer)
-    some = [each if each.client in ("c1", "c4") else each._replace(halves=()) for each in every]
+    some = [each if each.client in ("c1", "c4") else each._replace(halves=None) for each in every]
     assert halves(CohortTrainer(trainer).backend, some, 1, Plain()).keys() == {"c1", "c4"}
 
 
@@ -99,7 +104,7 @@ def test_columns_are_those_that_are_asked_for(make_trainer: Maker) -> None:
     (entry, *_), head = trainer.layout.entries, [e for e in trainer.layout.entries if e.kind == "head"]
 
     def told(*ranges: tuple[int, int], objective: Objective = WHOLE) -> float:
-        each = assigned(trainer)[4]._replace(halves=ranges)
+        each = assigned(trainer)[4]._replace(halves=Halves(ranges))
         return halves(trainer.backend, [each], 1, objective)[each.client]
 
     ends = [(e.start, e.stop) for e in head]
@@ -116,3 +121,33 @@ def test_it_is_the_clients_own_learning_rate(make_trainer: Maker) -> None:
     assert config.learner("c1", 1, half=1).rate == config.learner("c1", 1).rate
     assert config.learner("c1", 1, half=1).stream != config.learner("c1", 1, half=0).stream
     assert replace(config, seed=1).order("c1", 1, half=0) != config.order("c1", 1, half=0)
+
+
+def test_of_a_centred_head_it_is_what_class_frequencies_do_not_move(
+    make_trainer: Maker, people: FederatedData
+) -> None:
+    """By both backends; the rest of the columns is as it is, and so are heads of two classes."""
+    trainer = make_trainer()
+    head = head_of(trainer.layout)
+    assert head is not None
+    ranges = merge_ranges(sorted(head, key=lambda entry: entry.start))
+
+    def told(backend: Backend, *columns: tuple[int, int], centred: bool = True) -> dict[str, float]:
+        every = [each._replace(halves=Halves(columns, centred)) for each in assigned(trainer)]
+        groups = [every] if isinstance(backend, Stacked) else [[each] for each in every]
+        return {k: v for group in groups for k, v in halves(backend, group, 1, Plain()).items()}
+
+    alone, together = (told(each, *ranges) for each in (trainer.backend, CohortTrainer(trainer).backend))
+    plain = told(trainer.backend, *ranges, centred=False)
+    assert max(abs(alone[client] - plain[client]) for client in plain) > 0.05
+    for client, cosine in alone.items():
+        assert together[client] == pytest.approx(cosine, abs=5e-3)
+    rest = (0, ranges[0][0])
+    assert told(trainer.backend, rest) == told(trainer.backend, rest, centred=False)
+    clients = tuple(
+        ClientData(each.id, *(Split(each.train.texts, tuple(label % 2 for label in each.train.labels)),) * 3)
+        for each in people.clients
+    )
+    trainer = ClientTrainer(trainer.config, FederatedData(clients, ("x", "y")), CPU)
+    whole = (0, trainer.layout.size)
+    assert told(trainer.backend, whole) == told(trainer.backend, whole, centred=False)
