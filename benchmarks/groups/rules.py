@@ -26,6 +26,7 @@ PRODUCTS = Subject(average="products")
 HEAD = Subject(average="similarity", space="head")
 PRODUCT = Subject(average="products", space="product")
 HEADS = Subject(average="products", space="head")
+CENTRED = Subject(average="products", space="head", centred=True)
 ANEW = Clusters(keep=False, min_silhouette=0.2)
 NORM = FactorWise(match_norm=True)
 
@@ -98,8 +99,12 @@ RULES: dict[str, Aggregator] = {
     ),
     "Wiener, product space": Aggregator(PRODUCT, similarity=InnerProduct(), weighting=Wiener()),
     # what clients report of halves of their examples
-    "agreement": Aggregator(HEADS, weighting=Agreement()),
+    "agreement": Aggregator(CENTRED, weighting=Agreement()),
     "agreement, whole adapters": Aggregator(PRODUCTS, weighting=Agreement()),
+    "agreement, heads as they are": Aggregator(HEADS, weighting=Agreement()),
+    "agreement, power 1": Aggregator(CENTRED, weighting=Agreement(power=1.0)),
+    "agreement, power 2": Aggregator(CENTRED, weighting=Agreement(power=2.0)),
+    "agreement, heads as they are, power 2": Aggregator(HEADS, weighting=Agreement(power=2.0)),
     # a tested answer
     "tested": Aggregator(PRODUCTS, weighting=Groups()),
     "tested, head": Aggregator(HEADS, weighting=Groups()),
