@@ -102,9 +102,6 @@ RULES: dict[str, Aggregator] = {
     "agreement": Aggregator(CENTRED, weighting=Agreement()),
     "agreement, whole adapters": Aggregator(PRODUCTS, weighting=Agreement()),
     "agreement, heads as they are": Aggregator(HEADS, weighting=Agreement()),
-    "agreement, power 1": Aggregator(CENTRED, weighting=Agreement(power=1.0)),
-    "agreement, power 2": Aggregator(CENTRED, weighting=Agreement(power=2.0)),
-    "agreement, heads as they are, power 2": Aggregator(HEADS, weighting=Agreement(power=2.0)),
     # a tested answer
     "tested": Aggregator(PRODUCTS, weighting=Groups()),
     "tested, head": Aggregator(HEADS, weighting=Groups()),

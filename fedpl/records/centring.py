@@ -1,7 +1,7 @@
 """Heads as if the features that they see had mean zero: without what the frequencies of classes move.
 
-A head's step is W_c = Σₓ (y_c − p_c) h(x) and b_c = Σₓ (y_c − p_c). With features
-h = h̄ + δ it has a part b h̄ᵀ, which says how frequent a client's classes are and not what they mean.
+A head's step is W_c = Σₓ (y_c − p_c) h(x) and b_c = Σₓ (y_c − p_c). With features h = h̄ + δ, W has a part
+b h̄ᵀ, which says how frequent a client's classes are and not what they mean.
 """
 
 from typing import Any, NamedTuple

@@ -57,24 +57,21 @@ class Agreement(OfAllRounds):
     directions: 1 for one task. How agreements are distributed is learnt from all pairs (`mixture`). If the
     cosines show that clients have anything in common at all (`structure`), they are joined from the most
     alike on (average linkage) while an agreement of `alike` or more is likely, and members of a group get one
-    average. Between groups r to the `power` is expected, S = ρ rᵖ, and weights are those of
-    W = S (S + N)⁻¹, the linear estimate of least error, N being the noise.
+    average. Between groups r² is expected, S = ρ r², and weights are those of W = S (S + N)⁻¹, the linear
+    estimate of least error, N being the noise: of a task that is like another one in half, half a share of
+    that half.
 
     Attributes:
         alike: Agreement from which clients are averaged.
         sure: Probability that this has to have.
         steady: Standard errors by which less has to be shown until who was together is parted.
         reports: How often each client reports; a report takes as many steps again as the round's training.
-        power: Of the agreement, which is shared between groups: 1 has the least squared error of a step, 2 is
-            the part of its energy. More than 1, since what two tasks do not have in common is the same for
-            all examples, and noise is not.
     """
 
     alike: float = 0.7
     sure: float = 0.5
     steady: float = 3.0
     reports: int = 3
-    power: float = 1.5
 
     @property
     def halves(self) -> int:
@@ -96,7 +93,7 @@ class Agreement(OfAllRounds):
             cosine = cosines(gram[np.ix_(known, known)])
             signal = shares(np.asarray(evidence.halves, np.float64)[known])
             answer = self.answer(cosine, signal, numbered(labels[known]), numbered(tested[known]))
-            weights = blocks.weights(shared(cosine, signal, answer, self.power)[np.ix_(here, here)])
+            weights = blocks.weights(shared(cosine, signal, answer)[np.ix_(here, here)])
             found[np.ix_(known[here], known[here])] = weights
             labels[known], tested[known] = known[answer.labels], known[numbered(answer.tested)]
         new = {"labels": jnp.asarray(labels), "tested": jnp.asarray(tested)}
@@ -175,28 +172,26 @@ class Agreement(OfAllRounds):
             (0 < self.sure <= 1, f"sure: must lie in (0, 1], got {self.sure}"),
             (self.steady >= 0, f"steady: must not be negative, got {self.steady}"),
             (self.reports >= 1, f"reports: at least 1, got {self.reports}"),
-            (self.power >= 1, f"power: at least 1, got {self.power}"),
         )
         return [f"aggregator.weighting.{what}" for holds, what in checks if not holds]
 
 
 def shared(
-    cosine: Float[np.ndarray, "n n"], signal: Float[np.ndarray, "n"], answer: Answer, power: float
+    cosine: Float[np.ndarray, "n n"], signal: Float[np.ndarray, "n"], answer: Answer
 ) -> Float[np.ndarray, "n n"]:
-    """What clients share, as parts of the energy of task vectors.
+    """What true directions share, as parts of the energy of task vectors.
 
     Args:
         cosine: Of task vectors.
         signal: ρᵢ.
         answer: Who belongs together.
-        power: Of the agreement, between groups.
     """
     scale = np.sqrt(np.outer(signal, signal))
     group, agreement, entries, _, _ = blocks.blocks(cosine, answer.labels, scale)
     member = np.eye(len(agreement))[group]
     energy = member @ (member.T @ signal / member.sum(0))  # members of a group get one average
     error = np.sqrt(answer.noise / np.where(entries > 0, entries, 1.0))
-    between = mixture.powered(power, answer.mass, agreement, error)[np.ix_(group, group)]
+    between = mixture.energy(answer.mass, agreement, error)[np.ix_(group, group)]
     return np.sqrt(np.outer(energy, energy)) * np.where(group[:, None] == group, 1.0, between)
 
 

@@ -61,14 +61,13 @@ def expected(
     return top / bottom
 
 
-def powered(
-    power: float,
+def energy(
     mass: Float[np.ndarray, "agreements"],
     seen: Float[np.ndarray, "*pairs"],
     error: Float[np.ndarray, "*pairs"],
 ) -> Float[np.ndarray, "*pairs"]:
-    """Expected power of the agreement. Other arguments as of `expected`."""
-    return expected(_GRID**power, mass, seen, error)
+    """Expected square of the agreement: the part of the energy that is shared. Arguments as of `expected`."""
+    return expected(np.square(_GRID), mass, seen, error)
 
 
 def chance(

@@ -1,6 +1,5 @@
 """The weighting `Agreement`: who has the same task, whatever the noise."""
 
-from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -130,24 +129,10 @@ def test_few_clients(n: int) -> None:
 
 def test_who_returns_is_in_its_group_and_the_absent_stay() -> None:
     labels = (0, 1) * 4
-    rule = replace(RULE, weighting=Agreement(power=2.0))  # with less a stranger is worth a few per cent
-    state, _ = weights(start(8), came(5, kinds(*labels)), rule)
+    state, _ = weights(start(8), came(5, kinds(*labels)))
     few = [True, True, True] + [False] * 5
-    _, found = weights(state, came(6, kinds(*labels), 3.0, few), rule)
+    _, found = weights(state, came(6, kinds(*labels), 3.0, few))
     assert found == averages(0, 1, 0, 3, 4, 5, 6, 7)
-
-
-def test_between_groups_more_is_shared_the_smaller_the_power() -> None:
-    """Of directions with half in common: from what has the least squared error down to parts of energy."""
-    tasks = np.hstack([np.sqrt(0.5) * kinds(*(0, 1) * 4), np.full((8, 1), np.sqrt(0.5))])
-    own = []
-    for power in (1.0, 1.5, 2.0, 3.0):
-        _, found = weights(start(8), came(8, tasks, 1.0), replace(RULE, weighting=Agreement(power=power)))
-        same = np.equal.outer((0, 1) * 4, (0, 1) * 4)
-        own.append((found * same).sum(1).mean())
-        assert found.sum(1) == pytest.approx(np.ones(8), abs=1e-6)
-    assert own == sorted(own)
-    assert own[0] < 0.9 < 0.95 < own[-1] < 1
 
 
 def test_an_answer_stays_until_evidence_speaks_against_it() -> None:

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from fedpl.server.mixture import chance, learnt, powered
+from fedpl.server.mixture import chance, energy, learnt
 
 
 def shared(seen: np.ndarray, error: np.ndarray) -> np.ndarray:
     """Expected squares by what the same pairs show."""
-    return powered(2.0, learnt(seen, error), seen, error)
+    return energy(learnt(seen, error), seen, error)
 
 
 def measured(truth: np.ndarray, error: float, seed: int = 0) -> np.ndarray:
@@ -69,7 +69,7 @@ def test_measurements_surer_than_the_grid_is_fine() -> None:
     assert mass.sum() == pytest.approx(1.0)
     few = np.array([0.513, 0.7124, -0.2, 1.3])
     assert chance(0.7, mass, few, np.full(4, 1e-5)) == pytest.approx([0.0, 1.0, 0.0, 1.0])
-    assert powered(2.0, mass, few, np.full(4, 1e-5)) == pytest.approx(np.square([0.525, 0.7, 0.0, 1.0]))
+    assert energy(mass, few, np.full(4, 1e-5)) == pytest.approx(np.square([0.525, 0.7, 0.0, 1.0]))
 
 
 def test_many_clients_take_no_longer_than_their_pairs() -> None:
