@@ -57,7 +57,10 @@ ENTRANTS = {
     "fedbip_g": Entrant("fedbip_g"),
     "fedbip_h": Entrant("fedbip_h"),
     "pfedgraph": Entrant("pfedgraph"),
-    "fedbip_h, guard": Entrant("fedbip_h", (("client.guard", "validation"),)),
+    "fedbip_h, as heads are": Entrant("fedbip_h", (("aggregator.subject.centred", False),)),
+    "the same, guard": Entrant(
+        "fedbip_h", (("aggregator.subject.centred", False), ("client.guard", "validation"))
+    ),
     "fedbip_t": Entrant("fedbip_t"),
     "fedbip_l": Entrant("fedbip_l"),
     "average by size": Entrant("fedavg_by_size"),
