@@ -26,9 +26,19 @@ from tests.conftest import small_rows, write_csv
 QUIET = {"baselines": [], "tracking.plots": False, "tracking.progress": False, "store_vectors": True}
 
 
+def of_three(clients: tuple[str, ...]) -> list[dict[str, str]]:
+    """Sentences of three classes, whose heads are centred."""
+    rows = small_rows(clients)
+    return [row | ({"label": "maybe"} if i % 3 == 2 else {}) for i, row in enumerate(rows)]
+
+
 @pytest.fixture
-def config(small_run: list[str]) -> Config:
+def config(small_run: list[str], tmp_path: Path) -> Config:
+    table = write_csv(
+        tmp_path / "of_three.csv", of_three(("one-a", "one-b", "two-a", "two-b", "three-a", "three-b"))
+    )
     own = {"method": "fedbip_h", "client.lr": 1e-2, "aggregator.weighting.reports": 2, "rounds": 4}
+    own["data.paths"] = [str(table)]
     return with_changes(read(make_parser("fit", ""), small_run), QUIET | own)
 
 
@@ -85,6 +95,19 @@ def test_workers_report_too(config: Config, tmp_path: Path) -> None:
     assert np.array_equal(state(here).state.personal, state(there).state.personal)
 
 
+def test_heads_are_centred_on_both_sides_and_on_disk(config: Config, tmp_path: Path) -> None:
+    """What clients report and what the server compares; to the last bits of sums in another order."""
+    here = ran(config, tmp_path / "here")
+    there = ran(config, tmp_path / "there", **{"server.storage": "disk"})
+    plain = ran(config, tmp_path / "plain", **{"aggregator.subject.centred": False})
+    assert told(here)[0] == told(there)[0]
+    rows = [np.asarray(each.state.models) for each in map(state, (here, there, plain))]
+    assert rows[1] == pytest.approx(rows[0], abs=1e-4)
+    assert np.abs(rows[2] - rows[0]).max() > 1e-3
+    one, other = (np.array(told(folder)[0], float) for folder in (here, plain))
+    assert np.abs(one - other).max() > 0.01
+
+
 def test_beside_other_methods_nothing_changes(config: Config, tmp_path: Path) -> None:
     """Methods on the same clients share a first round, also with those whose clients are not asked."""
     alone = ran(config, tmp_path / "alone", rounds=2)
@@ -98,13 +121,11 @@ def test_beside_other_methods_nothing_changes(config: Config, tmp_path: Path) ->
 def test_a_newcomer_reports_as_it_would_have_in_the_run(config: Config, tmp_path: Path) -> None:
     """One round, one by one: bit for bit what the run with it gives."""
     clients, lean = ("one-a", "two-a", "three-b"), {"client.cohort_size": 1, "rounds": 1}
-    paths = [
-        [str(write_csv(tmp_path / f"{len(few)}.csv", small_rows(few)))] for few in (clients[:2], clients)
-    ]
+    paths = [[str(write_csv(tmp_path / f"{len(few)}.csv", of_three(few)))] for few in (clients[:2], clients)]
     few, all = (
         ran(config, tmp_path / str(i), **lean, **{"data.paths": path}) for i, path in enumerate(paths)
     )
-    table = write_csv(tmp_path / "new.csv", small_rows(clients[2:]))
+    table = write_csv(tmp_path / "new.csv", of_three(clients[2:]))
     (found,) = fedpl.Run(few).onboard(table)
     summary = json.loads((all / "summary.json").read_text())
     names = list(summary["clients"])
