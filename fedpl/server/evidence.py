@@ -98,16 +98,11 @@ class View(NamedTuple):
     def _centred(self, vectors: Array) -> list[tuple[int, Array]]:
         """The centred head's inner products, of the group that holds it; none where the layout has none."""
         head = head_of(self.layout)
-        place = [
-            i
-            for i, group in enumerate(self.groups)
-            if head is not None and head.weight in self._compared(group)
-        ]
-        if not place or head is None:
+        if head is None:
             return []
         matrix = jnp.concatenate(head.centred(vectors), 1)
         (gram,) = gram_blocks(matrix, ((0, matrix.shape[1]),), self.mask, precision=self.subject.precision)
-        return [(place[0], gram)]
+        return [(i, gram) for i, group in enumerate(self.groups) if head.weight in self._compared(group)]
 
     def _products(self) -> list[tuple[int, Array]]:
         """⟨ΔWᵢ, ΔWₖ⟩ of every module from its factors, and the head's plain inner products."""

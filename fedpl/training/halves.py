@@ -47,12 +47,9 @@ def _compared(
     """What is compared of a task vector."""
     head = head_of(layout) if about.centred else None
     if head is not None:
-        weight, bias = head.centred(vector[None])
-        vector = vector.clone()
-        vector[head.weight.start : head.weight.stop], vector[head.bias.start : head.bias.stop] = (
-            weight[0],
-            bias[0],
-        )
+        parts, vector = head.centred(vector[None]), vector.clone()
+        for entry, part in zip(head, parts, strict=True):
+            vector[entry.start : entry.stop] = part[0]
     return torch.cat([vector[start:stop] for start, stop in about.columns])
 
 
