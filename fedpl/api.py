@@ -76,7 +76,7 @@ def load(
         personal: The model that the client keeps beside its aggregate (Ditto, APFL), instead.
         base: Where the frozen model lies now, if not where it did when the run was made.
         newcomer: Whether it is one that joined when the run had ended, see `Run.onboard`.
-        model: best: what the client chose by its validation data, in a run with ``client.serve: best``.
+        model: best: what the client chose by its validation data, in a run with ``client.guard: validation``.
 
     Raises:
         UserError: If there is no such adapter, or the frozen model is not there or has other weights.

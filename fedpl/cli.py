@@ -230,7 +230,7 @@ def add_whose(parser: argparse.ArgumentParser) -> None:
         "--model",
         choices=("aggregated", "best"),
         default="aggregated",
-        help="best: what the client chose by its validation data, in a run with client.serve: best",
+        help="best: what the client chose by its validation data, in a run with client.guard: validation",
     )
     parser.add_argument("--base", help="where the frozen model lies now, if not where it did")
 

@@ -54,7 +54,6 @@ def problems(config: Config) -> list[str]:
     found += _storage_problems(config)
     found += _quantised_problems(config)
     found += _guard_problems(config)
-    found += _serve_problems(config)
     sections = (config.model, config.lora, config.client, config.evaluation)
     section: Any
     for section in (
@@ -107,37 +106,12 @@ def _guard_problems(config: Config) -> Sequence[str]:
     if config.client.guard == "none":
         return ()
     return [
-        f"client.guard: '{name}' {why}, of which there is no half; take another method, or none"
-        for name, why in _no_single_adapter(config)
-    ]
-
-
-def _no_single_adapter(config: Config) -> Sequence[tuple[str, str]]:
-    """Methods whose clients do not use one adapter on weights that stay, and why."""
-    return [
-        (
-            method.name,
-            "uses two adapters at once" if method.objective.in_pairs else "changes the frozen weights",
-        )
+        f"client.guard: '{method.name}' "
+        f"{'uses two adapters at once' if method.objective.in_pairs else 'changes the frozen weights'}, of "
+        f"which there is no half; take another method, or none"
         for method in _methods(config)
         if method.objective.in_pairs or method.aggregator.combine.shifts_base
     ]
-
-
-def _serve_problems(config: Config) -> Sequence[str]:
-    """Where a client cannot choose what answers for it, or must not tell."""
-    if config.client.serve == "aggregated":
-        return ()
-    found = [
-        f"client.serve: '{name}' {why}, and a model to be served is one adapter on weights that stay; take "
-        f"another method, or aggregated"
-        for name, why in _no_single_adapter(config)
-    ]
-    if config.privacy.clip is not None:
-        found.append("client.serve: what a client chooses tells of its data, which privacy.clip protects")
-    if config.executor.kind == "flower":
-        found.append("client.serve: sites keep what they have; with executor.kind: flower take aggregated")
-    return found
 
 
 def _task_problems(config: Config) -> Sequence[str]:

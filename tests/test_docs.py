@@ -86,7 +86,7 @@ def world(
         "--tracking.plots=false",
         "--baselines=[]",
         "--store_vectors=true",
-        "--client.serve=best",
+        "--client.guard=validation",
         f"--run_dir={run}",
     ]
     assert import_module("fedpl.fit").main([*small_run, *lean]) == 0

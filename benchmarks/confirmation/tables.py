@@ -43,13 +43,17 @@ populations: up to 0.05 the rule is shown not to be worse.
 
 {recovered}
 
+## What clients choose by their validation data (`client.guard`), beside θ̄
+
+{chosen}
+
 ## Clients that lose more than {harm} points against training alone, in %
 
 {harmed}
 """
+GUARD = ", guard"  # how names of entrants end whose clients choose
 
-
-PARTS = ("aggregated", "tuned", "no_harm", "recovered", "harmed")
+PARTS = ("aggregated", "tuned", "no_harm", "recovered", "chosen", "harmed")
 
 
 def page(results: Results) -> str:
@@ -60,14 +64,18 @@ def page(results: Results) -> str:
 
 def table(results: Results, part: str) -> str:
     """One of `PARTS`, of what has been run so far."""
-    names = list(dict.fromkeys(name for seeds in results.values() for own in seeds.values() for name in own))
+    everybody = dict.fromkeys(name for seeds in results.values() for own in seeds.values() for name in own)
+    # What is sent is the same with a guard and without.
+    names, guarded = ([n for n in everybody if n.endswith(GUARD) == wanted] for wanted in (False, True))
     match part:
         case "no_harm":
             return _no_harm(results, [name for name in names if name.startswith(("fedbip", "pfedgraph"))])
         case "recovered":
             return _recovered(results, [name for name in names if name not in ("local", "average")])
+        case "chosen":
+            return _chosen(results, guarded)
         case "harmed":
-            return _harmed(results, [name for name in names if name != "local"])
+            return _harmed(results, [name for name in (*names, *guarded) if name != "local"])
     return _accuracies(results, names, part)
 
 
@@ -77,15 +85,35 @@ def scores_of(results: Results, population: str, name: str, model: str = "aggreg
 
 
 def _accuracies(results: Results, names: list[str], model: str) -> str:
+    rows = [
+        [
+            f"{population} ({_seeds(results, population)})",
+            *(_mean(results, population, name, model) for name in names),
+        ]
+        for population in results
+    ]
+    return _table(["population (clients, seeds)", *names], rows)
+
+
+def _chosen(results: Results, names: list[str]) -> str:
+    pairs = [(name.removesuffix(GUARD), name) for name in names]
     rows = []
     for population in results:
-        cells = [f"{population} ({_seeds(results, population)})"]
-        for name in names:
-            own = scores_of(results, population, name, model)
-            means = [np.mean(list(clients.values())) for clients in own.values()]
-            cells.append(f"{100 * np.mean(means):.1f}" if means else "")
+        cells = [population, _mean(results, population, "local", "tuned")]
+        for name, guarded in pairs:
+            cells += [
+                _mean(results, population, name, "aggregated"),
+                _mean(results, population, guarded, "chosen"),
+            ]
         rows.append(cells)
-    return _table(["population (clients, seeds)", *names], rows)
+    heads = [head for name, _ in pairs for head in (f"{name} θ̄", f"{name} chosen")]
+    return _table(["population", "local", *heads], rows)
+
+
+def _mean(results: Results, population: str, name: str, model: str) -> str:
+    own = scores_of(results, population, name, model)
+    means = [np.mean(list(clients.values())) for clients in own.values()]
+    return f"{100 * np.mean(means):.1f}" if means else ""
 
 
 def _no_harm(results: Results, names: list[str]) -> str:
@@ -129,8 +157,7 @@ def _harmed(results: Results, names: list[str]) -> str:
     for population in results:
         alone, cells = scores_of(results, population, "local", "tuned"), [population]
         for name in names:
-            # With a guard a client uses what it chose, which stands where θ does.
-            model = "tuned" if name.endswith("guard") else "aggregated"
+            model = "chosen" if name.endswith(GUARD) else "aggregated"
             own = scores_of(results, population, name, model)
             cells.append(f"{100 * harmed(own, alone, HARM):.0f}" if own and alone else "")
         rows.append(cells)

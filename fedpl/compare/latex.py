@@ -7,7 +7,7 @@ from fedpl.compare.statistics import MODELS
 from fedpl.compare.tables import asked, caption, cell, title
 from fedpl.records.comparison import Comparison, MethodEntry
 
-_MODELS = {"aggregated": r"$\bar\theta$", "tuned": r"$\theta$"}
+_MODELS = {"aggregated": r"$\bar\theta$", "tuned": r"$\theta$", "chosen": "chosen"}
 _PLAIN = (
     ("\\", r"\textbackslash "),
     *((character, rf"\{character}") for character in "_%&#{}"),
@@ -51,10 +51,12 @@ def as_latex(comparison: Comparison, about: str = "", columns: Sequence[str] = (
         " & ".join(_escape(name) for name in ("method", "", *(title(c, comparison) for c in columns)))
         + r" \\",
     ]
-    best = {(model, column): _best(comparison, model, column) for model in MODELS for column in columns}
+    best = {
+        (model, column): _best(comparison, model, column) for model in comparison.models for column in columns
+    }
     for method, entry in comparison.methods.items():
         lines.append(r"\midrule")
-        for model in MODELS:
+        for model in comparison.models:
             cells = []
             for column in columns:
                 text = _escape(cell(comparison, entry, model, column))

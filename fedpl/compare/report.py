@@ -11,7 +11,7 @@ from rich.text import Text
 
 from fedpl.compare.latex import as_latex
 from fedpl.compare.plan import Entry
-from fedpl.compare.statistics import MODELS, compare
+from fedpl.compare.statistics import compare
 from fedpl.compare.tables import as_csv, as_markdown, caption, pairs_csv, rich_table
 from fedpl.config import Config
 from fedpl.data.wording import counted
@@ -95,7 +95,7 @@ def headline(comparison: Comparison) -> dict[str, float]:
     """Primary score and gain of each method and model, by name; what is not known is left out."""
     numbers = {}
     for method, entry in comparison.methods.items():
-        for model in MODELS:
+        for model in comparison.models:
             found, at = entry.of(model), f"methods/{method}/{model}"
             numbers[f"{at}/{comparison.primary.name}"] = found.scores[comparison.primary.name].mean
             if found.gain is not None:
@@ -107,7 +107,7 @@ def _rows(comparison: Comparison) -> list[dict[str, Any]]:
     """The table's rows, as numbers."""
     rows = []
     for method, entry in comparison.methods.items():
-        for model in MODELS:
+        for model in comparison.models:
             found = entry.of(model)
             own = {name: value.mean for name, value in found.scores.items()}
             own |= {} if found.gain is None else {"gain": found.gain.mean}

@@ -54,7 +54,7 @@ def harmed(
     Args:
         summaries: The method's runs.
         local: Local-only training on the same seeds.
-        model: aggregated or tuned.
+        model: aggregated, tuned or chosen.
         margin: In the metric's own numbers: of accuracy as a fraction.
     """
     metric = summaries[0].primary
@@ -85,14 +85,16 @@ def compare(folders: Mapping[str, Mapping[int, Path]], margin: float) -> Compari
         if len({run.data for run in runs if run.data is not None}) > 1:
             raise UserError(f"seed {runs[0].seed}: {', '.join(folders)} were not run on the same data")
     local = summaries.get("local")
-    ranks = {model: _ranks(summaries, model) for model in MODELS}
+    guarded = all(own.test.mean.chosen is not None for found in summaries.values() for own in found)
+    models: tuple[Model, ...] = (*MODELS, "chosen") if guarded else MODELS
+    ranks = {model: _ranks(summaries, model) for model in models}
     return Comparison(
         seeds=tuple(next(iter(folders.values()))),
         rounds=first.rounds,
         metrics=first.metrics,
         harm_margin=margin,
         methods={
-            name: _method(found, local, margin, {model: ranks[model].get(name) for model in MODELS})
+            name: _method(found, local, margin, {model: ranks[model].get(name) for model in models})
             for name, found in summaries.items()
         },
         runs=tuple(
@@ -104,11 +106,12 @@ def compare(folders: Mapping[str, Mapping[int, Path]], margin: float) -> Compari
                 tuned=scores(summary, "tuned"),
                 bytes=_traffic(summary),
                 seconds=_seconds(summary),
+                chosen=scores(summary, "chosen") if guarded else None,
             )
             for method, found in summaries.items()
             for seed, summary in zip(folders[method], found, strict=True)
         ),
-        pairs=tuple(pair for model in MODELS for pair in _pairs(summaries, model)),
+        pairs=tuple(pair for model in models for pair in _pairs(summaries, model)),
     )
 
 
@@ -163,8 +166,7 @@ def _method(
     ranks: Mapping[Model, float | None],
 ) -> MethodEntry:
     return MethodEntry(
-        aggregated=_model(summaries, local, "aggregated", margin, ranks["aggregated"]),
-        tuned=_model(summaries, local, "tuned", margin, ranks["tuned"]),
+        **{model: _model(summaries, local, model, margin, rank) for model, rank in ranks.items()},
         bytes=Spread.of([_traffic(summary) for summary in summaries]),
         seconds=Spread.of([_seconds(summary) for summary in summaries]),
     )

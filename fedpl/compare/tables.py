@@ -15,7 +15,7 @@ from fedpl.compare.statistics import MODELS, TAILS, score_names
 from fedpl.records.comparison import Comparison, MethodEntry, Spread
 from fedpl.records.scores import Metric
 
-NAMES = {"aggregated": "θ̄", "tuned": "θ"}
+NAMES = {"aggregated": "θ̄", "tuned": "θ", "chosen": "chosen"}
 
 
 def spread(value: Spread | None, metric: Metric, sign: str = "") -> str:
@@ -38,7 +38,7 @@ def title(column: str, comparison: Comparison) -> str:
 
 
 def cell(comparison: Comparison, entry: MethodEntry, model: str, column: str) -> str:
-    """What stands in a column for one of a method's two models; its costs stand with the first."""
+    """What stands in a column for one of a method's models; its costs stand with the first."""
     found, metric = entry.of(model), comparison.primary
     if column in ("MB", "s"):
         cost = f"{1e-6 * entry.bytes.mean:.1f}" if column == "MB" else f"{entry.seconds.mean:.0f}"
@@ -62,7 +62,7 @@ def asked(comparison: Comparison, columns: Sequence[str]) -> tuple[str, ...]:
 
 
 def rich_table(comparison: Comparison, columns: Sequence[str] = ()) -> Table:
-    """Two rows a method: the aggregate θ̄ as received, and θ after local training."""
+    """Rows of a method: the aggregate θ̄ as received, θ after local training, what guards chose."""
     seeds, columns = comparison.seeds, asked(comparison, columns)
     over = f"mean±sd over {len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
     head = f"Test {comparison.primary.title}, after {comparison.rounds} rounds, {over}"
@@ -72,7 +72,7 @@ def rich_table(comparison: Comparison, columns: Sequence[str] = ()) -> Table:
     for column in columns:
         table.add_column(title(column, comparison), justify="right", no_wrap=True)
     for method, entry in comparison.methods.items():
-        for model in MODELS:
+        for model in comparison.models:
             cells = [cell(comparison, entry, model, column).replace(" ± ", "±") for column in columns]
             table.add_row(Text(method if model == MODELS[0] else ""), NAMES[model], *map(Text, cells))
         table.add_section()
@@ -102,6 +102,8 @@ def caption(comparison: Comparison, columns: Sequence[str] = ()) -> str:
         "s": "s: training, aggregation and scoring",
     }
     models = "θ̄: the aggregate as received, θ: after local training"
+    if "chosen" in comparison.models:
+        models += ", chosen: which of them, half of both or the local model a client chose by validation data"
     return "; ".join([models, *(words for name, words in meanings.items() if name in columns)])
 
 
@@ -110,7 +112,7 @@ def _tested(comparison: Comparison) -> str:
     probabilities = {
         f"{name} {NAMES[model]}": probability
         for name, entry in comparison.methods.items()
-        for model in MODELS
+        for model in comparison.models
         if (probability := entry.of(model).harm_probability) is not None
     }
     if not probabilities:
@@ -139,22 +141,28 @@ def as_csv(comparison: Comparison) -> str:
     names = score_names(comparison.metrics)
     writer.writerow(["method", "seed", "model", *names, "bytes", "seconds", "run_dir"])
     for run in comparison.runs:
-        for model in MODELS:
+        for model in comparison.models:
             found = [run.of(model)[name] for name in names]
             writer.writerow([run.method, run.seed, model, *found, run.bytes, run.seconds, run.run_dir])
     return text.getvalue()
 
 
 def as_markdown(comparison: Comparison) -> str:
-    """One row a method: metric and gain, then worst client, worst tenth and harm of θ̄ / of θ; costs."""
-    name = comparison.primary.label
-    header = ["method", f"{name} θ̄", "gain", f"{name} θ", "gain", "worst", "decile", "harmed", "MB", "s"]
+    """One row a method: metric and gain, then worst client, worst tenth and harm of θ̄ / of θ (/ of what was
+    chosen); costs."""
+    metric, models = comparison.primary, comparison.models
+    gains = [title for model in models for title in (f"{metric.label} {NAMES[model]}", "gain")]
+    header = ["method", *gains, "worst", "decile", "harmed", "MB", "s"]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for method, entry in comparison.methods.items():
-        columns = asked(comparison, ())
-        both = ([cell(comparison, entry, model, column) for model in MODELS] for column in columns)
-        (received, tuned), (gain, tuned_gain), worst, decile, hurt, (traffic, _), (seconds, _) = both
-        pairs = [" / ".join(cell.split(" ±")[0] for cell in pair) for pair in (worst, decile, hurt)]
-        cells = [f"`{method}`", received, gain, tuned, tuned_gain, *pairs, traffic, seconds]
+        own = {
+            column: [cell(comparison, entry, model, column) for model in models]
+            for column in asked(comparison, ())
+        }
+        each = [text for pair in zip(own[metric.name], own["gain"], strict=True) for text in pair]
+        shared = [
+            " / ".join(text.split(" ±")[0] for text in own[name]) for name in ("worst", "decile", "harmed")
+        ]
+        cells = [f"`{method}`", *each, *shared, own["MB"][0], own["s"][0]]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", caption(comparison), ""])

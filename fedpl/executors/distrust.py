@@ -63,7 +63,6 @@ def check_report(report: Any, asked: Mapping[str, Work], metrics: tuple[Metric, 
         and (report.choice is None or _whole(report.choice))
         and isinstance(report.late, bool)
         and _whole(report.attempt)
-        and isinstance(report.guard, str)
         and (report.halves is None or (_number(report.halves) and abs(report.halves) <= 1.001))
     )
     if not right:

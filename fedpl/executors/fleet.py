@@ -18,13 +18,13 @@ from fedpl.records.messages import (
     Answer,
     Begin,
     Census,
+    Choose,
     Company,
     Deliver,
     Failure,
     Frozen,
     Notice,
     Report,
-    Serve,
     Work,
 )
 from fedpl.records.scores import Scores
@@ -140,7 +140,7 @@ class Fleet:
         return found
 
     def tell(self, notice: Notice) -> None:
-        if isinstance(notice, Deliver | Serve):  # it writes files: once
+        if isinstance(notice, Deliver | Choose):  # it writes files: once
             self._answer(self._submit(Order("tell", (notice,))))
             return
         self._told[type(notice)] = notice

@@ -23,6 +23,7 @@ from fedpl.records.layout import AdapterLayout, Entry
 from fedpl.records.messages import (
     Begin,
     Census,
+    Choose,
     Company,
     Deliver,
     Failure,
@@ -89,7 +90,7 @@ _RECORDS: dict[str, type] = {
     kind.__name__: kind
     for kind in (
         *(Letter, Order, Untold, Joining, Done, Raised),
-        *(Work, Halves, Report, Failure, Seconds, Company, Frozen, Begin, Deliver),
+        *(Work, Halves, Report, Failure, Seconds, Company, Frozen, Begin, Deliver, Choose),
         *(Census, Member, Metric, AdapterLayout, Entry),
     )
 }

@@ -19,7 +19,7 @@ from fedpl.executors.here import Here
 from fedpl.executors.joining import start_digest
 from fedpl.executors.letters import Joining, Letter, Untold, decode, encode
 from fedpl.files import make_folder, quoted, write_json, writing
-from fedpl.records.messages import Answer, Begin, Deliver, Failure, Frozen, Work
+from fedpl.records.messages import Answer, Begin, Choose, Deliver, Failure, Frozen, Work
 
 _log = logging.getLogger(__name__)
 _REMEMBERED = 2  # answers, should a letter come twice
@@ -39,7 +39,7 @@ class Resident:
         settings: By which clients train and are scored, as YAML.
         base: Digest of the frozen model.
         shifts: Whether frozen weights can be changed.
-        delivered: Called when a run's adapters lie in a notice's folder, with the method.
+        written: Called when what a notice makes of adapters lies in its folder, with the method.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Resident:
         settings: str,
         base: str,
         shifts: bool,
-        delivered: Callable[[Deliver, str], None] = lambda notice, method: None,
+        written: Callable[[Deliver | Choose, str], None] = lambda notice, method: None,
     ) -> None:
         self._here = here
         self._name = name
@@ -60,7 +60,7 @@ class Resident:
         self._settings = settings
         self._base = base
         self._shifts = shifts
-        self._delivered = delivered
+        self._written = written
         self._holds = ("", "", "")  # run, method, frozen weights
         self._answers: OrderedDict[bytes, bytes] = OrderedDict()
         self._work, self._worded = 0.0, ""  # of the letter at hand, for the log
@@ -110,7 +110,8 @@ class Resident:
             "start": lambda: self._here.join().initial.cpu(),
             "train": self._train,
             "score": lambda clients, models, split: self._here.score(clients, models, split),
-            "deliver": self._deliver,
+            "deliver": self._hand_over,
+            "choose": self._hand_over,
         }
 
     def _join(self) -> Joining:
@@ -153,10 +154,10 @@ class Resident:
             answers.append(answer)
         return answers
 
-    def _deliver(self, notice: Deliver, run: str) -> None:
+    def _hand_over(self, notice: Deliver | Choose, run: str) -> None:
         notice = notice._replace(folder=str(self._run_folder(run)))
         self._here.tell(notice)
-        self._delivered(notice, self._holds[1])
+        self._written(notice, self._holds[1])
 
     def _run_folder(self, run: str) -> Path:
         """Where a run's files lie; the server names the run, not the place."""

@@ -20,6 +20,7 @@ from fedpl.records.messages import (
     Answer,
     Begin,
     Census,
+    Choose,
     Company,
     Deliver,
     Failure,
@@ -164,11 +165,13 @@ class Sites:
     def tell(self, notice: Notice) -> None:
         """Begin and Frozen go with the next order to each site, so that they cost no message of their own."""
         if isinstance(notice, Deliver):
-            self._deliver(notice)
+            self._hand_over(notice, "deliver", "has not got its clients' last aggregates")
+        elif isinstance(notice, Choose):
+            self._hand_over(notice, "choose", "has not let its clients choose")
         elif isinstance(notice, Begin):
             self._pins.keep([own.site for own in self._joinings])
             self._begin = Begin(notice.run)
-        elif isinstance(notice, Frozen):  # Serve is refused in the settings
+        elif isinstance(notice, Frozen):
             residual = None if notice.residual is None else cloned(notice.residual)
             if notice.digest != self._frozen.digest:
                 self._frozen = notice._replace(residual=residual)
@@ -177,19 +180,19 @@ class Sites:
         """Ask no site for anything more."""
         self._crew.close()
 
-    def _deliver(self, notice: Deliver) -> None:
-        orders = []
-        for worker in range(self._crew.size):
-            rows = [row for row, client in enumerate(notice.clients) if self._site_of[client] == worker]
-            own = tuple(notice.clients[row] for row in rows)
-            memories = {client: notice.memories.get(client, "") for client in own}
-            part = notice._replace(folder="", clients=own, models=notice.models[rows], memories=memories)
-            orders.append((worker, Order("deliver", (part, self._pins.run))))
+    def _hand_over(self, notice: Deliver | Choose, verb: str, otherwise: str) -> None:
+        """Each site its clients' part; what comes of it stays there."""
+        rows: dict[int, list[int]] = {worker: [] for worker in range(self._crew.size)}
+        for row, client in enumerate(notice.clients):
+            rows[self._site_of[client]].append(row)
+        parts = [notice.among(own)._replace(folder="") for own in rows.values()]
+        orders = [(worker, Order(verb, (part, self._pins.run))) for worker, part in enumerate(parts)]
         for place, reply in self._answers(orders):
             if not isinstance(reply, Done):
                 _log.warning(
-                    "%s has not got its clients' last aggregates: %s; resume the run when it is back",
+                    "%s %s: %s; resume the run when it is back",
                     self._name(place),
+                    otherwise,
                     _reason(reply),
                 )
 

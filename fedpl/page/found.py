@@ -20,7 +20,7 @@ from fedpl.runs.origin import Origin
 from fedpl.runs.resume import saved_configuration
 from fedpl.tracking.matrices import Name, read_matrix
 
-_MODELS: tuple[Model, ...] = ("aggregated", "tuned")
+_MODELS: tuple[Model, ...] = ("aggregated", "tuned", "chosen")
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,21 @@
 
 import math
 
-from fedpl.page.tables import MODELS, Cell, Table, number
+from fedpl.page.tables import ALL, Cell, Table, number
 from fedpl.records.comparison import Comparison, MethodEntry, Spread
 from fedpl.records.results import Model
 from fedpl.records.scores import Metric
 
 
 def methods(comparison: Comparison) -> Table:
-    """Two rows a method: means and standard deviations over seeds, gain, interval, rank, harm, costs."""
+    """A row for each model of a method: means over seeds, gain, interval, rank, harm, costs."""
     metric = comparison.primary
     titles = ("method", "model", f"mean {metric.title}", "gain over local", "95 % of the mean gain")
     costs = ("rank", "worst client", "worst tenth", "harmed", "MB", "s")
     rows = tuple(
-        (Cell(name), Cell(title), *_cells(entry, model, metric))
+        (Cell(name), Cell(ALL[model]), *_cells(entry, model, metric))
         for name, entry in comparison.methods.items()
-        for model, title in MODELS.items()
+        for model in comparison.models
     )
     return Table(titles + costs, rows)
 

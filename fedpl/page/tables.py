@@ -12,6 +12,8 @@ from fedpl.records.results import Model, Statistics
 from fedpl.records.scores import Metric
 
 MODELS: dict[Model, str] = {"aggregated": "aggregated θ̄", "tuned": "tuned θ"}
+ALL: dict[Model, str] = {**MODELS, "chosen": "chosen by its guard"}
+_GAINS: dict[Model, str] = {"aggregated": "θ̄", "tuned": "θ", "chosen": "what was chosen"}
 _NAMES = {"local": "local only", "fedavg": "federated average"}
 
 
@@ -60,7 +62,7 @@ def results(run: Found, alone: Alone) -> Table | None:
             for m, name in MODELS.items()
         ]
     else:
-        rows = [(f"{run.method}, {name}", summary.test, model) for model, name in MODELS.items()]
+        rows = [(f"{run.method}, {name}", summary.test, model) for model, name in _models(run).items()]
         baselines = {name: own.test for name, own in summary.baselines.items()}
         if alone.local is not None:
             baselines = {"local": alone.local.test} | baselines
@@ -97,10 +99,10 @@ def clients(run: Found, alone: Alone) -> Table | None:
 
     if alone.local is not None:
         titles["local only"] = [score(alone.score(client, metric), metric) for client in run.clients]
-    for model, name in MODELS.items():
+    for model, name in _models(run).items():
         values(name, model)
         if alone.local is not None:
-            titles[f"gain of {name.split()[1]}"] = [
+            titles[f"gain of {_GAINS[model]}"] = [
                 score(metric.sign * (run.score(c, model, metric) - alone.score(c, metric)), metric, "+")
                 for c in run.clients
             ]
@@ -126,7 +128,7 @@ def note(run: Found, client: str, harmed: Mapping[str, Sequence[Model]]) -> str:
     """What is to be said about a client in words."""
     said = []
     if client in harmed:
-        said.append("harmed: " + " and ".join(MODELS[model] for model in harmed[client]))
+        said.append("harmed: " + " and ".join(ALL[model] for model in harmed[client]))
     if run.summary is not None and run.summary.hostile is not None and client in run.summary.hostile.clients:
         said.append("attacks")
     if rejected := sum(client in record.rejected for record in run.records):
@@ -179,6 +181,12 @@ def comparison(runs: Sequence[Found], alone: Sequence[Alone]) -> Table:
         (Cell("seconds of all rounds"), *(number(sum(sum(r.seconds) for r in run.records)) for run in runs)),
     ]
     return Table(("", *labels(runs)), tuple(rows))
+
+
+def _models(run: Found) -> dict[Model, str]:
+    """Of what a run has scores."""
+    guarded = run.summary is not None and run.summary.test.mean.chosen is not None
+    return ALL if guarded else MODELS
 
 
 def labels(runs: Sequence[Found]) -> tuple[str, ...]:

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fedpl.records.plain import optional
 from fedpl.records.record import Kept
+from fedpl.records.scores import Scores
 
 FOLDER = "best"
 
@@ -29,11 +31,13 @@ class Choice(Kept):
     """What answers for a client.
 
     Attributes:
-        model: aggregated, unless tuned or local is better by more than one standard error.
+        model: aggregated, unless tuned, mixture or local is better by more than one standard error.
         examples: Validation examples.
-        tuned: Advantage of the tuned model over the aggregate; null where the client took no part in the last
-            round.
+        tuned: Advantage of the tuned (or personal) model over the aggregate; null where the client took no
+            part in the last round.
+        mixture: Of half of both.
         local: Of the model that it trains alone; null where `local` was no baseline.
+        test: Scores of what was chosen on the client's test data; in summaries they stand among the others'.
     """
 
     FILE: ClassVar[str] = "choice.json"
@@ -41,10 +45,12 @@ class Choice(Kept):
     model: str
     examples: int
     tuned: Advantage | None
+    mixture: Advantage | None
     local: Advantage | None
+    test: Scores | None = optional()
 
     @property
     def over(self) -> dict[str, Advantage]:
         """The advantages of the models that there are, by name."""
-        both = {"tuned": self.tuned, "local": self.local}
-        return {name: own for name, own in both.items() if own is not None}
+        others = {"tuned": self.tuned, "mixture": self.mixture, "local": self.local}
+        return {name: own for name, own in others.items() if own is not None}

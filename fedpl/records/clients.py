@@ -17,6 +17,7 @@ def client_rows(summary: RunSummary) -> dict[str, dict[str, Any]]:
         models = {
             "aggregated": own.scores.aggregated,
             "tuned": own.scores.tuned,
+            **({} if own.choice is None else {"chosen": own.scores.chosen}),
             "floor": own.scores.majority,
             **{name: other.clients[client].aggregated for name, other in summary.baselines.items()},
         }
@@ -41,7 +42,8 @@ def _choice(own: Client) -> dict[str, Any]:
     if own.choice is None:
         return {}
     found: dict[str, Any] = {"chosen": own.choice.model, "validation examples": own.choice.examples}
-    for name, over in (("tuned", own.choice.tuned), ("local", own.choice.local)):
+    for name in ("tuned", "mixture", "local"):
+        over = own.choice.over.get(name)
         ends: dict[str, float | None] = {"": None, " low": None, " high": None}
         if over is not None:
             ends = {"": over.mean, " low": over.low, " high": over.high}

@@ -8,6 +8,7 @@ import numpy as np
 
 from fedpl.records.plain import inline, optional
 from fedpl.records.record import Kept
+from fedpl.records.results import Model
 from fedpl.records.scores import Metric, Scores
 
 
@@ -64,15 +65,17 @@ class MethodEntry:
         tuned: θ, after local training.
         bytes: Traffic both ways.
         seconds: Training, aggregation and scoring; a shared first round counts for each run.
+        chosen: What clients' guards chose, where all clients have one.
     """
 
     aggregated: ModelEntry
     tuned: ModelEntry
     bytes: Spread
     seconds: Spread
+    chosen: ModelEntry | None = optional()
 
     def of(self, model: str) -> ModelEntry:
-        """aggregated or tuned."""
+        """aggregated or tuned; chosen, where it is there."""
         entry: ModelEntry = getattr(self, model)
         return entry
 
@@ -89,6 +92,7 @@ class RunEntry:
         tuned: The same of θ.
         bytes: Traffic both ways.
         seconds: Training, aggregation and scoring; a shared first round counts for each run.
+        chosen: The same of what guards chose.
     """
 
     method: str
@@ -98,9 +102,10 @@ class RunEntry:
     tuned: Scores
     bytes: int
     seconds: float
+    chosen: Scores | None = optional()
 
     def of(self, model: str) -> Scores:
-        """aggregated or tuned."""
+        """aggregated or tuned; chosen, where it is there."""
         scores: Scores = getattr(self, model)
         return scores
 
@@ -110,7 +115,7 @@ class Pair:
     """Two methods over the same clients, each client's difference averaged over seeds.
 
     Attributes:
-        model: aggregated or tuned.
+        model: aggregated, tuned or chosen.
         first: A method.
         second: Another.
         difference: By how much the first is better on average.
@@ -153,6 +158,12 @@ class Comparison(Kept):
     methods: Mapping[str, MethodEntry]
     runs: tuple[RunEntry, ...]
     pairs: tuple[Pair, ...] | None = optional()
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """Of what there are scores; what guards chose, where all methods' clients have one."""
+        guarded = all(entry.chosen is not None for entry in self.methods.values())
+        return ("aggregated", "tuned", "chosen") if guarded else ("aggregated", "tuned")
 
     @property
     def primary(self) -> Metric:

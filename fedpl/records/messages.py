@@ -141,7 +141,6 @@ class Report(NamedTuple):
         choice: Which of several received models it trained from.
         late: It came after the round had closed (simulated).
         attempt: Of the work that it answers.
-        guard: Which model the client uses: received, own or mixture; empty: it has no guard, or does not say.
         halves: Cosine, of what it was asked about, of the task vectors that two halves of its examples give;
             None: it was not asked, or has fewer than two.
     """
@@ -157,7 +156,6 @@ class Report(NamedTuple):
     choice: int | None = None
     late: bool = False
     attempt: int = 1
-    guard: str = ""
     halves: float | None = None
 
 
@@ -242,8 +240,14 @@ class Deliver(NamedTuple):
     residual: "Float[Tensor, 'weights'] | None" = None
     round: int = 0
 
+    def among(self, rows: Sequence[int]) -> "Deliver":
+        """The same for the clients of some rows."""
+        own = tuple(self.clients[row] for row in rows)
+        memories = {client: self.memories.get(client, "") for client in own}
+        return self._replace(clients=own, models=self.models[rows], memories=memories)
 
-class Serve(NamedTuple):
+
+class Choose(NamedTuple):
     """Notice: clients choose by their validation data which model answers for them from now on.
 
     Attributes:
@@ -251,8 +255,9 @@ class Serve(NamedTuple):
         clients: Whose.
         models: The last θ̄ᵢ, a row each.
         memories: Digests of what clients remember.
-        tuned: Who remembers the tuned model of the last round.
+        tuned: Who remembers the model that it used in the last round.
         local: What training alone gave, a row each; None: nobody was.
+        round: After which round.
     """
 
     folder: str
@@ -261,10 +266,22 @@ class Serve(NamedTuple):
     memories: Mapping[str, str]
     tuned: tuple[str, ...] = ()
     local: "Float[Tensor, 'clients params'] | None" = None
+    round: int = 0
+
+    def among(self, rows: Sequence[int]) -> "Choose":
+        """The same for the clients of some rows."""
+        own = tuple(self.clients[row] for row in rows)
+        return self._replace(
+            clients=own,
+            models=self.models[rows],
+            memories={client: self.memories.get(client, "") for client in own},
+            tuned=tuple(client for client in own if client in self.tuned),
+            local=None if self.local is None else self.local[rows],
+        )
 
 
 Answer: TypeAlias = Report | Failure
-Notice: TypeAlias = Frozen | Begin | Deliver | Serve
+Notice: TypeAlias = Frozen | Begin | Deliver | Choose
 
 
 def missing(asked: Sequence[str], company: Company) -> list[str]:

@@ -12,7 +12,7 @@ from fedpl.records.plain import Matrix, inline, optional
 from fedpl.records.record import Kept
 from fedpl.records.scores import Metric, Scores
 
-Model: TypeAlias = Literal["aggregated", "tuned", "majority"]
+Model: TypeAlias = Literal["aggregated", "tuned", "chosen", "majority"]
 # What files without the key "metrics" hold: they are older than it.
 BEFORE_METRICS = (Metric("accuracy", "%"), Metric("macro_f1", "%"))
 
@@ -26,11 +26,13 @@ class Models:
         tuned: Of the model that the client uses after local training; null where it took no part in the last
             round.
         majority: Of the best answer without learning, beside which the others have to be read; in summaries.
+        chosen: Of what the client's guard chose by its validation data when the run had ended; in summaries.
     """
 
     aggregated: Scores | None
     tuned: Scores | None
     majority: Scores | None = optional()
+    chosen: Scores | None = optional()
 
     def value(self, model: Model, metric: Metric) -> float:
         """One number; NaN for a model that has not been scored."""

@@ -43,7 +43,6 @@ class ByClient:
         absolute_weight: Σₖ |pᵢₖ|.
         effective_neighbours: 1 / Σₖ pᵢₖ².
         self_weight: pᵢᵢ.
-        guard: Which model each uses by its guard: received, own or mixture; null for those that took no part.
         halves: Mean cosine of the task vectors of two halves of its examples, over all its reports; null for
             those that never gave one.
     """
@@ -55,7 +54,6 @@ class ByClient:
     absolute_weight: tuple[float, ...]
     effective_neighbours: tuple[float, ...]
     self_weight: tuple[float, ...]
-    guard: tuple[str | None, ...] | None = optional()
     halves: tuple[float | None, ...] | None = optional()
 
 

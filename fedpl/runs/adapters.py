@@ -172,7 +172,7 @@ def load(
         base: Where the frozen model lies now, if not where it did.
         newcomer: Whether it is one that joined when the run had ended (``newcomers/``).
         name: What PEFT calls the adapter.
-        model: best: what the client chose by its validation data (``client.serve: best``), instead.
+        model: best: what the client chose by its validation data (``client.guard: validation``), instead.
 
     Raises:
         UserError: If there is no such adapter, it is not whole, or the frozen model is not there or another.
@@ -227,7 +227,7 @@ def _best(run: Path, client: str, kind: str) -> str:
     if kind != "adapters":
         raise UserError(f"model: best is chosen among a client's own models, not among its {kind}; name one")
     if not (run / FOLDER).is_dir():
-        raise UserError(f"model: clients of {run} chose nothing; runs with client.serve: best let them")
+        raise UserError(f"model: clients of {run} chose nothing; runs with client.guard: validation let them")
     where = _folder(run, client, FOLDER)
     return kind if Choice.read(where).model == "aggregated" else FOLDER
 

@@ -53,7 +53,7 @@ def describe(
     for kind in ("adapters", "personal", *([FOLDER] if choices is not None else [])):
         for member in census.members:
             where = folder / kind / quoted(member.client)
-            choice = None if choices is None else choices[member.client]
+            choice = None if choices is None else choices.get(member.client)
             # Who chose its aggregate has no other copy of it.
             if not where.is_dir() or (kind == FOLDER and choice is not None and choice.model == "aggregated"):
                 continue

@@ -14,7 +14,7 @@ from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.files import writing
 from fedpl.interop import borrow
-from fedpl.records.choice import Choice
+from fedpl.records.choice import FOLDER, Choice
 from fedpl.records.messages import Census, Deliver
 from fedpl.records.results import Attack, MethodResult, Privacy, RunSummary
 from fedpl.records.rounds import RoundRecord
@@ -85,14 +85,9 @@ def close(
         choices: What answers for each client, where they chose.
     """
     records = folder.records()
-    summary = run_summary(config.name, config.seed, census, found, baselines, records, seconds)
+    summary = run_summary(config.name, config.seed, census, found, baselines, records, seconds, choices)
     summary = _with_conditions(summary, config, hostile, records[-1], (found, *baselines.values()))
     summary = dataclasses.replace(summary, data=origin.data, versions=origin.versions, begun=origin.begun)
-    if choices is not None:
-        clients = {
-            name: dataclasses.replace(own, choice=choices[name]) for name, own in summary.clients.items()
-        }
-        summary = dataclasses.replace(summary, clients=clients)
     summary.write(folder.path)
     if config.tracking.plots:
         with beside("the pictures"), writing(folder.path / "plots"):
@@ -105,7 +100,7 @@ def close(
     places = {"run directory": ""}
     places |= {"adapters": "adapters"} if (folder.path / "adapters").exists() else {}
     places |= {"personal adapters": "personal"} if (folder.path / "personal").exists() else {}
-    places |= {"chosen": "best"} if choices is not None else {}
+    places |= {"chosen": "best"} if (folder.path / FOLDER).exists() else {}
     places |= {"pictures": "plots"} if config.tracking.plots else {}
     for what, where in places.items():
         console.print(Text(f"{what}: {folder.path / where}"), soft_wrap=True)
@@ -120,7 +115,9 @@ def close(
 def _counted(choices: Mapping[str, Choice]) -> str:
     """How many clients chose what."""
     times = Counter(choice.model for choice in choices.values())
-    return ", ".join(f"{name} {times[name]}" for name in ("aggregated", "tuned", "local") if times[name])
+    return ", ".join(
+        f"{name} {times[name]}" for name in ("aggregated", "tuned", "mixture", "local") if times[name]
+    )
 
 
 def _with_conditions(

@@ -15,6 +15,7 @@ from fedpl.records.messages import Census
 from fedpl.rounds.federation import Federation
 from fedpl.rounds.loop import RoundResult
 from fedpl.runs.cards import describe
+from fedpl.runs.choosing import let_choose
 from fedpl.runs.closing import close, deliver
 from fedpl.runs.demands import check_demands
 from fedpl.runs.earlier import check_base
@@ -23,7 +24,6 @@ from fedpl.runs.hearing import opening, record_rounds, trackers_of
 from fedpl.runs.origin import Origin
 from fedpl.runs.prepared import Prepared, prepare
 from fedpl.runs.resume import saved_configuration
-from fedpl.runs.serving import let_choose
 from fedpl.runs.sharing import private, sealed
 from fedpl.runs.standing import Clock, Standing
 from fedpl.runs.summary import round_record
@@ -94,10 +94,13 @@ def run(
                 display.begin(name, config.rounds, asked, baseline.rounds_done)
                 others[name] = baseline.finish(partial(_show, name, config, census, display))
                 baseline.folder.checkpoints.prune(1)
-            choices = let_choose(main, baselines, found, folder) if config.client.serve == "best" else None
-            if choices is not None:
+            choices = None
+            if config.client.guard == "validation":
+                choices = let_choose(main, baselines, found, folder)
                 describe(config, census, found, folder.path, choices, began.begun)
-        close(config, census, began, hostile, found, others, folder, clock(), trackers, console, choices)
+            # Sites keep what their clients chose, and of private clients it would tell what noise protects.
+            told = None if private(config) else choices or None
+        close(config, census, began, hostile, found, others, folder, clock(), trackers, console, told)
     return folder.path
 
 

@@ -13,8 +13,10 @@ from fedpl.executors.resident import Resident
 from fedpl.executors.settings import ExecutorConfig
 from fedpl.files import held, write_atomically, writing
 from fedpl.model.weights import digest
-from fedpl.records.messages import Deliver
+from fedpl.records.choice import FOLDER
+from fedpl.records.messages import Choose, Deliver
 from fedpl.runs.cards import describe
+from fedpl.runs.choosing import chosen
 from fedpl.runs.sharing import agreed, shifts
 from fedpl.runs.sites import here
 
@@ -68,13 +70,17 @@ def resident(config: Config, name: str, folder: Path) -> Resident:
     census = local.join()
     _log.info("%d clients, %d examples", len(census.members), sum(own.examples for own in census.members))
 
-    def delivered(notice: Deliver, method: str) -> None:
+    def written(notice: Deliver | Choose, method: str) -> None:
         """The folder becomes one from which `fedpl.load` loads."""
-        run = Path(notice.folder)
+        run, choosing = Path(notice.folder), isinstance(notice, Choose)
         own = replace(config, name=method, rounds=max(notice.round, 1))
         write_atomically(run / "config.yaml", own.to_yaml().encode())
-        describe(own, census, None, run)
-        _log.info("the run has ended; adapters are in %s", run / "adapters")
+        choices = chosen(run, notice.clients) if choosing else None
+        describe(own, census, None, run, choices)
+        where = run / (FOLDER if choosing else "adapters")
+        _log.info(
+            "the run has ended; %s in %s", "what clients chose is" if choosing else "adapters are", where
+        )
 
     return Resident(
         local,
@@ -84,5 +90,5 @@ def resident(config: Config, name: str, folder: Path) -> Resident:
         agreed(config),
         digest(config.model.path),
         shifts(config),
-        delivered,
+        written,
     )

@@ -8,7 +8,6 @@ from fedpl.training.settings import EvaluationConfig
 
 _HOW = (
     "guard",
-    "serve",
     "cohort_size",
     "tokens_per_pass",
     "prefix_cache_mb",
@@ -78,7 +77,7 @@ def agreed(config: Config) -> str:
             own.client,
             objective=client.objective,  # work names it
             per_client=client.per_client,
-            **{name: getattr(client, name) for name in _HOW if name not in ("guard", "serve")},
+            **{name: getattr(client, name) for name in _HOW if name != "guard"},
         ),
     )
     return own.to_yaml()

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from fedpl.records.choice import Choice
 from fedpl.records.messages import Census, Seconds
 from fedpl.records.plain import LARGEST
 from fedpl.records.results import (
@@ -46,7 +47,6 @@ def round_record(
     """
     matrices = mean_over_blocks(result.similarity), mean_over_blocks(result.weights)
     losses = {report.client: report.loss for report in result.reports}
-    guards = {report.client: report.guard for report in result.reports if report.guard}
     told, agreement = result.ledger.told, result.ledger.agreement
     splits = {
         split: SplitScores(
@@ -76,7 +76,6 @@ def round_record(
             id=clients,
             train_loss=tuple(losses.get(client) for client in clients),
             age=tuple(result.ledger.age.tolist()),
-            guard=tuple(guards.get(client) for client in clients) if guards else None,
             halves=tuple(None if h != h else h for h in agreement.tolist()) if told.any() else None,
             **diagnostics(*matrices, result.rows, len(clients)),
         ),
@@ -136,6 +135,7 @@ def run_summary(
     baselines: Mapping[str, MethodResult],
     records: Sequence[RoundRecord],
     seconds: float,
+    choices: Mapping[str, Choice] | None = None,
 ) -> RunSummary:
     """The summary of a run.
 
@@ -147,10 +147,12 @@ def run_summary(
         baselines: The same of every baseline.
         records: The method's rounds, for their traffic and time.
         seconds: What the whole run took.
+        choices: What answers for each client, where they chose.
     """
     floors = {member.client: member.floor for member in census.members}
     known = {client: floor for client, floor in floors.items() if floor is not None}
     spent = {part: sum(getattr(r.seconds, part) for r in records) for part in Seconds._fields}
+    chosen = {client: own.test for client, own in (choices or {}).items() if own.test is not None}
     return RunSummary(
         method=method,
         seed=seed,
@@ -160,11 +162,18 @@ def run_summary(
         clients={
             member.client: Client(
                 examples=member.examples,
-                scores=_beside(result.clients[member.client], floors[member.client]),
+                scores=_beside(
+                    result.clients[member.client], floors[member.client], chosen.get(member.client)
+                ),
+                choice=None if choices is None else replace(choices[member.client], test=None),
             )
             for member in census.members
         },
-        test=_with_floor(result.test, summarise(known, census.metrics)),
+        test=_all_beside(
+            result.test,
+            summarise(known, census.metrics),
+            summarise(chosen, census.metrics) if chosen else None,
+        ),
         validation=result.validation,
         baselines={
             name: Baseline(clients=other.clients, test=other.test, honest=other.honest)
@@ -199,12 +208,19 @@ def _statistics(aggregated: Summary | None, tuned: Summary | None) -> Statistics
     return Statistics(**by_name)
 
 
-def _with_floor(statistics: Statistics, floor: Summary) -> Statistics:
-    """The same with the floors beside."""
+def _all_beside(statistics: Statistics, floor: Summary, chosen: Summary | None) -> Statistics:
+    """The same with the floors, and with what guards chose, beside."""
     return Statistics(
-        **{name: _beside(getattr(statistics, name), getattr(floor, name)) for name in Summary._fields}
+        **{
+            name: _beside(
+                getattr(statistics, name),
+                getattr(floor, name),
+                None if chosen is None else getattr(chosen, name),
+            )
+            for name in Summary._fields
+        }
     )
 
 
-def _beside(models: Models, floor: Scores | None) -> Models:
-    return replace(models, majority=floor)
+def _beside(models: Models, floor: Scores | None, chosen: Scores | None) -> Models:
+    return replace(models, majority=floor, chosen=chosen)

@@ -1,9 +1,7 @@
-"""What answers for a client when a run has ended: its aggregate, its tuned or its local model.
-
-Chosen like what a guard chooses, by the client's own validation data and for the client alone.
-"""
+"""What answers for a client when a run has ended: its aggregate, its tuned or local model, or a mixture."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +13,16 @@ from torch import Tensor
 from fedpl.files import make_folder, quoted, writing
 from fedpl.model.saved import save_adapter
 from fedpl.records.choice import FOLDER, Advantage, Choice
-from fedpl.records.messages import Serve
-from fedpl.site.guard import MEMORY, advantage, choose
+from fedpl.records.messages import Choose
+from fedpl.records.scores import Scores
+from fedpl.site.guard import advantage, choose
 from fedpl.site.memory import Memory
 from fedpl.training.worker import Worker
 
 TUNED = "tuned"  # under which name a client remembers the model that it used after the last round
 
 
-def serve(notice: Serve, worker: Worker, memory: Memory) -> None:
+def let_choose(notice: Choose, worker: Worker, memory: Memory) -> None:
     """Let every client choose, and write under ``best/`` what it chose, and its adapter unless that is θ̄ᵢ.
 
     Args:
@@ -35,33 +34,24 @@ def serve(notice: Serve, worker: Worker, memory: Memory) -> None:
         UserError: If nothing can be written.
     """
     foundation, folder = worker.backend.foundation, Path(notice.folder) / FOLDER
-    models: dict[str, dict[str, Tensor]] = {
-        "aggregated": dict(zip(notice.clients, notice.models, strict=True))
+    models = _models(notice, memory)
+    goods = {name: _by_client(own, worker) for name, own in models.items()}
+    choices = {
+        client: decide({name: own[client] for name, own in goods.items() if client in own})
+        for client in notice.clients
     }
-    remembered = {client: memory.recall(client, notice.memories[client]) for client in notice.tuned}
-    models["tuned"] = {
-        client: state[TUNED if TUNED in state else MEMORY].to(notice.models)
-        for client, state in remembered.items()
-    }
-    if notice.local is not None:
-        models["local"] = dict(zip(notice.clients, notice.local, strict=True))
-    goods = {
-        name: dict(
-            zip(own, worker.goods(list(own), torch.stack(list(own.values())), "validation"), strict=True)
-        )
-        for name, own in models.items()
-        if own
-    }
-    for client in notice.clients:
-        choice = decide({name: own[client] for name, own in goods.items() if client in own})
+    chosen = {client: models[choice.model][client] for client, choice in choices.items()}
+    tested = [client for client in chosen if len(worker.partitions.examples[client, "test"])]
+    scores = {} if not tested else _scored({client: chosen[client] for client in tested}, worker)
+    for client, choice in choices.items():
         where = folder / quoted(client)
         with writing(where):
             make_folder(folder)
             make_folder(where)
             if choice.model != "aggregated":
-                own, classes = models[choice.model][client], worker.partitions.classes[client]
+                own, classes = chosen[client], worker.partitions.classes[client]
                 save_adapter(own, foundation.model, foundation.layout, where, classes=classes)
-            choice.write(where)
+            replace(choice, test=scores.get(client)).write(where)
 
 
 def decide(goods: Mapping[str, Float[np.ndarray, "examples"]]) -> Choice:
@@ -77,7 +67,35 @@ def decide(goods: Mapping[str, Float[np.ndarray, "examples"]]) -> Choice:
         model=names[choose(found)],
         examples=len(found[0]),
         tuned=over.get("tuned"),
+        mixture=over.get("mixture"),
         local=over.get("local"),
+    )
+
+
+def _models(notice: Choose, memory: Memory) -> dict[str, dict[str, Float[Tensor, "params"]]]:
+    """Each client's models, by name; whoever took no part in the last round has no tuned one."""
+    received = dict(zip(notice.clients, notice.models, strict=True))
+    tuned = {
+        client: memory.recall(client, notice.memories[client])[TUNED].to(notice.models)
+        for client in notice.tuned
+    }
+    mixture = {client: (received[client] + own) / 2 for client, own in tuned.items()}
+    local = {} if notice.local is None else dict(zip(notice.clients, notice.local, strict=True))
+    return {"aggregated": received, "tuned": tuned, "mixture": mixture, "local": local}
+
+
+def _by_client(models: Mapping[str, Tensor], worker: Worker) -> dict[str, Float[np.ndarray, "examples"]]:
+    """How good each answer to a client's validation data is."""
+    if not models:
+        return {}
+    found = worker.goods(list(models), torch.stack(list(models.values())), "validation")
+    return dict(zip(models, found, strict=True))
+
+
+def _scored(models: Mapping[str, Tensor], worker: Worker) -> dict[str, Scores]:
+    """On their test data."""
+    return dict(
+        zip(models, worker.score(list(models), torch.stack(list(models.values())), "test"), strict=True)
     )
 
 

@@ -8,7 +8,6 @@ from fedpl.files import make_folder, quoted, write_atomically, writing
 from fedpl.model.foundation import Foundation
 from fedpl.model.saved import save_adapter
 from fedpl.records.messages import Deliver
-from fedpl.site.guard import MEMORY
 from fedpl.site.memory import Memory
 from fedpl.training.worker import Worker
 
@@ -21,7 +20,7 @@ def deliver(
 ) -> None:
     """Write every client's aggregate θ̄ᵢ in PEFT format, with what was added to the frozen weights.
 
-    What clients keep beside it, or use by their guard's choice, is written under ``personal/``.
+    What clients keep beside it is written under ``personal/``.
 
     Args:
         notice: The aggregates.
@@ -39,7 +38,7 @@ def deliver(
             where.parent.mkdir(exist_ok=True)
             save_adapter(aggregate, model, layout, where, notice.residual, classes[client])
         state = memory.recall(client, notice.memories.get(client, ""))
-        personal = state[MEMORY] if MEMORY in state else notice.objective.personal(state, aggregate.cpu())
+        personal = notice.objective.personal(state, aggregate.cpu())
         if personal is not None:
             where = folder / "personal" / quoted(client)
             with writing(where):

@@ -17,21 +17,21 @@ from fedpl.objectives.models import stack_models
 from fedpl.records.messages import (
     Begin,
     Census,
+    Choose,
     Company,
     Deliver,
     Frozen,
     Notice,
     Report,
     Seconds,
-    Serve,
     Work,
 )
 from fedpl.records.scores import Scores
 from fedpl.site.census import census
-from fedpl.site.choosing import TUNED, serve
+from fedpl.site.choosing import TUNED, let_choose
 from fedpl.site.delivery import deliver, deliver_answers
 from fedpl.site.faults import Faults
-from fedpl.site.guard import MEMORY, check, guard
+from fedpl.site.guard import check
 from fedpl.site.memory import Memory
 from fedpl.site.privacy import privatise
 from fedpl.training.session import Assignment, Fit
@@ -46,7 +46,6 @@ class Trained(NamedTuple):
         received: What it started from.
         choice: Which of several models that was.
         fit: What its training reports.
-        model: Which model its guard has it use; empty: it has none.
         used: The model that it uses after the last round, where that is to be remembered.
     """
 
@@ -54,7 +53,6 @@ class Trained(NamedTuple):
     received: Float[Tensor, "params"]
     choice: int | None
     fit: Fit
-    model: str = ""
     used: Tensor | None = None
 
 
@@ -85,8 +83,6 @@ class Site:
     ) -> None:
         if worker.partitions.config.guard == "validation":
             check(data)
-        if worker.partitions.config.serve == "best":
-            check(data, "client.serve", "aggregated")
         self.worker = worker
         self.privacy = privacy
         self.faults = faults
@@ -136,11 +132,6 @@ class Site:
         for places, theta, fits in self.worker.fit(assignments, group[0].round, group[0].objective):
             trained = time.perf_counter()
             mine = [group[place] for place in places]
-            models = [""] * len(mine)
-            if self.worker.partitions.config.guard == "validation" and mine[0].splits:
-                start = torch.stack([received[place] for place in places])
-                guarded = guard(self.worker, [each.client for each in mine], start, theta, fits)
-                models, fits = [one.model for one in guarded], [one.fit for one in guarded]
             scores = self._scores(mine, theta, fits)
             scored = time.perf_counter()
             # What a cohort took together is shared out evenly.
@@ -148,8 +139,8 @@ class Site:
             for i, place in enumerate(places):
                 work, row = group[place], into[group[place].client]
                 torch.sub(theta[i].to(row.device), received[place].to(row.device), out=row)
-                used = self._used(work, theta[i], fits[i], models[i])
-                done = Trained(work, received[place], choices[place], fits[i], models[i], used)
+                used = self._used(work, theta[i], fits[i])
+                done = Trained(work, received[place], choices[place], fits[i], used)
                 reports.append(self._report(done, row, scores[i], seconds))
             del theta, fits  # as large as the cohort, while the next one trains
             begin = time.perf_counter()
@@ -181,8 +172,8 @@ class Site:
             case Deliver():
                 deliver(notice, self.foundation, self._memory, self.worker.partitions.classes)
                 deliver_answers(notice, self.worker)
-            case Serve():
-                serve(notice, self.worker, self._memory)
+            case Choose():
+                let_choose(notice, self.worker, self._memory)
 
     def _release(self, work: Work, received: Float[Tensor, "params"]) -> str:
         """What a task vector comes of, for noise that no other one gets."""
@@ -227,9 +218,9 @@ class Site:
                 found[i][split] = own
         return found
 
-    def _used(self, work: Work, theta: Tensor, fit: Fit, guarded: str) -> Tensor | None:
-        """The model that a client is left with after the last round, if it has to remember that."""
-        if "test" not in work.splits or not (guarded or self.worker.partitions.config.serve == "best"):
+    def _used(self, work: Work, theta: Tensor, fit: Fit) -> Tensor | None:
+        """The model that a client uses after the last round, if it is going to choose whether it stays so."""
+        if "test" not in work.splits or self.worker.partitions.config.guard == "none":
             return None
         used = theta if fit.tuned is None else fit.tuned
         assert isinstance(used, Tensor), "pairs of adapters are refused in the settings"
@@ -246,8 +237,7 @@ class Site:
         kept = work.memory
         if done.used is not None:
             before = self._memory.recall(work.client, work.memory) if fit.state is None else fit.state
-            name = MEMORY if done.model else TUNED
-            kept = self._memory.keep(work.client, {**before, name: done.used.to("cpu", copy=True)})
+            kept = self._memory.keep(work.client, {**before, TUNED: done.used.to("cpu", copy=True)})
         elif fit.state is not None:
             kept = self._memory.keep(work.client, fit.state)
         return Report(
@@ -262,6 +252,5 @@ class Site:
             choice=done.choice,
             late=self.faults.late(work.client, work.round),
             attempt=work.attempt,
-            guard=done.model if self.privacy.clip is None else "",  # it tells of the client's data
             halves=fit.halves,
         )

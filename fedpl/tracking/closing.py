@@ -40,7 +40,7 @@ def harmed(summary: RunSummary, model: Model) -> tuple[str, ...]:
 
 def scores(split: str, found: Statistics, metrics: Sequence[Metric]) -> dict[str, float]:
     """Statistics over the clients as the history names them, ``SPLIT/MODEL/STATISTIC/METRIC``."""
-    models: tuple[Model, ...] = (*MODELS, "majority")
+    models: tuple[Model, ...] = (*MODELS, "chosen", "majority")
     values = {
         f"{split}/{model}/{statistic}/{metric.name}": found.value(statistic, model, metric)
         for model in models
@@ -92,7 +92,8 @@ def comparison(summary: RunSummary) -> dict[str, float | str]:
     alone = summary.baselines.get("local")
     if alone is None:
         return found
-    for model in MODELS:
+    guarded = summary.test.mean.chosen is not None
+    for model in (*MODELS, "chosen") if guarded else MODELS:
         gains = [
             metric.sign
             * (own.scores.value(model, metric) - alone.scores_of(client).value("aggregated", metric))
@@ -116,8 +117,9 @@ def headline(summary: RunSummary) -> dict[str, Any]:
 
 def alert(run: Any, summary: RunSummary) -> None:
     """Send an alert about clients that are harmed, and one about those whose task vectors were not used."""
+    answers: Model = "aggregated" if summary.test.mean.chosen is None else "chosen"
     kinds = {
-        "clients harmed": harmed(summary, "aggregated"),
+        "clients harmed": harmed(summary, answers),
         "clients' task vectors not used": tuple(summary.rejected),
     }
     for what, clients in kinds.items():

@@ -131,7 +131,10 @@ def closing_table(summary: RunSummary) -> Table:
         (names.get(name, name), baseline, "aggregated") for name, baseline in summary.baselines.items()
     ]
     columns += [(f"{summary.method} aggregated", summary, "aggregated")]
-    columns += [(f"{summary.method} tuned", summary, "tuned"), (summary.floor_name, summary, "majority")]
+    columns += [(f"{summary.method} tuned", summary, "tuned")]
+    if summary.test.mean.chosen is not None:
+        columns += [("chosen", summary, "chosen")]
+    columns += [(summary.floor_name, summary, "majority")]
     first = "client" if few else f"{len(summary.clients):,} clients"
     table.add_column(first, overflow="ellipsis", no_wrap=True)
     for name, _, _ in columns:

@@ -51,12 +51,10 @@ class ClientConfig:
         max_steps: Most steps per round (of each phase, where the objective has several); null takes all
             epochs' steps.
         per_client: Clients with a learning rate or step budget of their own, by id.
-        guard: validation: after training a client uses what it received, its own model or half of both,
-            whichever is best on its own validation data by more than a standard error, else what it
-            received; none: its own model. What it sends is the same.
-        serve: best: when the run ends, each client chooses by its own validation data what is going to answer
-            for it: the aggregate, or the tuned or (of a baseline `local`) the local model where that is
-            better by more than a standard error; it lies under best/. aggregated: nobody chooses.
+        guard: validation: when the run ends, each client chooses by its own validation data what is going to
+            answer for it: its aggregate, or where that is better by more than a standard error its tuned
+            model, half of both or (of a baseline `local`) the local model; it lies under best/. What clients
+            send is the same. none: nobody chooses.
         mask_absent_classes: Whether a client cannot answer classes that its own training data lacks: not in
             training, not when it is scored, and not by the adapter that it is left with.
         gradient_clip: Largest norm of a step's gradient; 0 does not clip.
@@ -85,7 +83,6 @@ class ClientConfig:
     max_steps: int | None = None
     per_client: dict[str, PerClient] = field(default_factory=dict)
     guard: Literal["none", "validation"] = "none"
-    serve: Literal["aggregated", "best"] = "aggregated"
     mask_absent_classes: bool = False
     gradient_clip: float = 1.0
     model_dropout: bool = True

@@ -30,7 +30,9 @@ from fedpl.executors.sites import Sites
 from fedpl.files import quoted
 from fedpl.flower import serve
 from fedpl.objectives import Plain
+from fedpl.records.choice import Choice
 from fedpl.records.messages import Begin, Frozen, Work
+from fedpl.records.results import RunSummary
 from fedpl.runs.experiment import run
 from fedpl.runs.prepared import Prepared, prepare
 from fedpl.runs.residence import resident
@@ -131,6 +133,29 @@ def test_sites_give_the_same_run_whatever_happens_to_letters(
     assert own.name == "there-1"
     answer = fedpl.load(own, "two-a").predict(["the room was good"])
     assert answer == fedpl.load(alone, "two-a").predict(["the room was good"])
+
+
+def test_clients_choose_at_their_sites(world: World, tmp_path: Path) -> None:
+    """As in one process, whatever happens to letters; the server does not learn of it."""
+    guarded = {"client.guard": "validation", "baselines": ["local"], "client.lr": 0.02, "client.epochs": 8}
+    world.config = with_changes(world.config, guarded | {"method": "fedavg"})  # which harms who differs
+    alone = run(replace(world.config, run_dir=str(tmp_path / "alone")), Console(quiet=True))
+    post = world.post(faults=("", "", "lost before", "lost after", "twice", "started anew"), seed=5)
+    there = replace(world.config, run_dir=str(tmp_path / "there"))
+    executor = world.executor(post, tmp_path / "there", retries=20)
+    run(there, Console(quiet=True), prepared=Prepared(executor))
+    same(alone, tmp_path / "there")
+    chosen = {}
+    for name, client in zip(NAMES, CLIENTS, strict=True):
+        (own,) = (world.folder / name / "runs").iterdir()
+        chosen[client] = Choice.read(own / "best" / client)
+        assert chosen[client] == Choice.read(alone / "best" / client)
+        texts = ["the room was good", "an awful gate"]
+        mine, its = (fedpl.load(folder, client, model="best").logits(texts) for folder in (own, alone))
+        assert torch.equal(mine, its)
+    assert {choice.model for choice in chosen.values()} > {"aggregated"}, "nobody chose anything else"
+    assert not (tmp_path / "there" / "best").exists()
+    assert all(own.choice is None for own in RunSummary.read(tmp_path / "there").clients.values())
 
 
 def letter(start: Any, run: str = "run", round: int = 1) -> bytes:

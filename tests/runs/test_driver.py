@@ -28,7 +28,7 @@ def test_a_driver_of_workers_imports_nothing_that_trains(small_run: list[str], t
     """Nor does a second one, which goes on with the run, nor who aggregates its task vectors again."""
     folder = tmp_path / "run"
     options = ["--rounds=1", "--baselines=[local]", "--executor.kind=processes", "--executor.workers=1"]
-    stored = ["--store_vectors=bf16", "--client.serve=best"]
+    stored = ["--store_vectors=bf16", "--client.guard=validation"]
     driven(tmp_path, "fedpl.fit", *small_run, *options, *stored, f"--run_dir={folder}")
     assert (folder / "summary.json").is_file()
     assert any((folder / "adapters").rglob("README.md"))

@@ -21,6 +21,7 @@ from fedpl.errors import UserError
 from fedpl.presets import names
 from fedpl.problems import check
 from fedpl.records.card import Card
+from fedpl.records.choice import Choice
 from fedpl.records.results import RunSummary
 from fedpl.replay.__main__ import main as replay
 from fedpl.runs.experiment import run
@@ -238,6 +239,8 @@ def test_a_guard_compares_losses(config: Config, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="client 'three' has none"):
         prepare(with_changes(config, guarded))
     folder = ended(config, tmp_path / "run", **guarded, **{"data.small_clients": "drop"})
-    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-    assert set(last["clients"]["guard"]) <= {"received", "own", "mixture"}
-    assert fedpl.load(folder, "one", personal=True).predict(["a?"], max_new_tokens=2)
+    choice = Choice.read(folder / "best" / "one")
+    assert set(choice.over) == {"tuned", "mixture"}
+    assert choice.test is not None
+    assert choice.test["loss"] > 0
+    assert fedpl.load(folder, "one", model="best").predict(["a?"], max_new_tokens=2)

@@ -84,7 +84,7 @@ def test_a_newcomer_answers_with_its_own_classes(config: Config, tmp_path: Path)
 
 
 def test_what_a_client_chose_answers_with_its_own_classes(config: Config, tmp_path: Path) -> None:
-    changes = {"client__serve": "best", "client__lr": 0.03, "rounds": 4, "baselines": ["local"]}
+    changes = {"client__guard": "validation", "client__lr": 0.03, "rounds": 4, "baselines": ["local"]}
     run = fedpl.run(
         config, aggregator=Config.of("fedavg").aggregator, run_dir=str(tmp_path / "run"), **changes
     )

@@ -1,7 +1,6 @@
 """Regression from data to report: one by one as in cohorts, cut off as in one go, less error as better."""
 
 import csv
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +108,6 @@ def test_plain_peft_loads_the_head_of_one_row(config: fedpl.Config, tmp_path: Pa
 
 def test_a_guard_goes_by_errors(config: fedpl.Config, tmp_path: Path) -> None:
     made = fedpl.run(config, run_dir=str(tmp_path / "run"), baselines=[], client__guard="validation")
-    last = json.loads((made.path / "metrics.jsonl").read_text().splitlines()[-1])
-    assert {*last["clients"]["guard"]} <= {"received", "own", "mixture"}
-    assert isinstance(fedpl.load(made, "one-a", personal=True).predict(["a"])[0], float)
+    choices = [own.choice for own in made.summary.clients.values()]
+    assert all(choice is not None and set(choice.over) == {"tuned", "mixture"} for choice in choices)
+    assert isinstance(fedpl.load(made, "one-a", model="best").predict(["a"])[0], float)

@@ -9,23 +9,34 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy.stats import t
 
 import fedpl
-from fedpl.config import Config
+from fedpl.cli import make_parser, read
+from fedpl.compare.__main__ import main as comparing
+from fedpl.compare.latex import as_latex
+from fedpl.compare.tables import as_csv, as_markdown
+from fedpl.config import with_changes
 from fedpl.errors import UserError
 from fedpl.export import main as export
 from fedpl.fit import main
-from fedpl.problems import problems
+from fedpl.model.saved import save_adapter
+from fedpl.objectives import Plain
 from fedpl.records.choice import Advantage, Choice
+from fedpl.records.comparison import Comparison
+from fedpl.records.messages import Begin, Choose, Work
 from fedpl.records.results import RunSummary
 from fedpl.report import main as report
-from fedpl.site.choosing import decide
+from fedpl.runs.sites import here
+from fedpl.site.choosing import TUNED, decide
 from fedpl.site.guard import choose
+from fedpl.site.site import Site
+from fedpl.tracking.closing import headline
 from tests.conftest import small_rows, write_csv
 from tests.made_up import summary
 
-BEST = "--client.serve=best"
+GUARD = "--client.guard=validation"
 LEAN = ["--tracking.plots=false", "--tracking.progress=false", "--client.lr=0.02", "--client.epochs=8"]
 
 
@@ -72,7 +83,7 @@ def test_what_the_documentation_says_of_sixteen_examples(wins: int, losses: int,
 def run(tmp_path_factory: pytest.TempPathFactory, small_run: list[str]) -> Path:
     folder = tmp_path_factory.mktemp("chosen") / "run"
     words = ["--rounds=2", "--baselines=[local]", "--method=fedavg", "--participation.fraction=0.7"]
-    assert main([*small_run, *LEAN, *words, BEST, f"--run_dir={folder}"]) == 0
+    assert main([*small_run, *LEAN, *words, GUARD, f"--run_dir={folder}"]) == 0
     return folder
 
 
@@ -82,8 +93,10 @@ def test_a_run_keeps_what_clients_chose_everywhere(run: Path, capsys: pytest.Cap
     assert 0 < len(took_part) < len(known.clients), "whoever was away has no tuned model of the last round"
     for client, own in known.clients.items():
         assert own.choice is not None
-        assert own.choice == Choice.read(run / "best" / client)
-        assert set(own.choice.over) == {"local", *(["tuned"] if client in took_part else [])}
+        written = Choice.read(run / "best" / client)
+        assert own.choice == replace(written, test=None)
+        assert own.scores.chosen == written.test
+        assert set(own.choice.over) == {"local", *(["tuned", "mixture"] if client in took_part else [])}
         card = json.loads((run / "adapters" / client / "fedpl.json").read_text())
         assert card["choice"]["model"] == own.choice.model
         page = (run / "adapters" / client / "README.md").read_text()
@@ -138,6 +151,7 @@ def test_many_clients_choices_are_kept_in_columns(tmp_path: Path) -> None:
                     model="tuned",
                     examples=8,
                     tuned=None if int(client) % tuned else over,
+                    mixture=None if int(client) % tuned else over,
                     local=None if int(client) % local else over,
                 ),
             )
@@ -158,7 +172,7 @@ def test_choosing_changes_nothing_else(run: Path, small_run: list[str], tmp_path
     plain, own = RunSummary.read(tmp_path), RunSummary.read(run)
     assert not (tmp_path / "best").exists()
     assert {c: one.scores for c, one in plain.clients.items()} == {
-        c: one.scores for c, one in own.clients.items()
+        c: replace(one.scores, chosen=None) for c, one in own.clients.items()
     }
     with pytest.raises(UserError, match="chose nothing"):
         fedpl.load(tmp_path, next(iter(plain.clients)), model="best")
@@ -169,29 +183,124 @@ def test_choosing_changes_nothing_else(run: Path, small_run: list[str], tmp_path
 def test_it_is_refused_where_there_is_nothing_to_choose_by(small_run: list[str], tmp_path: Path) -> None:
     rows = [row for row in small_rows(("one-a", "two-a")) if row["split"] != "validation"]
     table = write_csv(tmp_path / "table.csv", rows)
-    with pytest.raises(UserError, match=r"client\.serve: .* client 'one-a' has none"):
+    with pytest.raises(UserError, match=r"client\.guard: .* client 'one-a' has none"):
         main(
             [
                 *small_run,
                 f"--data.paths=[{table}]",
                 "--data.small_clients=train_only",
-                BEST,
+                GUARD,
                 f"--run_dir={tmp_path / 'run'}",
             ]
         )
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ({"method": "feddpa"}, "uses two adapters at once"),
-        ({"method": "fedex"}, "changes the frozen weights"),
-        ({"privacy.clip": 1.0}, "tells of its data"),
-        ({"executor.kind": "flower"}, "sites keep what they have"),
-    ],
-)
-def test_it_is_refused_by_name(words: dict[str, Any], message: str) -> None:
-    changes = {key.replace(".", "__"): value for key, value in words.items() if key != "method"}
-    config = Config.of(words.get("method", "fedbip"), client__serve="best", **changes)
-    assert any(message in one and one.startswith("client.serve") for one in problems(config))
+def train(site: Site, clients: tuple[str, ...]) -> torch.Tensor:
+    """What they make of θ₀."""
+    start = site.join().initial
+    rows = {client: torch.zeros_like(start) for client in clients}
+    work = [Work(client, 1, start, (), Plain(), run="fedbip") for client in clients]
+    for group in site.plan(work).shared_out(work):
+        list(site.train(group, rows))
+    return start + torch.stack([rows[client] for client in clients])
+
+
+def right(run: Path, client: str, split: str, **which: Any) -> float:
+    """The share of a client's examples that its model answers right, as its user would find."""
+    asked = [row for row in small_rows((client,)) if row["split"] == split]
+    said = fedpl.load(run, client, **which).predict([row["text"] for row in asked])
+    return sum(one == row["label"] for one, row in zip(said, asked, strict=True)) / len(asked)
+
+
+def test_scores_are_those_of_the_models_that_answer(run: Path) -> None:
+    """Of what was chosen, client by client and over all of them."""
+    known = RunSummary.read(run)
+    found = {client: right(run, client, "test", model="best") for client in known.clients}
+    scores = {client: own.scores.chosen for client, own in known.clients.items()}
+    assert {client: own["accuracy"] for client, own in scores.items() if own} == pytest.approx(found)
+    assert known.test.value("mean", "chosen", known.primary) == pytest.approx(np.mean(list(found.values())))
+    assert headline(known)["test/chosen/mean/accuracy"] == pytest.approx(np.mean(list(found.values())))
+    assert headline(known)["over_local/chosen/harmed"] == 0.0
+
+
+def test_a_mixture_is_half_of_both(small_run: list[str], tmp_path: Path) -> None:
+    """Taken where it alone answers right: aggregate and tuned model lie on either side of a good one."""
+    config = with_changes(read(make_parser("fit", ""), [*small_run, *LEAN]), {"client.guard": "validation"})
+    site = here(config).site
+    clients = tuple(member.client for member in site.join().members)
+    good = train(site, clients)
+    away = 3 * torch.randn(good.shape, generator=torch.Generator().manual_seed(0))
+    site.tell(Begin("fedbip", str(tmp_path / "memory")))
+    kept = {client: site._memory.keep(client, {TUNED: good[i] - away[i]}) for i, client in enumerate(clients)}
+    site.tell(Choose(str(tmp_path), clients, good + away, kept, tuned=clients))
+    found = {client: Choice.read(tmp_path / "best" / client) for client in clients}
+    mixed = [client for client, choice in found.items() if choice.model == "mixture"]
+    assert mixed, found
+    for client in mixed:
+        (scores,) = site.score([client], good[[clients.index(client)]], "test").values()
+        assert found[client].test == pytest.approx(scores)
+        folders = tmp_path / "best" / client, tmp_path / "good" / client
+        folders[1].mkdir(parents=True)
+        save_adapter(good[clients.index(client)], site.foundation.model, site.foundation.layout, folders[1])
+        saved, expected = (load_file(one / "adapter_model.safetensors") for one in folders)
+        torch.testing.assert_close(saved, expected, rtol=0, atol=2e-6)  # (g + a) + (g − a) rounds at a
+
+
+def test_a_longer_run_chooses_anew(run: Path, small_run: list[str], tmp_path: Path) -> None:
+    """One round, then gone on with to two: as two at once, whatever had been chosen after the first."""
+    words = ["--baselines=[local]", "--method=fedavg", "--participation.fraction=0.7"]
+    folder = tmp_path / "run"
+    assert main([*small_run, *LEAN, *words, GUARD, "--rounds=1", f"--run_dir={folder}"]) == 0
+    assert main([f"--resume={folder}", "--rounds=2"]) == 0
+    one, other = RunSummary.read(run), RunSummary.read(folder)
+    assert one.clients == other.clients
+    assert one.test == other.test
+    for client in one.clients:
+        mine, its = (fedpl.load(own, client, model="best").logits(["a seat"]) for own in (run, folder))
+        assert torch.equal(mine, its)
+
+
+def test_private_clients_do_not_tell_what_they_chose(small_run: list[str], tmp_path: Path) -> None:
+    """Ditto's v stands for what training made; what answers lies with the client, as all its models do."""
+    private = ["--privacy.clip=1", "--privacy.noise_multiplier=0.1", "--method=ditto", "--baselines=[]"]
+    folder = tmp_path / "run"
+    assert main([*small_run, *LEAN, *private, GUARD, "--rounds=1", f"--run_dir={folder}"]) == 0
+    known = RunSummary.read(folder)
+    assert all(own.choice is None and own.scores.chosen is None for own in known.clients.values())
+    for client in known.clients:
+        choice = Choice.read(folder / "best" / client)
+        assert choice.test == {
+            **choice.test,
+            "accuracy": pytest.approx(right(folder, client, "test", model="best")),
+        }
+        if choice.model == "tuned":
+            texts = ["the seat was bad"]
+            best, own = (fedpl.load(folder, client, **one) for one in ({"model": "best"}, {"personal": True}))
+            assert torch.equal(best.logits(texts), own.logits(texts))
+
+
+def test_workers_let_their_clients_choose_the_same(run: Path, small_run: list[str], tmp_path: Path) -> None:
+    words = ["--rounds=2", "--baselines=[local]", "--method=fedavg", "--participation.fraction=0.7"]
+    workers = ["--executor.kind=processes", "--executor.workers=2", f"--run_dir={tmp_path}"]
+    assert main([*small_run, *LEAN, *words, GUARD, *workers]) == 0
+    one, other = RunSummary.read(run), RunSummary.read(tmp_path)
+    assert {c: own.choice and own.choice.model for c, own in one.clients.items()} == {
+        c: own.choice and own.choice.model for c, own in other.clients.items()
+    }
+
+
+def test_a_comparison_shows_what_guards_chose(small_run: list[str], tmp_path: Path) -> None:
+    words = [*small_run, *LEAN, GUARD, "--rounds=1", "--quiet"]
+    assert comparing(["--methods=fedavg,fedbip", "--seeds=0", f"--out={tmp_path}", *words]) == 0
+    found = Comparison.read(tmp_path)
+    assert found.models == ("aggregated", "tuned", "chosen")
+    for method, entry in found.methods.items():
+        run = RunSummary.read(tmp_path / f"{method}-s0")
+        assert entry.of("chosen").scores["accuracy"].mean == run.test.value("mean", "chosen", run.primary)
+        assert entry.of("chosen").harmed is not None
+    table = as_markdown(found).splitlines()
+    assert len({line.count("|") for line in table[: 2 + len(found.methods)]}) == 1
+    assert "accuracy chosen" in table[0]
+    assert "chosen" in as_latex(found)
+    assert {line.split(",")[2] for line in as_csv(found).splitlines()[1:]} == set(found.models)

@@ -10,20 +10,20 @@ from fedpl.errors import UserError
 from fedpl.files import quoted
 from fedpl.interop import library
 from fedpl.records.choice import FOLDER, Choice
-from fedpl.records.messages import Begin, Serve
+from fedpl.records.messages import Begin, Choose
 from fedpl.records.results import MethodResult
 from fedpl.rounds.checkpoints import Checkpoint
 from fedpl.rounds.holding import together
 from fedpl.runs.folder import RunFolder
 from fedpl.runs.standing import Standing
 
-_TOGETHER = 2**28  # bytes of aggregates that are chosen from at a time
+_TOGETHER = 2**27  # bytes of aggregates that are chosen from at a time
 
 
 def let_choose(
     main: Standing, baselines: Sequence[Standing], found: MethodResult, folder: RunFolder
 ) -> dict[str, Choice]:
-    """What each client chose, by its validation data, from its aggregate, its tuned and its local model.
+    """What each client chose by its validation data; nothing of those whose site keeps that to itself.
 
     Args:
         main: The method, at its end.
@@ -45,21 +45,23 @@ def let_choose(
         rows = range(start, min(start + size, len(clients)))
         own = tuple(clients[row] for row in rows)
         federation.executor.tell(
-            Serve(
+            Choose(
                 folder=str(folder.path),
                 clients=own,
                 models=_rows(last, clients, rows, like),
                 memories={client: last.memories.get(client, "") for client in own},
                 tuned=tuple(client for client in own if found.clients[client].tuned is not None),
                 local=None if local is None else _rows(local, clients, rows, like),
+                round=last.state.round,
             )
         )
     return chosen(folder.path, clients)
 
 
 def chosen(run: Path, clients: Sequence[str]) -> dict[str, Choice]:
-    """What clients of a run chose, as it is written there."""
-    return {client: Choice.read(run / FOLDER / quoted(client)) for client in clients}
+    """What clients of a run chose, as far as it is written there."""
+    folders = {client: run / FOLDER / quoted(client) for client in clients}
+    return {client: Choice.read(own) for client, own in folders.items() if (own / Choice.FILE).is_file()}
 
 
 def _last(method: Standing) -> Checkpoint:
