@@ -1,8 +1,9 @@
 """``python -m benchmarks.confirmation``: settled rules, once, on populations that they have not seen.
 
 The rules and their constants were chosen on the populations of `benchmarks.groups`; nothing may be chosen on
-these. Every run is one of ``fedpl.compare``; its clients' scores are kept in the JSON as soon as it is there,
-and what is there is not run again, so that the study can go on another day or on another machine.
+these. Every run is one of ``fedpl.compare`` (of ``fedpl.fit``, where clients may choose what they train
+alone); its clients' scores are kept in the JSON as soon as it is there, and what is there is not run again,
+so that the study can go on another day or on another machine.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 from benchmarks.confirmation.populations import POPULATIONS, SEEDS, SPLITTING, USED, write_table
 from benchmarks.confirmation.tables import GUARD, page
 from benchmarks.machine import describe
+from fedpl import fit
 from fedpl.compare import __main__ as compare
 from fedpl.files import write_atomically, write_json
 from fedpl.records.results import Model, RunSummary
@@ -88,8 +90,13 @@ def run(population: str, seed: int, entrants: Sequence[str], out: Path) -> dict[
         folder = out / f"runs-{number}"
         presets = {name: ENTRANTS[name].preset for name in names}
         words = [f"--{key}={_word(value)}" for key, value in {**settings, **dict(own)}.items()]
-        wanted = ("--methods", ",".join(presets.values()), "--seeds", str(seed), "--out", str(folder))
-        compare.main([*wanted, "--without_local", "--quiet", *words])
+        if "baselines" in dict(own):  # which runs of a comparison do not have
+            for preset in presets.values():
+                where = folder / f"{preset}-s{seed}"
+                fit.main([f"--method={preset}", f"--seed={seed}", f"--run_dir={where}", "--quiet", *words])
+        else:
+            wanted = ("--methods", ",".join(presets.values()), "--seeds", str(seed), "--out", str(folder))
+            compare.main([*wanted, "--without_local", "--quiet", *words])
         for name, preset in presets.items():
             found[name] = _scores(RunSummary.read(folder / f"{preset}-s{seed}"))
     shutil.rmtree(out)

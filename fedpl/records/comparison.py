@@ -32,7 +32,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
-    """One of a method's two models on the test split.
+    """One of a method's models on the test split.
 
     Attributes:
         scores: Mean over clients of each metric by its name; `worst` and `bottom_decile` of the primary one.
