@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.confirmation.__main__ import ENTRANTS, SETTINGS, _word
+from benchmarks.confirmation.__main__ import SETTINGS, _word
+from benchmarks.confirmation.entrants import ENTRANTS
 from benchmarks.confirmation.populations import POPULATIONS, SEEDS, write_table
 from benchmarks.confirmation.statistics import MARGIN, gain, harmed, not_below_better
 from benchmarks.confirmation.tables import page
+from benchmarks.confirmation.tables import table as shown
 from benchmarks.groups import populations
 from fedpl.cli import make_parser, read
 from fedpl.data.duplicates import normalise
@@ -104,6 +106,13 @@ def test_an_interval_holds_the_truth_and_a_gain_is_found() -> None:
     assert found.worse < 0.05
 
 
+@pytest.mark.parametrize("name", ENTRANTS)
+def test_every_entrant_is_a_preset_with_settings_of_fedpl(name: str) -> None:
+    entrant = ENTRANTS[name]
+    words = [f"--method={entrant.preset}", *(f"--{key}={_word(value)}" for key, value in entrant.settings)]
+    check(read(make_parser("fit", ""), words))
+
+
 def test_clients_that_lose_are_counted_and_strangers_are_refused() -> None:
     alone = {"0": {"a": 0.8, "b": 0.8}, "1": {"a": 0.8, "b": 0.8}}
     found = {"0": {"a": 0.7, "b": 0.79}, "1": {"a": 0.8, "b": 0.9}}
@@ -121,8 +130,29 @@ def test_the_page_says_what_has_been_run_so_far() -> None:
         own = made_up(stream, mean)["0"]
         return {"aggregated": own, "tuned": own}
 
-    names = dict(zip(ENTRANTS, (0.7, 0.5, 0.8, 0.75), strict=False))
+    names = {"fedbip": 0.75, "local": 0.7, "true groups": 0.8, "average": 0.5}
     found = page({"two permutations": {"0": {n: entry(m) for n, m in names.items()}}, "one convention": {}})
     assert "| two permutations (12, 1) | 7" in found
     assert "| two permutations | +" in found.partition("share of the true groups' gain")[2]
     assert " 100 % |" in found
+    assert "| local | average | true groups | fedbip |" in found  # in their order, whatever was run first
+
+
+def test_a_guarded_client_is_judged_by_what_it_chose() -> None:
+    alone, better, worse = ({str(i): own for i in range(4)} for own in (0.7, 0.8, 0.6))
+    models = {"aggregated": worse, "tuned": worse}
+    seed = {
+        "local": dict.fromkeys(("aggregated", "tuned"), alone),
+        "average": models,
+        "average, guard": {**models, "chosen": {**better, "0": 0.6}},
+    }
+    found = {
+        part: shown({"one convention": {"1": seed}}, part) for part in ("aggregated", "chosen", "harmed")
+    }
+    assert found["aggregated"].splitlines()[0] == "| population (clients, seeds) | local | average |"
+    assert found["chosen"].splitlines() == [
+        "| population | local | average θ̄ | average chosen |",
+        "| --- | --- | --- | --- |",
+        "| one convention | 70.0 | 60.0 | 75.0 |",
+    ]
+    assert found["harmed"].splitlines()[-1] == "| one convention | 100 | 25 |"

@@ -11,10 +11,11 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from benchmarks.confirmation.entrants import ENTRANTS
 from benchmarks.confirmation.populations import POPULATIONS, SEEDS, SPLITTING, USED, write_table
-from benchmarks.confirmation.tables import GUARD, page
+from benchmarks.confirmation.tables import page
 from benchmarks.machine import describe
 from fedpl import fit
 from fedpl.compare import __main__ as compare
@@ -33,45 +34,6 @@ SETTINGS = {
     "tracking.plots": "false",
     "tracking.report": "false",
     "tracking.wandb.mode": "disabled",
-}
-
-
-class Entrant(NamedTuple):
-    """A method as it takes part.
-
-    Attributes:
-        preset: Its name in fedpl.
-        settings: What differs from the preset.
-        told: Whether it is told the number of groups.
-    """
-
-    preset: str
-    settings: tuple[tuple[str, object], ...] = ()
-    told: bool = False
-
-
-# A client may choose what it trains alone, too.
-_GUARDED = (("client.guard", "validation"), ("baselines", ("local",)))
-# The best is asked for first: with a part of the study its main question has an answer.
-ENTRANTS = {
-    "local": Entrant("local"),
-    "average": Entrant("fedavg"),
-    "true groups": Entrant("true_groups"),
-    "fedbip": Entrant("fedbip"),
-    "fedbip_g": Entrant("fedbip_g"),
-    "fedbip_h": Entrant("fedbip_h"),
-    "pfedgraph": Entrant("pfedgraph"),
-    "fedbip_h, as heads are": Entrant("fedbip_h", (("aggregator.subject.centred", False),)),
-    f"fedbip_h{GUARD}": Entrant("fedbip_h", _GUARDED),
-    f"average{GUARD}": Entrant("fedavg", _GUARDED),
-    "fedbip_t": Entrant("fedbip_t"),
-    "fedbip_l": Entrant("fedbip_l"),
-    "average by size": Entrant("fedavg_by_size"),
-    "ifca, told how many": Entrant("ifca", told=True),
-    "clusters": Entrant("clusters"),
-    "cfl": Entrant("cfl"),
-    "fedamp": Entrant("fedamp"),
-    "fedper": Entrant("fedper"),
 }
 
 

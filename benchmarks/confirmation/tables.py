@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.confirmation.entrants import ENTRANTS, GUARD
 from benchmarks.confirmation.populations import POPULATIONS
 from benchmarks.confirmation.statistics import MARGIN, Scores, gain, harmed, not_below_better
 from fedpl.compare.paired import adjusted
@@ -51,7 +52,6 @@ populations: up to 0.05 the rule is shown not to be worse.
 
 {harmed}
 """
-GUARD = ", guard"  # how names of entrants end whose clients choose
 
 PARTS = ("aggregated", "tuned", "no_harm", "recovered", "chosen", "harmed")
 
@@ -64,9 +64,12 @@ def page(results: Results) -> str:
 
 def table(results: Results, part: str) -> str:
     """One of `PARTS`, of what has been run so far."""
-    everybody = dict.fromkeys(name for seeds in results.values() for own in seeds.values() for name in own)
+    ran = {name for seeds in results.values() for own in seeds.values() for name in own}
     # What is sent is the same with a guard and without.
-    names, guarded = ([n for n in everybody if n.endswith(GUARD) == wanted] for wanted in (False, True))
+    names, guarded = (
+        [name for name in ENTRANTS if name in ran and name.endswith(GUARD) == wanted]
+        for wanted in (False, True)
+    )
     match part:
         case "no_harm":
             return _no_harm(results, [name for name in names if name.startswith(("fedbip", "pfedgraph"))])

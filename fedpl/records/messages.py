@@ -270,12 +270,12 @@ class Choose(NamedTuple):
 
     def among(self, rows: Sequence[int]) -> "Choose":
         """The same for the clients of some rows."""
-        own = tuple(self.clients[row] for row in rows)
+        own, tuned = tuple(self.clients[row] for row in rows), set(self.tuned)
         return self._replace(
             clients=own,
             models=self.models[rows],
             memories={client: self.memories.get(client, "") for client in own},
-            tuned=tuple(client for client in own if client in self.tuned),
+            tuned=tuple(client for client in own if client in tuned),
             local=None if self.local is None else self.local[rows],
         )
 
