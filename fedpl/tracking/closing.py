@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedpl.deferred import deferred
+from fedpl.records.choice import FOLDER
 from fedpl.records.results import Model, RunSummary, Statistics
 from fedpl.records.rounds import RoundRecord
 from fedpl.records.scores import MARGIN, Metric, Summary, is_harmed
@@ -137,7 +138,7 @@ def keep(run: Any, summary: RunSummary, folder: Path) -> None:
     about = {"method": summary.method, "seed": summary.seed, "rounds": summary.rounds, "data": summary.data}
     artifact = wandb.Artifact(f"fedpl-{run.id}", type="federation", metadata=about)
     artifact.add_file(str(folder / RunSummary.FILE))
-    for name in ("adapters", "personal"):
+    for name in ("adapters", "personal", FOLDER):
         if (folder / name).is_dir():
             artifact.add_dir(str(folder / name), name=name)
     run.log_artifact(artifact)
