@@ -1,10 +1,8 @@
 """Clients at the sites of other organisations: each has its own, and the server has none of their data."""
 
 import logging
-import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -12,8 +10,9 @@ from jaxtyping import Float
 from fedpl.errors import UserError
 from fedpl.executors.crew import Crew, Done, Lost, Order, Raised
 from fedpl.executors.distrust import check_report, fits, scores_of
+from fedpl.executors.errands import ODD, Errands, reason
 from fedpl.executors.joining import Pins, agree, start_digest
-from fedpl.executors.letters import Joining, Letter, Untold
+from fedpl.executors.letters import Joining, Letter
 from fedpl.executors.protocol import GoOn
 from fedpl.interop import cloned
 from fedpl.records.messages import (
@@ -31,27 +30,6 @@ from fedpl.records.messages import (
 from fedpl.records.scores import Scores
 
 _log = logging.getLogger(__name__)
-_PAUSE, _LONGEST = 5.0, 60.0  # seconds before what was lost is sent again: twice as long each time
-_ODD = Raised(UserError("it sent something else than an answer"))
-_PATIENCE = 2  # how often a site is told what holds, and says that it was not, until it is given up
-
-
-class _Errand(NamedTuple):
-    """An order that a site has not answered.
-
-    Attributes:
-        place: In what was asked.
-        begun: When it was first sent; None: not yet.
-        due: When it may be sent; infinite: it has been.
-        losses: How often it, or its answer, was lost.
-        untold: How often the site said that it does not hold what it needs.
-    """
-
-    place: int
-    begun: float | None = None
-    due: float = 0.0
-    losses: int = 0
-    untold: int = 0
 
 
 class Sites:
@@ -82,8 +60,7 @@ class Sites:
         self._settings = settings
         self._shifts = shifts
         self._pins = pins
-        self._retries = retries
-        self._timeout = timeout
+        self._errands = Errands(crew, self._letter, self._forget, self._name, retries, timeout)
         self._begin = Begin("")
         self._frozen = Frozen()
         self._told: dict[int, dict[type, Notice]] = {worker: {} for worker in range(crew.size)}
@@ -96,15 +73,15 @@ class Sites:
     def join(self) -> Census:
         if self._census is None:
             asked = [(worker, Order("join")) for worker in range(self._crew.size)]
-            answers = dict(self._answers(asked))
+            answers = dict(self._errands.answers(asked))
             joined = tuple(self._joined(worker, answers[worker]) for worker in range(len(asked)))
             for worker, own in enumerate(joined):
                 if not fits(own):
-                    raise UserError(f"{self._name(worker)} has not joined: {_reason(_ODD)}")
+                    raise UserError(f"{self._name(worker)} has not joined: {reason(ODD)}")
             self._joinings = joined
             self._pins.check([own.site for own in self._joinings])
             census = agree(self._joinings, self._settings, self._shifts)
-            start = self._joined(0, next(self._answers([(0, Order("start"))]))[1], np.ndarray)
+            start = self._joined(0, next(self._errands.answers([(0, Order("start"))]))[1], np.ndarray)
             if start_digest(start.tobytes()) != self._joinings[0].start or len(start) != census.layout.size:
                 raise UserError(f"site '{self._joinings[0].site}' sent other numbers of θ₀ than it had named")
             self._census = census._replace(initial=start)
@@ -137,7 +114,7 @@ class Sites:
     ) -> Iterator[Answer]:
         groups = company.shared_out(work)
         orders = [(self._site_of[own[0].client], Order("train", (tuple(own),))) for own in groups]
-        for place, reply in self._answers(orders, go_on):
+        for place, reply in self._errands.answers(orders, go_on):
             yield from self._reported(orders[place][0], groups[place], reply, into)
 
     def score(
@@ -151,14 +128,14 @@ class Sites:
             (worker, Order("score", (own, models[rows[worker]], split))) for worker, own in owns.items()
         ]
         scored: dict[str, Scores] = {}
-        for place, reply in self._answers(orders):
+        for place, reply in self._errands.answers(orders):
             worker = orders[place][0]
             known = None
             if isinstance(reply, Done):
                 known = scores_of(reply.value, owns[worker], self.join().metrics)
             if known is None:
-                why = _ODD if isinstance(reply, Done) else reply
-                _log.warning("%s is not scored on %s: %s", self._name(worker), split, _reason(why))
+                why = ODD if isinstance(reply, Done) else reply
+                _log.warning("%s is not scored on %s: %s", self._name(worker), split, reason(why))
             scored |= known or {}
         return {client: scored[client] for client in clients if client in scored}
 
@@ -187,13 +164,13 @@ class Sites:
             rows[self._site_of[client]].append(row)
         parts = [notice.among(own)._replace(folder="") for own in rows.values()]
         orders = [(worker, Order(verb, (part, self._pins.run))) for worker, part in enumerate(parts)]
-        for place, reply in self._answers(orders):
+        for place, reply in self._errands.answers(orders):
             if not isinstance(reply, Done):
                 _log.warning(
                     "%s %s: %s; resume the run when it is back",
                     self._name(place),
                     otherwise,
-                    _reason(reply),
+                    reason(reply),
                 )
 
     def _reported(
@@ -205,11 +182,11 @@ class Sites:
     ) -> Iterator[Answer]:
         """What came of a site's work, as far as it is what was asked for."""
         if not isinstance(reply, Done) or not isinstance(reply.value, tuple):
-            why = _ODD if isinstance(reply, Done) else reply
-            reason = f"{self._name(worker)}: {_reason(why)}"
+            why = ODD if isinstance(reply, Done) else reply
+            worded = f"{self._name(worker)}: {reason(why)}"
             for each in group:  # one by one: to ask them again apart would find out nothing
-                error = UserError(reason) if isinstance(why, Raised) else RuntimeError(reason)
-                yield Failure((each.client,), reason, error, each.attempt)
+                error = UserError(worded) if isinstance(why, Raised) else RuntimeError(worded)
+                yield Failure((each.client,), worded, error, each.attempt)
             return
         asked = {each.client: each for each in group}
         for answer in reply.value:
@@ -229,93 +206,27 @@ class Sites:
                 answer = answer._replace(vector=row)
             yield answer
 
-    def _answers(
-        self, asked: Sequence[tuple[int, Order]], go_on: GoOn | None = None
-    ) -> Iterator[tuple[int, Done | Raised | Lost]]:
-        """What comes of orders, by their place, as it comes."""
-        waiting: dict[int, deque[_Errand]] = {}
-        for place, (worker, _) in enumerate(asked):
-            waiting.setdefault(worker, deque()).append(_Errand(place))
-        open_: dict[int, _Errand] = {}
-        try:
-            while waiting or open_:
-                for worker in [one for one in waiting if one not in open_]:
-                    if go_on is not None and not go_on():
-                        waiting.clear()
-                        break
-                    open_[worker] = waiting[worker].popleft()
-                    if not waiting[worker]:
-                        del waiting[worker]
-                for worker, errand in open_.items():
-                    if errand.due <= time.monotonic():
-                        self._send(worker, asked[errand.place][1])
-                        begun = time.monotonic() if errand.begun is None else errand.begun
-                        open_[worker] = errand._replace(begun=begun, due=float("inf"))
-                for worker, reply in self._heard(open_):
-                    errand = open_.pop(worker)
-                    again = self._again(worker, errand, reply)
-                    if again is None:
-                        yield errand.place, reply if isinstance(reply, Done | Raised | Lost) else _ODD
-                    else:
-                        open_[worker] = again
-        finally:
-            for worker in open_:  # what comes of it now is nobody's answer
-                self._crew.start(worker)
-
-    def _send(self, worker: int, order: Order) -> None:
+    def _letter(self, worker: int, order: Order) -> Order:
+        """An order with what holds, as far as the worker has not been told."""
         told = self._told[worker]
         notices = tuple(one for one in self._in_force if told.get(type(one)) is not one)
         told |= {type(one): one for one in notices}
         method = "" if order.verb in ("join", "start") else self._begin.run
         letter = Letter(self._pins.run, method, self._frozen.digest, notices, order)
-        self._crew.send(worker, Order("letter", (letter,)))
+        return Order("letter", (letter,))
+
+    def _forget(self, worker: int) -> None:
+        self._told[worker] = {}
 
     @property
     def _in_force(self) -> tuple[Notice, ...]:
         """What a site has to know; nothing before a method has begun."""
         return (self._begin, self._frozen) if self._begin.run else ()
 
-    def _heard(self, open_: Mapping[int, _Errand]) -> list[tuple[int, Any]]:
-        """Replies to open errands, or the news that there is going to be none."""
-        if not open_:
-            return []
-        ends = {worker: self._end(errand) for worker, errand in open_.items()}
-        wait = min(*ends.values(), *(errand.due for errand in open_.values())) - time.monotonic()
-        found = self._crew.next(None if wait == float("inf") else max(wait, 0.0))
-        if found is not None:
-            worker, reply = found
-            if worker not in open_ or open_[worker].due != float("inf"):
-                return []  # it was given up
-            return [(worker, reply.value if isinstance(reply, Done) else reply)]
-        late = [worker for worker, end in ends.items() if time.monotonic() >= end]
-        return [(worker, Lost(f"it had not answered after {self._timeout:g} s")) for worker in late]
-
-    def _end(self, errand: _Errand) -> float:
-        """When a site is given up."""
-        if self._timeout is None or errand.begun is None:
-            return float("inf")
-        return errand.begun + self._timeout
-
-    def _again(self, worker: int, errand: _Errand, reply: Any) -> _Errand | None:
-        """The errand, if the site is to be asked once more."""
-        now = time.monotonic()
-        if isinstance(reply, Untold) and errand.untold < _PATIENCE:
-            self._told[worker] = {}
-            return errand._replace(due=now, untold=errand.untold + 1)
-        if not isinstance(reply, Lost):
-            return None
-        self._crew.start(worker)
-        self._told[worker] = {}  # what had been told may have been lost, too
-        if now >= self._end(errand) or errand.losses >= self._retries:
-            return None
-        pause = min(_PAUSE * 2**errand.losses, _LONGEST)
-        _log.warning("%s: %s; it is asked again in %g s", self._name(worker), reply.reason, pause)
-        return errand._replace(due=now + pause, losses=errand.losses + 1)
-
     def _joined(self, worker: int, reply: Any, kind: type = Joining) -> Any:
         if not isinstance(reply, Done) or not isinstance(reply.value, kind):
-            why = _ODD if isinstance(reply, Done) else reply
-            raise UserError(f"{self._name(worker)} has not joined: {_reason(why)}")
+            why = ODD if isinstance(reply, Done) else reply
+            raise UserError(f"{self._name(worker)} has not joined: {reason(why)}")
         return reply.value
 
     def _name(self, worker: int) -> str:
@@ -327,7 +238,3 @@ class Sites:
         shown = "".join(line for line in key.splitlines() if not line.startswith("-----"))[-16:]
         dots = "…" * (shown != key)
         return f"site '{known}'" if known else f"the site behind the node with key '{dots}{shown}'"
-
-
-def _reason(why: Raised | Lost) -> str:
-    return why.reason if isinstance(why, Lost) else str(why.error)

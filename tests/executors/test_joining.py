@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedpl.errors import UserError
-from fedpl.executors import sites as sites_module
+from fedpl.executors import errands
 from fedpl.executors.crew import Done, Lost, Order, Raised, Reply
 from fedpl.executors.joining import Pins, start_digest
 from fedpl.executors.letters import Joining, Letter, Untold
@@ -90,7 +90,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Sites, Told]]:
         **options: Any,
     ) -> tuple[Sites, Told]:
         crew = Told(joinings, answer)
-        monkeypatch.setattr(sites_module.time, "monotonic", lambda: crew.now)
+        monkeypatch.setattr(errands.time, "monotonic", lambda: crew.now)
         pins = pins or Pins("run", tuple(f"key {k}" for k in range(len(joinings))))
         return Sites(crew, settings, shifts, pins, **options), crew
 

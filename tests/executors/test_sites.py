@@ -19,7 +19,7 @@ from fedpl.cli import make_parser, read
 from fedpl.config import Config, with_changes
 from fedpl.data import TextFiles
 from fedpl.errors import UserError
-from fedpl.executors import sites as sites_module
+from fedpl.executors import errands
 from fedpl.executors.crew import Order
 from fedpl.executors.crossing import arrays
 from fedpl.executors.joining import Pins
@@ -55,7 +55,7 @@ def config(small_run: list[str]) -> Config:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sites_module, "_PAUSE", 0.0)
+    monkeypatch.setattr(errands, "_PAUSE", 0.0)
     monkeypatch.setattr("fedpl.executors.nodes._POLL", 0.001)
 
 
