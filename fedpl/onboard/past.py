@@ -74,9 +74,10 @@ class Past(NamedTuple):
         return tuple(client.examples for client in self.summary.clients.values())
 
     def settings_for(self, data: FederatedData) -> Config:
-        """The run's settings for newcomers: they live in this process; nobody of them fails or attacks."""
+        """The run's settings for newcomers: they live in this process; nobody of them fails, attacks or
+        chooses (what a newcomer is served is said)."""
         own = {name: one for name, one in self.config.client.per_client.items() if name in data.ids}
-        client = replace(self.config.client, per_client=own)
+        client = replace(self.config.client, per_client=own, guard="none")
         return replace(self.config, client=client, faults=FaultsConfig(), executor=ExecutorConfig())
 
     def refuse_another_start(self, census: Census) -> None:

@@ -193,6 +193,14 @@ def test_one_example_is_trained_and_not_scored(without: fedpl.Run, tmp_path: Pat
     assert (found.client, found.examples, found.scores) == ("tiny", 1, {})
 
 
+def test_newcomers_of_a_guarded_run_need_nothing_to_choose_by(config: Config, tmp_path: Path) -> None:
+    run = ended(config, tmp_path / "run", ALL[:1], **{"client.guard": "validation", "rounds": 1})
+    row = {"text": "the crew was good", "label": "yes"}
+    (found,) = run.onboard(write_csv(tmp_path / "tiny.csv", [row]))
+    assert (found.examples, found.scores) == (1, {})
+    assert fedpl.load(run, "tiny", newcomer=True).predict(["a good seat"])
+
+
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
