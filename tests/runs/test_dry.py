@@ -51,6 +51,18 @@ def test_steps_and_passes_are_those_of_the_run(small_run: list[str]) -> None:
     assert found.seconds > 0
 
 
+@pytest.mark.parametrize(("baselines", "models"), [("local", 4), ("fedavg", 3)])
+def test_a_guard_looks_at_more_models(baselines: str, models: int, small_run: list[str]) -> None:
+    """Three clients of 4 validation and 4 test texts of 12 tokens, once more for what was chosen."""
+    work = []
+    for guard in ("none", "validation"):
+        words = [*small_run, f"--client.guard={guard}", f"--baselines=[{baselines}]"]
+        config = read(make_parser("fit", ""), words)
+        found = forecast(config, prepare(config).executor.site.worker)  # type: ignore[attr-defined]
+        work.append(found.seconds * found.rate)
+    assert work[1] - work[0] == pytest.approx((models + 1) * 3 * 4 * 12)
+
+
 def test_what_carries_the_loss_of_a_language_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
