@@ -103,7 +103,7 @@ def caption(comparison: Comparison, columns: Sequence[str] = ()) -> str:
     }
     models = "θ̄: the aggregate as received, θ: after local training"
     if "chosen" in comparison.models:
-        models += ", chosen: which of them, half of both or the local model a client chose by validation data"
+        models += ", chosen: which of them, or half of both, a client chose by its validation data"
     return "; ".join([models, *(words for name, words in meanings.items() if name in columns)])
 
 
