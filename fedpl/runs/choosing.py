@@ -11,7 +11,6 @@ from fedpl.files import quoted
 from fedpl.interop import library
 from fedpl.records.choice import FOLDER, Choice
 from fedpl.records.messages import Begin, Choose
-from fedpl.records.results import MethodResult
 from fedpl.rounds.checkpoints import Checkpoint
 from fedpl.rounds.holding import together
 from fedpl.runs.folder import RunFolder
@@ -20,15 +19,12 @@ from fedpl.runs.standing import Standing
 _TOGETHER = 2**27  # bytes of aggregates that are chosen from at a time
 
 
-def let_choose(
-    main: Standing, baselines: Sequence[Standing], found: MethodResult, folder: RunFolder
-) -> dict[str, Choice]:
+def let_choose(main: Standing, baselines: Sequence[Standing], folder: RunFolder) -> dict[str, Choice]:
     """What each client chose by its validation data; nothing of those whose site keeps that to itself.
 
     Args:
         main: The method, at its end.
         baselines: All of them, at their ends; of `local` the models are taken.
-        found: The method's result.
         folder: The run directory.
 
     Raises:
@@ -50,7 +46,7 @@ def let_choose(
                 clients=own,
                 models=_rows(last, clients, rows, like),
                 memories={client: last.memories.get(client, "") for client in own},
-                tuned=tuple(client for client in own if found.clients[client].tuned is not None),
+                tuned=tuple(clients[row] for row in rows if last.ledger.age[row] == 0),
                 local=None if local is None else _rows(local, clients, rows, like),
                 round=last.state.round,
             )

@@ -96,7 +96,7 @@ def run(
                 baseline.folder.checkpoints.prune(1)
             choices = None
             if config.client.guard == "validation":
-                choices = let_choose(main, baselines, found, folder)
+                choices = let_choose(main, baselines, folder)
                 describe(config, census, found, folder.path, choices, began.begun)
             # Sites keep what their clients chose, and of private clients it would tell what noise protects.
             told = None if private(config) else choices or None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 from scipy.stats import t
 
@@ -18,6 +19,7 @@ from fedpl.compare.__main__ import main as comparing
 from fedpl.compare.latex import as_latex
 from fedpl.compare.tables import as_csv, as_markdown
 from fedpl.config import with_changes
+from fedpl.data import Columns, Split, TextFiles
 from fedpl.errors import UserError
 from fedpl.export import main as export
 from fedpl.fit import main
@@ -28,6 +30,8 @@ from fedpl.records.comparison import Comparison
 from fedpl.records.messages import Begin, Choose, Work
 from fedpl.records.results import RunSummary
 from fedpl.report import main as report
+from fedpl.runs.experiment import run as run_experiment
+from fedpl.runs.prepared import prepare
 from fedpl.runs.sites import here
 from fedpl.site.choosing import TUNED, decide
 from fedpl.site.guard import choose
@@ -178,6 +182,19 @@ def test_choosing_changes_nothing_else(run: Path, small_run: list[str], tmp_path
         fedpl.load(tmp_path, next(iter(plain.clients)), model="best")
     with pytest.raises(UserError, match="not among its newcomers"):
         fedpl.load(run, "one-a", newcomer=True, model="best")
+
+
+def test_who_has_no_test_data_chooses_too(small_run: list[str], small_table: Path, tmp_path: Path) -> None:
+    data = TextFiles((str(small_table),), Columns(split="split")).load(0)
+    first, *others = data.clients
+    data = replace(data, clients=(replace(first, test=Split((), ())), *others))
+    words = ["--baselines=[]", "--rounds=1", f"--run_dir={tmp_path / 'run'}", GUARD]
+    config = read(make_parser("fit", ""), [*small_run, *LEAN, *words])
+    run_experiment(config, Console(quiet=True), prepared=prepare(config, data))
+    choices = {client: Choice.read(tmp_path / "run" / "best" / client) for client in data.ids}
+    assert all(set(choice.over) == {"tuned", "mixture"} for choice in choices.values())
+    assert {client for client, choice in choices.items() if choice.test is None} == {first.id}
+    assert RunSummary.read(tmp_path / "run").clients[first.id].scores.chosen is None
 
 
 def test_it_is_refused_where_there_is_nothing_to_choose_by(small_run: list[str], tmp_path: Path) -> None:
