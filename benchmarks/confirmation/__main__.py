@@ -20,7 +20,7 @@ from benchmarks.machine import describe
 from fedpl import fit
 from fedpl.compare import __main__ as compare
 from fedpl.files import write_atomically, write_json
-from fedpl.records.results import Model, RunSummary
+from fedpl.records.results import RunSummary
 
 RESULTS = Path(__file__).parents[1] / "results" / "confirmation.json"
 SETTINGS = {
@@ -71,11 +71,9 @@ def _word(value: object) -> str:
 
 def _scores(summary: RunSummary) -> dict[str, dict[str, float]]:
     metric = summary.primary
-    guarded = summary.test.mean.chosen is not None
-    models: tuple[Model, ...] = ("aggregated", "tuned", "chosen") if guarded else ("aggregated", "tuned")
     return {
         model: {client: round(own.scores.value(model, metric), 6) for client, own in summary.clients.items()}
-        for model in models
+        for model in summary.models
     }
 
 

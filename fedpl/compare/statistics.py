@@ -85,7 +85,7 @@ def compare(folders: Mapping[str, Mapping[int, Path]], margin: float) -> Compari
         if len({run.data for run in runs if run.data is not None}) > 1:
             raise UserError(f"seed {runs[0].seed}: {', '.join(folders)} were not run on the same data")
     local = summaries.get("local")
-    guarded = all(own.test.mean.chosen is not None for found in summaries.values() for own in found)
+    guarded = all("chosen" in own.models for found in summaries.values() for own in found)
     models: tuple[Model, ...] = (*MODELS, "chosen") if guarded else MODELS
     ranks = {model: _ranks(summaries, model) for model in models}
     return Comparison(

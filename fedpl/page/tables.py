@@ -185,8 +185,7 @@ def comparison(runs: Sequence[Found], alone: Sequence[Alone]) -> Table:
 
 def _models(run: Found) -> dict[Model, str]:
     """Of what a run has scores."""
-    guarded = run.summary is not None and run.summary.test.mean.chosen is not None
-    return ALL if guarded else MODELS
+    return MODELS if run.summary is None else {model: ALL[model] for model in run.summary.models}
 
 
 def labels(runs: Sequence[Found]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from fedpl.records.record import Kept
 from fedpl.records.scores import Scores
 
 FOLDER = "best"
+OTHERS = ("tuned", "mixture", "local")  # which may take the aggregate's place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,5 +53,4 @@ class Choice(Kept):
     @property
     def over(self) -> dict[str, Advantage]:
         """The advantages of the models that there are, by name."""
-        others = {"tuned": self.tuned, "mixture": self.mixture, "local": self.local}
-        return {name: own for name, own in others.items() if own is not None}
+        return {name: own for name in OTHERS if (own := getattr(self, name)) is not None}

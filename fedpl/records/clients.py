@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from fedpl.records.choice import OTHERS
 from fedpl.records.results import Client, RunSummary
 
 
@@ -42,7 +43,7 @@ def _choice(own: Client) -> dict[str, Any]:
     if own.choice is None:
         return {}
     found: dict[str, Any] = {"chosen": own.choice.model, "validation examples": own.choice.examples}
-    for name in ("tuned", "mixture", "local"):
+    for name in OTHERS:
         over = own.choice.over.get(name)
         ends: dict[str, float | None] = {"": None, " low": None, " high": None}
         if over is not None:

@@ -254,6 +254,12 @@ class RunSummary(Kept):
     begun: Earlier | None = optional()
 
     @property
+    def models(self) -> tuple[Model, ...]:
+        """Whose scores there are: of what guards chose, where clients have one."""
+        guarded = self.test.mean.chosen is not None
+        return ("aggregated", "tuned", "chosen") if guarded else ("aggregated", "tuned")
+
+    @property
     def compared(self) -> tuple[str, ...]:
         """Whose rows and columns `weights` and `similarity` have."""
         return tuple(self.clients) if self.among is None else self.among

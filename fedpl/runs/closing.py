@@ -14,7 +14,7 @@ from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.files import writing
 from fedpl.interop import borrow
-from fedpl.records.choice import FOLDER, Choice
+from fedpl.records.choice import FOLDER, OTHERS, Choice
 from fedpl.records.messages import Census, Deliver
 from fedpl.records.results import Attack, MethodResult, Privacy, RunSummary
 from fedpl.records.rounds import RoundRecord
@@ -115,9 +115,7 @@ def close(
 def _counted(choices: Mapping[str, Choice]) -> str:
     """How many clients chose what."""
     times = Counter(choice.model for choice in choices.values())
-    return ", ".join(
-        f"{name} {times[name]}" for name in ("aggregated", "tuned", "mixture", "local") if times[name]
-    )
+    return ", ".join(f"{name} {times[name]}" for name in ("aggregated", *OTHERS) if times[name])
 
 
 def _with_conditions(

@@ -91,7 +91,7 @@ def forecast(config: Config, worker: Worker) -> Forecast:
     scored = 2 * held["validation"] * (config.rounds // every if every else 0)
     trained = _BACKWARD * tokens * config.rounds * asked / len(clients)
     if config.client.guard == "validation":  # θ̄, θ, half of both, perhaps the local model; what was chosen
-        models = 3 + any(method.name == "local" for method in methods)
+        models = 3 + any(baseline.name == "local" for baseline in methods[1:])
         scored += models * held["validation"] + held["test"]
     work = len(methods) * (trained + 2 * held["test"]) + scored
     return Forecast(

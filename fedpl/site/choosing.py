@@ -1,8 +1,9 @@
 """What answers for a client when a run has ended: its aggregate, its tuned or local model, or a mixture."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -19,20 +20,24 @@ from fedpl.site.guard import advantage, choose
 from fedpl.site.memory import Memory
 from fedpl.training.worker import Worker
 
+Score: TypeAlias = Callable[[Sequence[str], Tensor, str], Mapping[str, Scores]]
 TUNED = "tuned"  # under which name a client remembers the model that it used after the last round
 
 
-def let_choose(notice: Choose, worker: Worker, memory: Memory) -> None:
+def let_choose(notice: Choose, worker: Worker, memory: Memory, score: Score) -> None:
     """Let every client choose, and write under ``best/`` what it chose, and its adapter unless that is θ̄ᵢ.
 
     Args:
         notice: The models.
-        worker: Scores them.
+        worker: Answers the validation data.
         memory: What the clients remember.
+        score: Of the site: quality on a split of each client that has some.
 
     Raises:
         UserError: If nothing can be written.
     """
+    if not notice.clients:
+        return
     foundation, folder = worker.backend.foundation, Path(notice.folder) / FOLDER
     models = _models(notice, memory)
     goods = {name: _by_client(own, worker) for name, own in models.items()}
@@ -41,8 +46,7 @@ def let_choose(notice: Choose, worker: Worker, memory: Memory) -> None:
         for client in notice.clients
     }
     chosen = {client: models[choice.model][client] for client, choice in choices.items()}
-    tested = [client for client in chosen if len(worker.partitions.examples[client, "test"])]
-    scores = {} if not tested else _scored({client: chosen[client] for client in tested}, worker)
+    scores = score(list(chosen), torch.stack(list(chosen.values())), "test")
     for client, choice in choices.items():
         where = folder / quoted(client)
         with writing(where):
@@ -90,13 +94,6 @@ def _by_client(models: Mapping[str, Tensor], worker: Worker) -> dict[str, Float[
         return {}
     found = worker.goods(list(models), torch.stack(list(models.values())), "validation")
     return dict(zip(models, found, strict=True))
-
-
-def _scored(models: Mapping[str, Tensor], worker: Worker) -> dict[str, Scores]:
-    """On their test data."""
-    return dict(
-        zip(models, worker.score(list(models), torch.stack(list(models.values())), "test"), strict=True)
-    )
 
 
 def _between(own: np.ndarray, other: np.ndarray) -> Advantage:

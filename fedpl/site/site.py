@@ -173,7 +173,7 @@ class Site:
                 deliver(notice, self.foundation, self._memory, self.worker.partitions.classes)
                 deliver_answers(notice, self.worker)
             case Choose():
-                let_choose(notice, self.worker, self._memory)
+                let_choose(notice, self.worker, self._memory, self.score)
 
     def _release(self, work: Work, received: Float[Tensor, "params"]) -> str:
         """What a task vector comes of, for noise that no other one gets."""

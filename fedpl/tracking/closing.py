@@ -93,8 +93,7 @@ def comparison(summary: RunSummary) -> dict[str, float | str]:
     alone = summary.baselines.get("local")
     if alone is None:
         return found
-    guarded = summary.test.mean.chosen is not None
-    for model in (*MODELS, "chosen") if guarded else MODELS:
+    for model in summary.models:
         gains = [
             metric.sign
             * (own.scores.value(model, metric) - alone.scores_of(client).value("aggregated", metric))
@@ -118,7 +117,7 @@ def headline(summary: RunSummary) -> dict[str, Any]:
 
 def alert(run: Any, summary: RunSummary) -> None:
     """Send an alert about clients that are harmed, and one about those whose task vectors were not used."""
-    answers: Model = "aggregated" if summary.test.mean.chosen is None else "chosen"
+    answers: Model = "chosen" if "chosen" in summary.models else "aggregated"
     kinds = {
         "clients harmed": harmed(summary, answers),
         "clients' task vectors not used": tuple(summary.rejected),

@@ -132,7 +132,7 @@ def closing_table(summary: RunSummary) -> Table:
     ]
     columns += [(f"{summary.method} aggregated", summary, "aggregated")]
     columns += [(f"{summary.method} tuned", summary, "tuned")]
-    if summary.test.mean.chosen is not None:
+    if "chosen" in summary.models:
         columns += [("chosen", summary, "chosen")]
     columns += [(summary.floor_name, summary, "majority")]
     first = "client" if few else f"{len(summary.clients):,} clients"
