@@ -12,8 +12,9 @@ from benchmarks.rules.measures import ari, says
 from benchmarks.rules.vectors import STRUCTURES, rounds
 from fedpl.randomness import derive_seed
 from fedpl.server import Agreement
-from fedpl.server.agreement import shares
+from fedpl.server.blocks import blocks
 from fedpl.server.clusters import silhouette_clusters
+from fedpl.server.reports import shares
 from fedpl.server.similarity import CorrectedCosine
 from fedpl.server.structure import answer
 
@@ -21,6 +22,7 @@ DRAWS = 400
 FEW = 10  # of the silhouette's, which is slow
 POWER = 60
 LEVEL = 0.05
+_EXAMPLES = 32  # of every client: what matters is that they are equal
 
 
 class Seen(NamedTuple):
@@ -29,10 +31,12 @@ class Seen(NamedTuple):
     Attributes:
         cosine: Of inner products averaged over the first rounds.
         halves: Mean of what clients told of halves of their examples, in three rounds at most.
+        reports: How often they told it.
     """
 
     cosine: Float[np.ndarray, "n n"]
     halves: Float[np.ndarray, "n"]
+    reports: int
 
 
 def _seen(structure: str, n: int, size: float, kind: str, draw: int, last: int) -> Seen:
@@ -43,7 +47,7 @@ def _seen(structure: str, n: int, size: float, kind: str, draw: int, last: int) 
         gram += one.vectors @ one.vectors.T
         told.append(one.halves)
     length = np.sqrt(gram.diagonal())
-    return Seen(gram / np.outer(length, length), np.mean(told[:3], 0))
+    return Seen(gram / np.outer(length, length), np.mean(told[:3], 0), min(last, 3))
 
 
 def tested(seen: Seen) -> np.ndarray:
@@ -53,8 +57,10 @@ def tested(seen: Seen) -> np.ndarray:
 
 def agreement(seen: Seen) -> np.ndarray:
     """Labels of the weighting `Agreement`."""
-    new = np.full(len(seen.cosine), -1)
-    return Agreement().answer(seen.cosine, shares(seen.halves), new, new).labels
+    n, groups = len(seen.cosine), tested(seen)
+    error = blocks(seen.cosine, groups).noise / seen.reports
+    signal = shares(seen.halves, np.full(n, _EXAMPLES), error)
+    return Agreement().answer(seen.cosine, signal, groups, np.full(n, -1)).labels
 
 
 def silhouette(seen: Seen) -> np.ndarray:

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter, deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 import numpy as np
 
@@ -42,12 +42,17 @@ def near_duplicate_groups(texts: Sequence[str], threshold: float = 0.5) -> np.nd
     Returns:
         int array [n], groups numbered in order of first appearance.
     """
-    vocabulary: dict[str, int] = {}
+    return near_duplicates([normalise(text).split() for text in texts], threshold)
+
+
+def near_duplicates(rows: Sequence[Sequence[Hashable]], threshold: float = 0.5) -> np.ndarray:
+    """`near_duplicate_groups` of texts as their words, whatever these are."""
+    vocabulary: dict[Hashable, int] = {}
     # Different sets of shingles, in order of first appearance; as sets they would take eight times as much.
     places: dict[tuple[int, ...], int] = {}
     owners = []
-    for text in texts:
-        words = [vocabulary.setdefault(word, len(vocabulary) + 1) for word in normalise(text).split()]
+    for row in rows:
+        words = [vocabulary.setdefault(word, len(vocabulary) + 1) for word in row]
         # A shingle is a number of three words' places, 32 bits each, which takes no memory beside the sets. A
         # text under three words is its own single one.
         words += [0] * (3 - len(words))

@@ -1,4 +1,8 @@
-"""Heads as if the features that they see had mean zero: without what the frequencies of classes move.
+"""Heads without what changes no answer, and without what the frequencies of classes move.
+
+What is added to the rows of all classes alike changes no answer. Gradients add nothing of the kind, but Adam
+does: it takes as large a step where all examples agree a little as where few agree much. So classes that a
+client has no example of all go down together, which looks like something that clients have in common.
 
 A head's step is W_c = Σₓ (y_c − p_c) h(x) and b_c = Σₓ (y_c − p_c). With features h = h̄ + δ, W has a part
 b h̄ᵀ, which says how frequent a client's classes are and not what they mean.
@@ -27,7 +31,7 @@ class Head(NamedTuple):
     def centred(
         self, vectors: Float[Any, "clients params"]
     ) -> tuple[Float[Any, "clients weights"], Float[Any, "clients classes"]]:
-        """Task vectors of the head, weight and bias, without what class frequencies move.
+        """Task vectors of the head, weight and bias, without what all classes share and frequencies move.
 
         h̄ is the least squares of W ≈ b h̄ᵀ, client by client; of b h̄ᵀ as much is taken out as the adjusted
         coefficient of determination says is no coincidence (Ezekiel, 1930), and of b itself the same part:
@@ -39,6 +43,7 @@ class Head(NamedTuple):
         (classes, features), n = self.weight.shape, len(vectors)
         weight = vectors[:, self.weight.start : self.weight.stop].reshape(n, classes, features)
         bias = vectors[:, self.bias.start : self.bias.stop]
+        weight, bias = weight - weight.mean(1)[:, None], bias - bias.mean(1)[:, None]
         along = (bias[:, :, None] * weight).sum(1)
         energy, whole = (bias * bias).sum(1)[:, None], (weight * weight).sum((1, 2))[:, None]
         explained = ((along * along).sum(1)[:, None] / (energy * whole).clip(min=_TINY)).clip(max=1.0)

@@ -12,6 +12,7 @@ from scipy.spatial.distance import squareform
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.server.groups import OfAllRounds, cosines, numbered
+from fedpl.server.reports import shares
 from fedpl.server.weighting import Memory
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ else:
         deferred(f"fedpl.server.{name}") for name in ("blocks", "mixture", "structure")
     )
 
-_LEAST = 0.05  # share of signal below which a report is not told from none
 _LEVEL = 0.05  # of the test of the cosines alone
 
 
@@ -35,15 +35,17 @@ class Answer(NamedTuple):
 
     Attributes:
         labels: The place of the group's first client, for each.
-        tested: Groups that the cosines alone show.
         noise: Variance of a cosine's noise.
-        mass: How agreements are distributed, see `mixture.learnt`.
+        inside: How agreements are distributed in groups that the cosines alone show, see `mixture.learnt`.
+        between: The same of all other pairs.
+        part: Of every two groups (`labels`) in order, the part of their pairs that is inside.
     """
 
     labels: Int[np.ndarray, "n"]
-    tested: Int[np.ndarray, "n"]
     noise: float
-    mass: Float[np.ndarray, "agreements"]
+    inside: Float[np.ndarray, "agreements"]
+    between: Float[np.ndarray, "agreements"]
+    part: Float[np.ndarray, "groups groups"]
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,18 @@ class Agreement(OfAllRounds):
         found = np.eye(n)
         if len(here):
             cosine = cosines(gram[np.ix_(known, known)])
-            signal = shares(np.asarray(evidence.halves, np.float64)[known])
-            answer = self.answer(cosine, signal, numbered(labels[known]), numbered(tested[known]))
+            groups = structure.answer(cosine, numbered(tested[known]), _LEVEL)
+            reports = min(int(evidence.round) + 1, self.reports)
+            error = blocks.blocks(cosine, groups).noise / reports
+            signal = shares(
+                np.asarray(evidence.halves, np.float64)[known],
+                np.asarray(evidence.num_examples)[known],
+                error,
+            )
+            answer = self.answer(cosine, signal, groups, numbered(labels[known]))
             weights = blocks.weights(shared(cosine, signal, answer)[np.ix_(here, here)])
             found[np.ix_(known[here], known[here])] = weights
-            labels[known], tested[known] = known[answer.labels], known[numbered(answer.tested)]
+            labels[known], tested[known] = known[answer.labels], known[numbered(groups)]
         new = {"labels": jnp.asarray(labels), "tested": jnp.asarray(tested)}
         return jnp.broadcast_to(jnp.asarray(found, jnp.float32), evidence.similarity.shape), new
 
@@ -103,49 +112,56 @@ class Agreement(OfAllRounds):
         self,
         cosine: Float[np.ndarray, "n n"],
         signal: Float[np.ndarray, "n"],
+        groups: Int[np.ndarray, "n"],
         before: Int[np.ndarray, "n"],
-        tested: Int[np.ndarray, "n"],
     ) -> "Answer":
         """Who belongs together, and what that was found by.
 
         Args:
             cosine: Of task vectors.
             signal: ρᵢ.
+            groups: Those that the cosines alone show: how large noise is, whether anybody joins, and what to
+                expect of whom.
             before: Groups of the round before; −1: none yet.
-            tested: Those that the cosines alone showed then; −1: none yet.
         """
         scale = np.sqrt(np.outer(signal, signal))
-        # Groups that stand a test of the cosines alone say how large noise is, and whether anybody joins.
-        groups = structure.answer(cosine, tested, _LEVEL)
         noise = blocks.blocks(cosine, groups, scale).noise
-        mass = mixture.learnt(cosine / scale, np.sqrt(noise) / scale)
+        seen, error = cosine / scale, np.sqrt(noise) / scale
+        same = groups[:, None] == groups
+        inside, between = (mixture.learnt(seen, error, which) for which in (same, ~same))
+        likely = np.where(same, *(mixture.mean(mass, seen, error) for mass in (inside, between)))
         alone = len(np.unique(groups)) == len(groups)
-        labels = self.join(cosine, scale, noise, None if alone else mass, before)
-        return Answer(labels, groups, noise, mass)
+        found = Answer(np.arange(len(cosine)), noise, inside, between, same)
+        labels = self.join(cosine, scale, likely, found, before, not alone)
+        member = np.eye(len(np.unique(labels)))[np.unique(labels, return_inverse=True)[1]]
+        size = member.sum(0)
+        return found._replace(labels=labels, part=member.T @ same @ member / np.outer(size, size))
 
     def join(
         self,
         cosine: Float[np.ndarray, "n n"],
         scale: Float[np.ndarray, "n n"],
-        noise: float,
-        mass: Float[np.ndarray, "agreements"] | None,
+        likely: Float[np.ndarray, "n n"],
+        expected: "Answer",
         before: Int[np.ndarray, "n"],
+        anew: bool,
     ) -> Int[np.ndarray, "n"]:
         """Who belongs together: the place of the group's first client, for each.
 
         Args:
             cosine: Of task vectors.
             scale: √(ρᵢρₖ).
-            noise: Variance of a cosine's noise.
-            mass: How agreements are distributed, see `mixture.learnt`; None: nobody joins anew.
+            likely: Expected agreement of every two clients: the most alike are joined first.
+            expected: What is known of single clients.
             before: Groups of the round before; −1: none yet.
+            anew: Whether anybody joins who was not together before.
         """
         n = len(cosine)
         if n < 2:
             return np.arange(n)
-        # No more than 1: nobody who claims to be all noise draws two groups together.
-        agreement = np.clip(cosine / scale, -1.0, 1.0)
-        tree = linkage(2.0 - squareform(agreement, checks=False), "average")  # distances are positive
+        several = not expected.part.all()
+        near = likely * (1.0 - np.eye(n))
+        tree = linkage(2.0 - squareform(near, checks=False), "average")  # distances are positive
         members, labels = [np.array([i]) for i in range(n)], np.arange(n)
         for one, other in tree[:, :2].astype(int):
             left, right = members[one], members[other]
@@ -154,13 +170,15 @@ class Agreement(OfAllRounds):
             between = scale[np.ix_(left, right)]
             entries = np.square(between).sum()
             shown = (between * cosine[np.ix_(left, right)]).sum(keepdims=True)[0] / entries
-            error = np.sqrt([noise / entries])
+            error = np.sqrt([expected.noise / entries])
+            part = expected.part[np.ix_(left, right)].mean()
             if len(set(before[both])) == 1 and before[both[0]] >= 0:
-                holds = bool(shown + self.steady * error >= self.alike)
-            elif mass is None:
-                holds = False
-            else:
+                holds = bool(shown + self.steady * error >= self.alike) or (several and part == 1)
+            elif anew:
+                mass = part * expected.inside + (1 - part) * expected.between
                 holds = bool(mixture.chance(self.alike, mass, shown, error) >= self.sure)
+            else:
+                holds = False
             # Its parts agree more among themselves: they are joined even if of too few to show it.
             if holds:
                 labels[both] = both.min()
@@ -191,19 +209,6 @@ def shared(
     member = np.eye(len(agreement))[group]
     energy = member @ (member.T @ signal / member.sum(0))  # members of a group get one average
     error = np.sqrt(answer.noise / np.where(entries > 0, entries, 1.0))
-    between = mixture.energy(answer.mass, agreement, error)[np.ix_(group, group)]
-    return np.sqrt(np.outer(energy, energy)) * np.where(group[:, None] == group, 1.0, between)
-
-
-def shares(halves: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
-    """ρ, the share of signal in each client's task vector, from what its halves have in common.
-
-    Who has too few examples for two halves is taken to be like the others.
-
-    Args:
-        halves: Cosine of the halves' task vectors; NaN: not told.
-    """
-    told = np.clip(halves, 0.0, 1.0)
-    signal = 2 * told / (1 + told)
-    middle = np.nanmean(signal) if np.isfinite(signal).any() else 0.0
-    return np.maximum(np.where(np.isnan(signal), middle, signal), _LEAST)
+    inside, between = (mixture.energy(mass, agreement, error) for mass in (answer.inside, answer.between))
+    energies = (answer.part * inside + (1 - answer.part) * between)[np.ix_(group, group)]
+    return np.sqrt(np.outer(energy, energy)) * np.where(group[:, None] == group, 1.0, energies)

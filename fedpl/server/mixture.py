@@ -6,7 +6,7 @@ measurement of 0.8 ± 0.4 is much where pairs agree or do not, and chance where 
 """
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 _STEP = 0.025
 _GRID = np.arange(41) * _STEP  # agreements
@@ -17,15 +17,16 @@ _NOTHING, _ANYTHING = 1.0, 1.0
 
 
 def learnt(
-    seen: Float[np.ndarray, "n n"], error: Float[np.ndarray, "n n"]
+    seen: Float[np.ndarray, "n n"], error: Float[np.ndarray, "n n"], which: Bool[np.ndarray, "n n"]
 ) -> Float[np.ndarray, "agreements"]:
     """Probability of every agreement on the grid.
 
     Args:
         seen: Agreement + noise of every two clients; the diagonal does not count.
         error: Standard deviation of the noise.
+        which: Pairs that count; there may be none.
     """
-    pairs = np.triu_indices(len(seen), 1)
+    pairs = np.nonzero(np.triu(which, 1))
     if len(pairs[0]) > _MOST:
         some = np.linspace(0, len(pairs[0]) - 1, _MOST).astype(int)
         pairs = pairs[0][some], pairs[1][some]
@@ -59,6 +60,15 @@ def expected(
         part = share * _likelihood(seen, error, r)
         top, bottom = top + part * own, bottom + part
     return top / bottom
+
+
+def mean(
+    mass: Float[np.ndarray, "agreements"],
+    seen: Float[np.ndarray, "*pairs"],
+    error: Float[np.ndarray, "*pairs"],
+) -> Float[np.ndarray, "*pairs"]:
+    """Expected agreement. Arguments as of `expected`."""
+    return expected(_GRID, mass, seen, error)
 
 
 def energy(

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
+
+from fedpl.server import trees
 
 _DRAWS = 399
 _DIRECTIONS = 64  # most directions of simulated noise
@@ -74,37 +75,20 @@ def fit(cosine: Float[np.ndarray, "n n"]) -> Fit:
     if n < 3:
         return Fit(np.arange(n), np.inf, -np.inf, 0.0, shared, noise)
     # Groups of cosines as they are, and of what they are beyond a common direction.
-    labels, left = min((_best_cut(values), _best_cut(values - common)), key=lambda found: found[1])
+    labels, left = min(map(trees.plain, (values, values - common)), key=lambda found: found[1])
     left = max(left, tiny)
     gain, choice = (float(np.log(max(one, tiny) / left)) for one in (single, flat))
     return Fit(labels, left, gain, choice, shared, noise)
 
 
-def _best_cut(values: Float[np.ndarray, "pairs"]) -> tuple[Int[np.ndarray, "n"], float]:
-    """The cut of average linkage's tree into several groups that leaves the least, and what it leaves."""
-    tree = linkage(2.0 - values, "average")  # values above −1 and below 2: distances are positive
-    n, pairs = len(tree) + 1, len(values)
-    sizes = np.concatenate([np.ones(n), tree[:, 3]])
-    between = sizes[tree[:, 0].astype(int)] * sizes[tree[:, 1].astype(int)]
-    inside, count = np.cumsum(between * (2.0 - tree[:, 2])), np.cumsum(between)
-    inside, count = inside[:-1], count[:-1]  # the last merge leaves one group
-    total = values.sum() - inside
-    left = float(np.square(values).sum()) - inside**2 / count - total**2 / (pairs - count)
-    best = int(np.argmin(left))
-    return cut(tree, best + 1), float(left[best])
-
-
-def cut(tree: Float[np.ndarray, "merges 4"], merges: int) -> Int[np.ndarray, "n"]:
-    """Labels after the first merges of a tree: the smallest number of a client in the group."""
-    n = len(tree) + 1
-    members = {i: [i] for i in range(n)}
-    for step in range(merges):
-        a, b = tree[step, :2].astype(int)
-        members[n + step] = members.pop(a) + members.pop(b)
-    labels = np.arange(n)
-    for group in members.values():
-        labels[group] = min(group)
-    return labels
+def _finer(cosine: Float[np.ndarray, "n n"], found: Fit) -> Fit:
+    """The same with the labels of what leading eigenvalues show, where these leave less."""
+    values, common = squareform(cosine, checks=False), _one_group(cosine)
+    for own in (values, values - common):
+        for labels, left in trees.spectral(own):
+            if left < found.residual:
+                found = found._replace(labels=labels, residual=left)
+    return found
 
 
 def residual(cosine: Float[np.ndarray, "n n"], labels: Int[np.ndarray, "n"]) -> float:
@@ -193,6 +177,7 @@ def answer(
     kinds = len(np.unique(known))
     grouped = 1 < kinds < len(known)
     if found.gain > (stay if grouped else new).gain:
+        found = _finer(cosine, found)
         if grouped and len(known) == n:
             old = residual(cosine, before)
             return before if np.log(old / found.residual) <= new.choice else found.labels

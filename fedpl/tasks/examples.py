@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
+from fedpl.data.duplicates import near_duplicates
+
 
 class Batch(NamedTuple):
     """Some examples, padded.
@@ -136,6 +138,10 @@ class Examples(Dataset):
     def ids(self) -> tuple[Int[Tensor, "_"], ...]:
         """Token ids of each example: a copy."""
         return self.tokens.split(self.lengths)
+
+    def alike(self) -> Sequence[int]:
+        """Number of each example's group of near-duplicates, by token ids (`fedpl.data.duplicates`)."""
+        return near_duplicates([row.tolist() for row in self.ids]).tolist()
 
     def weights(self, chosen: Sequence[int]) -> list[float]:
         """Each example's share of the mean over the targets of these examples."""

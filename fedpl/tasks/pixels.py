@@ -164,6 +164,9 @@ class Pictures(Examples):
         self.mass = (1.0,) * len(slots)
         self.lengths = (states,) * len(slots)
 
+    def alike(self) -> Sequence[int]:
+        return range(len(self.lengths))  # each for itself
+
     def collate(self, chosen: Sequence[int]) -> Batch:
         return Batch(taken(self.pixels, self.slots[list(chosen)]), self.targets[list(chosen)])
 

@@ -15,6 +15,7 @@ from fedpl.tasks import Task
 from fedpl.tasks.examples import Examples
 from fedpl.tasks.kept import encoded
 from fedpl.training.batches import batch_order
+from fedpl.training.dealing import two_halves
 from fedpl.training.prompts import Prompts, prompts_of
 from fedpl.training.settings import ClientConfig, PerClient
 
@@ -86,6 +87,11 @@ class Partitions:
         epochs = self.config.epochs if epochs is None else epochs
         budgets = (self.config.max_steps, self._own(client).max_steps)
         most = min((budget for budget in budgets if budget is not None), default=None)
+        if half is not None:
+            # Half of the steps, too, so that a half is to the whole what few examples are to many.
+            whole = math.ceil(len(self.examples[client, "train"]) * portion)
+            steps = epochs * math.ceil(whole / self.config.batch_size)
+            most = math.ceil((steps if most is None else min(steps, most)) / 2)
         if portion < 1.0:
             stream = torch.Generator().manual_seed(derive_seed(self.seed, "portion", round, client))
             chosen = torch.randperm(number, generator=stream).tolist()[: math.ceil(number * portion)]
@@ -114,16 +120,12 @@ class Partitions:
         )
 
     def _half(self, client: str, round: int, half: int | None) -> Sequence[int]:
-        """The examples that are there: all, or half of them, drawn anew in each round.
-
-        Drawn by chance alone: so halves differ as two clients of one kind do, also in how many examples of a
-        class each happens to have.
-        """
-        number = len(self.examples[client, "train"])
+        """The examples that are there: all, or half of them, dealt anew in each round."""
+        examples = self.examples[client, "train"]
         if half is None:
-            return range(number)
+            return range(len(examples))
         stream = torch.Generator().manual_seed(derive_seed(self.seed, "halves", round, client))
-        return torch.randperm(number, generator=stream)[half::2].tolist()
+        return two_halves(examples.alike(), stream)[half]
 
     def _own(self, client: str) -> PerClient:
         return self.config.per_client.get(client, PerClient())

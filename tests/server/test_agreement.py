@@ -9,8 +9,9 @@ import pytest
 from fedpl.errors import UserError
 from fedpl.records.layout import AdapterLayout
 from fedpl.server import Aggregator, Agreement, InnerProduct, Subject, Trimmed
-from fedpl.server.agreement import shares
+from fedpl.server.agreement import Answer
 from fedpl.server.blocks import blocks
+from fedpl.server.reports import shares
 from fedpl.server.state import ServerState, TaskVectors, load_state, save_state
 from fedpl.server.structure import PRIOR
 
@@ -140,18 +141,21 @@ def test_an_answer_stays_until_evidence_speaks_against_it() -> None:
     rule, scale = Agreement(alike=0.6, steady=2.0), np.full((2, 2), 0.8)
     everything = np.full(41, 1 / 41)
 
-    def joined(agreement: float, before: list[int], mass: np.ndarray | None = everything) -> list[int]:
+    def joined(agreement: float, before: list[int], anew: bool = True) -> list[int]:
         cosine = np.full((2, 2), agreement * 0.8)
-        return rule.join(cosine, scale, 0.0016, mass, np.array(before)).tolist()  # an error of 0.05
+        # An error of 0.05.
+        expected = Answer(np.arange(2), 0.0016, everything, everything, np.ones((2, 2)))
+        likely = np.full((2, 2), agreement)
+        return rule.join(cosine, scale, likely, expected, np.array(before), anew).tolist()
 
     new, one, apart = [-1, -1], [0, 0], [0, 1]
     for agreement in (0.52, 0.56):
         assert joined(agreement, new) == joined(agreement, apart) == apart
-        assert joined(agreement, one) == joined(agreement, one, None) == one
+        assert joined(agreement, one) == joined(agreement, one, False) == one
     for before in (new, one, apart):
         assert joined(0.7, before) == one
         assert joined(0.45, before) == apart
-    assert joined(0.7, new, None) == apart
+    assert joined(0.7, new, False) == apart
 
 
 def test_who_knows_little_of_its_task_shares_with_those_that_seem_to_have_it() -> None:
@@ -202,15 +206,37 @@ def test_who_has_no_halves_is_like_the_others() -> None:
     assert vectors.halves is not None
     missing = vectors._replace(halves=vectors.halves.at[3].set(jnp.nan))
     assert weights(start(8), missing)[1] == averages(*labels)
-    assert shares(np.array([0.5, np.nan, 0.5])) == pytest.approx([2 / 3] * 3)
-    assert shares(np.array([np.nan, np.nan])) == pytest.approx([0.05] * 2)
-    assert shares(np.array([-0.3, 1.0])) == pytest.approx([0.05, 1.0])
+    equal = np.full(3, 32)
+    assert shares(np.array([0.5, np.nan, 0.5]), equal, 0.01) == pytest.approx([2 / 3] * 3, abs=0.01)
+    assert shares(np.array([np.nan, np.nan]), equal[:2], 0.01) == pytest.approx([0.05] * 2)
+    assert shares(np.array([-0.3, 1.0]), equal[:2], 0.0) == pytest.approx([0.05, 1.0])
+
+
+def test_a_few_examples_are_taken_at_what_all_report() -> None:
+    """Signal of 1, noise of κ for each example: many that report with an error know κ."""
+    rng, examples, noise = np.random.default_rng(0), np.geomspace(8, 512, 60).astype(int), 40.0
+    right = examples / (examples + 2 * noise)
+    told = right + 0.1 * rng.normal(size=60)
+    truth = examples / (examples + noise)
+    own = np.clip(told, 0, 1)
+    found = shares(told, examples, 0.01)
+    assert np.sqrt(np.square(found - truth).mean()) < 0.05
+    assert np.sqrt(np.square(2 * own / (1 + own) - truth).mean()) > 0.08
+    missing = shares(np.where(np.arange(60) == 3, np.nan, told), examples, 0.01)
+    assert missing[3] == pytest.approx(truth[3], abs=0.05)
+
+
+def test_clients_that_differ_by_more_than_errors_keep_their_reports() -> None:
+    told = np.array([0.9, 0.1] * 6)
+    found = shares(told, np.full(12, 32), 1e-4)
+    assert found == pytest.approx(2 * told / (1 + told), abs=0.01)
+    assert np.ptp(shares(told, np.full(12, 32), 1.0)) < 1e-9
 
 
 def test_shares_are_those_of_whole_task_vectors() -> None:
     """Signal of length 1 and noise of 1.5: 1 / (1 + 2.25) of the energy."""
     told = came(13, kinds(*(0,) * 40), 1.5).halves
-    assert shares(np.asarray(told)).mean() == pytest.approx(1 / 3.25, abs=0.02)
+    assert shares(np.asarray(told), np.full(40, 32), 0.0).mean() == pytest.approx(1 / 3.25, abs=0.02)
 
 
 def test_it_goes_on_from_a_file_bit_for_bit(tmp_path: Any) -> None:

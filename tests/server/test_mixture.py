@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 
-from fedpl.server.mixture import chance, energy, learnt
+from fedpl.server.mixture import chance, energy, learnt, mean
+
+
+def every(seen: np.ndarray) -> np.ndarray:
+    return np.ones(seen.shape, bool)
 
 
 def shared(seen: np.ndarray, error: np.ndarray) -> np.ndarray:
     """Expected squares by what the same pairs show."""
-    return energy(learnt(seen, error), seen, error)
+    return energy(learnt(seen, error, every(seen)), seen, error)
 
 
 def measured(truth: np.ndarray, error: float, seed: int = 0) -> np.ndarray:
@@ -64,7 +68,7 @@ def test_chances_are_those_of_a_sure_measurement() -> None:
 def test_measurements_surer_than_the_grid_is_fine() -> None:
     """As of two groups of 250 clients, or of 10 million parameters; nothing vanishes on all of the grid."""
     seen, error = np.full((6, 6), 0.513), np.full((6, 6), 1e-5)
-    mass = learnt(seen, error)
+    mass = learnt(seen, error, every(seen))
     assert np.isfinite(mass).all()
     assert mass.sum() == pytest.approx(1.0)
     few = np.array([0.513, 0.7124, -0.2, 1.3])
@@ -79,3 +83,19 @@ def test_many_clients_take_no_longer_than_their_pairs() -> None:
     found = shared(measured(truth, 0.3), np.full_like(truth, 0.3))
     few = shared(measured(truth, 0.3)[:60, :60], np.full((60, 60), 0.3))
     assert np.abs(found[:60, :60] - few).max() < 0.15
+
+
+def test_what_some_pairs_show_is_expected_of_them_alone() -> None:
+    """Half of the pairs agree: a measurement that tells nothing is taken for what its like are."""
+    labels = np.arange(24) % 2
+    same = np.equal.outer(labels, labels)
+    error = np.full((24, 24), 0.2)
+    seen = measured(same.astype(float), 0.2)
+    unknown = np.array([0.5]), np.array([10.0])
+    inside, between = (learnt(seen, error, which) for which in (same, ~same))
+    assert mean(inside, *unknown)[0] > 0.9
+    assert mean(between, *unknown)[0] < 0.1
+    assert mean(learnt(seen, error, every(seen)), *unknown)[0] == pytest.approx(0.5, abs=0.05)
+    nobody = learnt(seen, error, np.zeros_like(same))
+    assert nobody.sum() == pytest.approx(1.0)
+    assert nobody[0] > 0.5 > nobody[1:].max()
