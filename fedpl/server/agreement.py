@@ -55,18 +55,20 @@ class Agreement(OfAllRounds):
     Ours (FedBip-H). A cosine cᵢₖ of two task vectors is small because the tasks differ or because both are
     mostly noise, and the vectors themselves do not tell which. So clients train on two halves of their
     examples too and report the cosine h of the two task vectors: ρ = 2h / (1 + h) of a whole task vector's
-    energy is signal then (Spearman and Brown), and cᵢₖ / √(ρᵢρₖ) estimates the cosine of the true
-    directions: 1 for one task. How agreements are distributed is learnt from all pairs (`mixture`). If the
-    cosines show that clients have anything in common at all (`structure`), they are joined from the most
-    alike on (average linkage) while an agreement of `alike` or more is likely, and members of a group get one
-    average. Between groups r² is expected, S = ρ r², and weights are those of W = S (S + N)⁻¹, the linear
-    estimate of least error, N being the noise: of a task that is like another one in half, half a share of
-    that half.
+    energy is signal then (Spearman and Brown; `reports` draws it towards what all say of as many examples),
+    and cᵢₖ / √(ρᵢρₖ) estimates the cosine of the true directions: 1 for one task. How agreements are
+    distributed is learnt from the pairs (`mixture`), inside the groups that the cosines alone show and
+    between them (`structure`). If the cosines show that clients have anything in common at all, they are
+    joined from the most alike on (average linkage) while an agreement of `alike` or more is likely, and
+    members of a group get one average. Who was together stays while the cosines alone show it in one of
+    several groups, or enough agreement is possible. Between groups r² is expected, S = ρ r², and weights
+    are those of W = S (S + N)⁻¹, the linear estimate of least error, N being the noise: of a task that is
+    like another one in half, half a share of that half.
 
     Attributes:
         alike: Agreement from which clients are averaged.
         sure: Probability that this has to have.
-        steady: Standard errors by which less has to be shown until who was together is parted.
+        steady: Standard errors by which less has to be shown until who was together may be parted.
         reports: How often each client reports; a report takes as many steps again as the round's training.
     """
 
@@ -159,9 +161,10 @@ class Agreement(OfAllRounds):
         n = len(cosine)
         if n < 2:
             return np.arange(n)
-        several = not expected.part.all()
-        near = likely * (1.0 - np.eye(n))
-        tree = linkage(2.0 - squareform(near, checks=False), "average")  # distances are positive
+        # Who was together and is in one of several groups that the cosines alone show.
+        keeps = (before[:, None] == before) & (before >= 0) & (expected.part == 1) & (not expected.part.all())
+        near = (likely + keeps) * (1.0 - np.eye(n))
+        tree = linkage(3.0 - squareform(near, checks=False), "average")  # distances are positive
         members, labels = [np.array([i]) for i in range(n)], np.arange(n)
         for one, other in tree[:, :2].astype(int):
             left, right = members[one], members[other]
@@ -171,12 +174,12 @@ class Agreement(OfAllRounds):
             entries = np.square(between).sum()
             shown = (between * cosine[np.ix_(left, right)]).sum(keepdims=True)[0] / entries
             error = np.sqrt([expected.noise / entries])
-            part = expected.part[np.ix_(left, right)].mean()
             if len(set(before[both])) == 1 and before[both[0]] >= 0:
-                holds = bool(shown + self.steady * error >= self.alike) or (several and part == 1)
+                holds = keeps[np.ix_(left, right)].all() or shown + self.steady * error >= self.alike
             elif anew:
+                part = expected.part[np.ix_(left, right)].mean()
                 mass = part * expected.inside + (1 - part) * expected.between
-                holds = bool(mixture.chance(self.alike, mass, shown, error) >= self.sure)
+                holds = mixture.chance(self.alike, mass, shown, error) >= self.sure
             else:
                 holds = False
             # Its parts agree more among themselves: they are joined even if of too few to show it.

@@ -158,6 +158,22 @@ def test_an_answer_stays_until_evidence_speaks_against_it() -> None:
     assert joined(0.7, new, False) == apart
 
 
+def test_who_the_cosines_alone_show_in_one_of_several_groups_stays_together() -> None:
+    """However little later vectors agree; where there is one group for all, that is no evidence for it."""
+    everything, tested = np.full(41, 1 / 41), np.array([0, 0, 2, 2])
+    cosine = np.where(np.equal.outer(tested, tested), 0.24, 0.0)  # agreements of 0.3, with an error of 0.05
+
+    def joined(part: np.ndarray, before: list[int]) -> list[int]:
+        expected = Answer(np.arange(4), 0.0016, everything, everything, part)
+        scale = np.full((4, 4), 0.8)
+        return Agreement().join(cosine, scale, cosine / 0.8, expected, np.array(before), True).tolist()
+
+    several, one = np.equal.outer(tested, tested), np.ones((4, 4))
+    assert joined(several, [0, 0, 2, 2]) == [0, 0, 2, 2]
+    assert joined(one, [0, 0, 2, 2]) == joined(several, [-1] * 4) == [0, 1, 2, 3]
+    assert joined(several, [0, 0, 0, 0]) == [0, 0, 2, 2]
+
+
 def test_who_knows_little_of_its_task_shares_with_those_that_seem_to_have_it() -> None:
     """Noise so large that nothing about one pair is sure: others show that there are two tasks, or many."""
     labels, noise = (0, 1) * 6, np.where(np.arange(12) < 10, 0.5, 6.0)
