@@ -37,7 +37,6 @@ ENTRANTS = {
     "cfl": Entrant("cfl"),
     "fedamp": Entrant("fedamp"),
     "fedper": Entrant("fedper"),
-    "fedbip_h, as heads are": Entrant("fedbip_h", (("aggregator.subject.centred", False),)),
     f"fedbip_h{GUARD}": Entrant("fedbip_h", _GUARDED),
     f"average{GUARD}": Entrant("fedavg", _GUARDED),
 }

@@ -22,8 +22,9 @@ class Subject:
             ΔW = s·BA itself, exact, the same for any factors with the same product; head: none of them, but
             the factors after all where a task has no head.
         head: Whether the classification head is compared too.
-        centred: Whether heads are compared as if the features had mean zero: without what the frequencies of
-            a client's classes move. Heads of two classes, or without a bias, are compared as they are.
+        centred: Whether heads are compared without what all classes share, which changes no answer, and as if
+            the features had mean zero: without what the frequencies of a client's classes move. Heads of two
+            classes, or without a bias, are compared as they are.
         precision: Arithmetic of inner products: highest (float32), tf32 or bf16 (float32 accumulation).
     """
 
