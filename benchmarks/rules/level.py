@@ -12,6 +12,7 @@ from benchmarks.rules.measures import ari, says
 from benchmarks.rules.vectors import STRUCTURES, rounds
 from fedpl.randomness import derive_seed
 from fedpl.server import Agreement
+from fedpl.server.agreement import expect
 from fedpl.server.blocks import blocks
 from fedpl.server.clusters import silhouette_clusters
 from fedpl.server.reports import shares
@@ -60,7 +61,9 @@ def agreement(seen: Seen) -> np.ndarray:
     n, groups = len(seen.cosine), tested(seen)
     error = blocks(seen.cosine, groups).noise / seen.reports
     signal = shares(seen.halves, np.full(n, _EXAMPLES), error)
-    return Agreement().answer(seen.cosine, signal, groups, np.full(n, -1)).labels
+    scale = np.sqrt(np.outer(signal, signal))
+    expected = expect(seen.cosine, scale, groups)
+    return Agreement().join(seen.cosine, scale, expected, np.full(n, -1))
 
 
 def silhouette(seen: Seen) -> np.ndarray:

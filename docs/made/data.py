@@ -2,11 +2,12 @@
 
 import numpy as np
 
+from benchmarks import halves as few_examples
 from benchmarks import partitioners
 from benchmarks.confirmation import tables as confirmed
 from docs.made.results import FOLDER, read
 
-__all__ = ["compared_partitions", "confirmation", "flan8_small", "preparing", "study"]
+__all__ = ["compared_partitions", "confirmation", "flan8_small", "halves", "preparing", "study"]
 
 
 def study(name: str) -> str:
@@ -49,6 +50,11 @@ def flan8_small() -> str:
 def confirmation(part: str) -> str:
     """A table of ``benchmarks.confirmation``."""
     return confirmed.table(read("confirmation.json")["populations"], part)
+
+
+def halves() -> str:
+    """What halves of a client's examples agree on, beside those of others."""
+    return few_examples.page(read("halves.json")["rows"]).strip()
 
 
 def preparing() -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 
@@ -30,22 +30,20 @@ else:
 _LEVEL = 0.05  # of the test of the cosines alone
 
 
-class Answer(NamedTuple):
-    """Who belongs together.
+class Expected(NamedTuple):
+    """What is known of pairs of clients before they are looked at one by one.
 
     Attributes:
-        labels: The place of the group's first client, for each.
         noise: Variance of a cosine's noise.
-        inside: How agreements are distributed in groups that the cosines alone show, see `mixture.learnt`.
+        same: Who is in one group by the cosines alone.
+        inside: How agreements of these are distributed, see `mixture.learnt`.
         between: The same of all other pairs.
-        part: Of every two groups (`labels`) in order, the part of their pairs that is inside.
     """
 
-    labels: Int[np.ndarray, "n"]
     noise: float
+    same: Bool[np.ndarray, "n n"]
     inside: Float[np.ndarray, "agreements"]
     between: Float[np.ndarray, "agreements"]
-    part: Float[np.ndarray, "groups groups"]
 
 
 @dataclass(frozen=True)
@@ -103,82 +101,53 @@ class Agreement(OfAllRounds):
                 np.asarray(evidence.num_examples)[known],
                 error,
             )
-            answer = self.answer(cosine, signal, groups, numbered(labels[known]))
-            weights = blocks.weights(shared(cosine, signal, answer)[np.ix_(here, here)])
+            scale = np.sqrt(np.outer(signal, signal))
+            expected = expect(cosine, scale, groups)
+            joined = self.join(cosine, scale, expected, numbered(labels[known]))
+            weights = blocks.weights(shared(cosine, signal, expected, joined)[np.ix_(here, here)])
             found[np.ix_(known[here], known[here])] = weights
-            labels[known], tested[known] = known[answer.labels], known[numbered(groups)]
+            labels[known], tested[known] = known[joined], known[numbered(groups)]
         new = {"labels": jnp.asarray(labels), "tested": jnp.asarray(tested)}
         return jnp.broadcast_to(jnp.asarray(found, jnp.float32), evidence.similarity.shape), new
-
-    def answer(
-        self,
-        cosine: Float[np.ndarray, "n n"],
-        signal: Float[np.ndarray, "n"],
-        groups: Int[np.ndarray, "n"],
-        before: Int[np.ndarray, "n"],
-    ) -> "Answer":
-        """Who belongs together, and what that was found by.
-
-        Args:
-            cosine: Of task vectors.
-            signal: ρᵢ.
-            groups: Those that the cosines alone show: how large noise is, whether anybody joins, and what to
-                expect of whom.
-            before: Groups of the round before; −1: none yet.
-        """
-        scale = np.sqrt(np.outer(signal, signal))
-        noise = blocks.blocks(cosine, groups, scale).noise
-        seen, error = cosine / scale, np.sqrt(noise) / scale
-        same = groups[:, None] == groups
-        inside, between = (mixture.learnt(seen, error, which) for which in (same, ~same))
-        likely = np.where(same, *(mixture.mean(mass, seen, error) for mass in (inside, between)))
-        alone = len(np.unique(groups)) == len(groups)
-        found = Answer(np.arange(len(cosine)), noise, inside, between, same)
-        labels = self.join(cosine, scale, likely, found, before, not alone)
-        member = np.eye(len(np.unique(labels)))[np.unique(labels, return_inverse=True)[1]]
-        size = member.sum(0)
-        return found._replace(labels=labels, part=member.T @ same @ member / np.outer(size, size))
 
     def join(
         self,
         cosine: Float[np.ndarray, "n n"],
         scale: Float[np.ndarray, "n n"],
-        likely: Float[np.ndarray, "n n"],
-        expected: "Answer",
+        expected: Expected,
         before: Int[np.ndarray, "n"],
-        anew: bool,
     ) -> Int[np.ndarray, "n"]:
         """Who belongs together: the place of the group's first client, for each.
 
         Args:
             cosine: Of task vectors.
             scale: √(ρᵢρₖ).
-            likely: Expected agreement of every two clients: the most alike are joined first.
-            expected: What is known of single clients.
+            expected: If the cosines alone show nobody in one group, nobody joins anew.
             before: Groups of the round before; −1: none yet.
-            anew: Whether anybody joins who was not together before.
         """
         n = len(cosine)
         if n < 2:
             return np.arange(n)
+        noise, same, inside, between = expected
+        seen, error = cosine / scale, np.sqrt(noise) / scale
+        likely = np.where(same, *(mixture.mean(mass, seen, error) for mass in (inside, between)))
         # Who was together and is in one of several groups that the cosines alone show.
-        keeps = (before[:, None] == before) & (before >= 0) & (expected.part == 1) & (not expected.part.all())
-        near = (likely + keeps) * (1.0 - np.eye(n))
+        keeps = (before[:, None] == before) & (before >= 0) & same & (not same.all())
+        near = (likely + keeps) * (1.0 - np.eye(n))  # the most alike are joined first
         tree = linkage(3.0 - squareform(near, checks=False), "average")  # distances are positive
         members, labels = [np.array([i]) for i in range(n)], np.arange(n)
         for one, other in tree[:, :2].astype(int):
-            left, right = members[one], members[other]
-            both = np.concatenate([left, right])
+            both = np.concatenate([members[one], members[other]])
+            pairs = np.ix_(members[one], members[other])
             members.append(both)
-            between = scale[np.ix_(left, right)]
-            entries = np.square(between).sum()
-            shown = (between * cosine[np.ix_(left, right)]).sum(keepdims=True)[0] / entries
-            error = np.sqrt([expected.noise / entries])
+            entries = np.square(scale[pairs]).sum()
+            shown = (scale[pairs] * cosine[pairs]).sum(keepdims=True)[0] / entries
+            error = np.sqrt([noise / entries])
             if len(set(before[both])) == 1 and before[both[0]] >= 0:
-                holds = keeps[np.ix_(left, right)].all() or shown + self.steady * error >= self.alike
-            elif anew:
-                part = expected.part[np.ix_(left, right)].mean()
-                mass = part * expected.inside + (1 - part) * expected.between
+                holds = keeps[pairs].all() or shown + self.steady * error >= self.alike
+            elif same.sum() > n:
+                part = same[pairs].mean()
+                mass = part * inside + (1 - part) * between
                 holds = mixture.chance(self.alike, mass, shown, error) >= self.sure
             else:
                 holds = False
@@ -197,21 +166,43 @@ class Agreement(OfAllRounds):
         return [f"aggregator.weighting.{what}" for holds, what in checks if not holds]
 
 
+def expect(
+    cosine: Float[np.ndarray, "n n"], scale: Float[np.ndarray, "n n"], groups: Int[np.ndarray, "n"]
+) -> Expected:
+    """What pairs show of one another.
+
+    Args:
+        cosine: Of task vectors.
+        scale: √(ρᵢρₖ).
+        groups: Those that the cosines alone show.
+    """
+    noise = blocks.blocks(cosine, groups, scale).noise
+    same = groups[:, None] == groups
+    masses = (mixture.learnt(cosine / scale, np.sqrt(noise) / scale, which) for which in (same, ~same))
+    return Expected(noise, same, *masses)
+
+
 def shared(
-    cosine: Float[np.ndarray, "n n"], signal: Float[np.ndarray, "n"], answer: Answer
+    cosine: Float[np.ndarray, "n n"],
+    signal: Float[np.ndarray, "n"],
+    expected: Expected,
+    labels: Int[np.ndarray, "n"],
 ) -> Float[np.ndarray, "n n"]:
     """What true directions share, as parts of the energy of task vectors.
 
     Args:
         cosine: Of task vectors.
         signal: ρᵢ.
-        answer: Who belongs together.
+        expected: From all pairs.
+        labels: Who belongs together.
     """
     scale = np.sqrt(np.outer(signal, signal))
-    group, agreement, entries, _, _ = blocks.blocks(cosine, answer.labels, scale)
+    group, agreement, entries, _, _ = blocks.blocks(cosine, labels, scale)
     member = np.eye(len(agreement))[group]
-    energy = member @ (member.T @ signal / member.sum(0))  # members of a group get one average
-    error = np.sqrt(answer.noise / np.where(entries > 0, entries, 1.0))
-    inside, between = (mixture.energy(mass, agreement, error) for mass in (answer.inside, answer.between))
-    energies = (answer.part * inside + (1 - answer.part) * between)[np.ix_(group, group)]
+    mean = member / member.sum(0)
+    energy = member @ (mean.T @ signal)  # members of a group get one average
+    error = np.sqrt(expected.noise / np.where(entries > 0, entries, 1.0))
+    part = mean.T @ expected.same @ mean  # of the pairs of two groups
+    inside, between = (mixture.energy(mass, agreement, error) for mass in expected[2:])
+    energies = (part * inside + (1 - part) * between)[np.ix_(group, group)]
     return np.sqrt(np.outer(energy, energy)) * np.where(group[:, None] == group, 1.0, energies)

@@ -9,7 +9,7 @@ import pytest
 from fedpl.errors import UserError
 from fedpl.records.layout import AdapterLayout
 from fedpl.server import Aggregator, Agreement, InnerProduct, Subject, Trimmed
-from fedpl.server.agreement import Answer
+from fedpl.server.agreement import Expected
 from fedpl.server.blocks import blocks
 from fedpl.server.reports import shares
 from fedpl.server.state import ServerState, TaskVectors, load_state, save_state
@@ -142,11 +142,9 @@ def test_an_answer_stays_until_evidence_speaks_against_it() -> None:
     everything = np.full(41, 1 / 41)
 
     def joined(agreement: float, before: list[int], anew: bool = True) -> list[int]:
-        cosine = np.full((2, 2), agreement * 0.8)
-        # An error of 0.05.
-        expected = Answer(np.arange(2), 0.0016, everything, everything, np.ones((2, 2)))
-        likely = np.full((2, 2), agreement)
-        return rule.join(cosine, scale, likely, expected, np.array(before), anew).tolist()
+        same = np.ones((2, 2), bool) if anew else np.eye(2, dtype=bool)
+        expected = Expected(0.0016, same, everything, everything)  # an error of 0.05
+        return rule.join(np.full((2, 2), agreement * 0.8), scale, expected, np.array(before)).tolist()
 
     new, one, apart = [-1, -1], [0, 0], [0, 1]
     for agreement in (0.52, 0.56):
@@ -163,12 +161,11 @@ def test_who_the_cosines_alone_show_in_one_of_several_groups_stays_together() ->
     everything, tested = np.full(41, 1 / 41), np.array([0, 0, 2, 2])
     cosine = np.where(np.equal.outer(tested, tested), 0.24, 0.0)  # agreements of 0.3, with an error of 0.05
 
-    def joined(part: np.ndarray, before: list[int]) -> list[int]:
-        expected = Answer(np.arange(4), 0.0016, everything, everything, part)
-        scale = np.full((4, 4), 0.8)
-        return Agreement().join(cosine, scale, cosine / 0.8, expected, np.array(before), True).tolist()
+    def joined(same: np.ndarray, before: list[int]) -> list[int]:
+        expected = Expected(0.0016, same, everything, everything)
+        return Agreement().join(cosine, np.full((4, 4), 0.8), expected, np.array(before)).tolist()
 
-    several, one = np.equal.outer(tested, tested), np.ones((4, 4))
+    several, one = np.equal.outer(tested, tested), np.ones((4, 4), bool)
     assert joined(several, [0, 0, 2, 2]) == [0, 0, 2, 2]
     assert joined(one, [0, 0, 2, 2]) == joined(several, [-1] * 4) == [0, 1, 2, 3]
     assert joined(several, [0, 0, 0, 0]) == [0, 0, 2, 2]
