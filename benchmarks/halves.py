@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from benchmarks.confirmation.__main__ import SETTINGS
 from benchmarks.confirmation.populations import POPULATIONS, write_table
 from benchmarks.machine import describe
-from fedpl.config import Config, with_changes
+from fedpl.cli import make_parser, parse
 from fedpl.executors.here import Here
 from fedpl.files import write_atomically, write_json
 from fedpl.records.centring import Head, head_of
@@ -37,7 +37,9 @@ def measured(population: str) -> list[dict[str, Any]]:
     with TemporaryDirectory() as folder:
         table = write_table(population, 0, Path(folder))
         settings = SETTINGS | {"data.paths": [str(table)], **POPULATIONS[population].settings}
-        prepared = prepare(with_changes(Config(), {**settings, "method": "fedbip_h"}))
+        words = [f"--{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in settings.items()]
+        parser = make_parser("python -m benchmarks.halves", "")
+        prepared = prepare(parse(parser, ["--method=fedbip_h", *words]))
     assert isinstance(prepared.executor, Here)
     site, census = prepared.executor.site, prepared.executor.join()
     head = head_of(census.layout)
