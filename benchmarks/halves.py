@@ -16,7 +16,7 @@ from unittest.mock import patch
 import numpy as np
 from jaxtyping import Bool, Float
 
-from benchmarks.confirmation.__main__ import SETTINGS
+from benchmarks.confirmation.__main__ import SETTINGS, as_words
 from benchmarks.confirmation.populations import POPULATIONS, write_table
 from benchmarks.machine import describe
 from fedpl.cli import make_parser, parse
@@ -37,9 +37,8 @@ def measured(population: str) -> list[dict[str, Any]]:
     with TemporaryDirectory() as folder:
         table = write_table(population, 0, Path(folder))
         settings = SETTINGS | {"data.paths": [str(table)], **POPULATIONS[population].settings}
-        words = [f"--{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in settings.items()]
         parser = make_parser("python -m benchmarks.halves", "")
-        prepared = prepare(parse(parser, ["--method=fedbip_h", *words]))
+        prepared = prepare(parse(parser, ["--method=fedbip_h", *as_words(settings)]))
     assert isinstance(prepared.executor, Here)
     site, census = prepared.executor.site, prepared.executor.join()
     head = head_of(census.layout)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.confirmation.__main__ import SETTINGS, _word
+from benchmarks.confirmation.__main__ import SETTINGS, as_words
 from benchmarks.confirmation.entrants import ENTRANTS
 from benchmarks.confirmation.populations import POPULATIONS, SEEDS, write_table
 from benchmarks.confirmation.statistics import MARGIN, gain, harmed, not_below_better
@@ -58,7 +58,7 @@ def test_every_population_is_dealt_by_settings_of_fedpl(population: str, table: 
     own = write_table(population, 0, tmp_path / "own")
     swapped = {"data.convention.pairs": [DOMAINS[:2]]} if population == "a pair swapped" else {}
     settings = {**SETTINGS, "data.paths": [str(own)], **POPULATIONS[population].settings, **swapped}
-    config = read(make_parser("fit", ""), [f"--{key}={_word(value)}" for key, value in settings.items()])
+    config = read(make_parser("fit", ""), as_words(settings))
     check(config)
     data = config.data.load(0)
     named = {client.group for client in data.clients}
@@ -109,7 +109,7 @@ def test_an_interval_holds_the_truth_and_a_gain_is_found() -> None:
 @pytest.mark.parametrize("name", ENTRANTS)
 def test_every_entrant_is_a_preset_with_settings_of_fedpl(name: str) -> None:
     entrant = ENTRANTS[name]
-    words = [f"--method={entrant.preset}", *(f"--{key}={_word(value)}" for key, value in entrant.settings)]
+    words = [f"--method={entrant.preset}", *as_words(dict(entrant.settings))]
     check(read(make_parser("fit", ""), words))
 
 

@@ -9,7 +9,7 @@ so that the study can go on another day or on another machine.
 import argparse
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def run(population: str, seed: int, entrants: Sequence[str], out: Path) -> dict[
     for number, (own, names) in enumerate(alike.items()):
         folder = out / f"runs-{number}"
         presets = {name: ENTRANTS[name].preset for name in names}
-        words = [f"--{key}={_word(value)}" for key, value in {**settings, **dict(own)}.items()]
+        words = as_words({**settings, **dict(own)})
         if "baselines" in dict(own):  # which runs of a comparison do not have
             for preset in presets.values():
                 where = folder / f"{preset}-s{seed}"
@@ -65,8 +65,9 @@ def run(population: str, seed: int, entrants: Sequence[str], out: Path) -> dict[
     return found
 
 
-def _word(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def as_words(settings: Mapping[str, object]) -> list[str]:
+    """Settings as on the command line."""
+    return [f"--{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in settings.items()]
 
 
 def _scores(summary: RunSummary) -> dict[str, dict[str, float]]:

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter, deque
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 
 import numpy as np
 
@@ -42,10 +42,10 @@ def near_duplicate_groups(texts: Sequence[str], threshold: float = 0.5) -> np.nd
     Returns:
         int array [n], groups numbered in order of first appearance.
     """
-    return near_duplicates([normalise(text).split() for text in texts], threshold)
+    return near_duplicates((normalise(text).split() for text in texts), threshold)
 
 
-def near_duplicates(rows: Sequence[Sequence[Hashable]], threshold: float = 0.5) -> np.ndarray:
+def near_duplicates(rows: Iterable[Sequence[Hashable]], threshold: float = 0.5) -> np.ndarray:
     """`near_duplicate_groups` of texts as their words, whatever these are."""
     vocabulary: dict[Hashable, int] = {}
     # Different sets of shingles, in order of first appearance; as sets they would take eight times as much.

@@ -130,7 +130,9 @@ class Agreement(OfAllRounds):
             return np.arange(n)
         noise, same, inside, between = expected
         seen, error = cosine / scale, np.sqrt(noise) / scale
-        likely = np.where(same, *(mixture.mean(mass, seen, error) for mass in (inside, between)))
+        likely = np.empty_like(seen)
+        for mass, which in ((inside, same), (between, ~same)):
+            likely[which] = mixture.mean(mass, seen[which], error[which])
         # Who was together and is in one of several groups that the cosines alone show.
         keeps = (before[:, None] == before) & (before >= 0) & same & (not same.all())
         near = (likely + keeps) * (1.0 - np.eye(n))  # the most alike are joined first

@@ -1,11 +1,12 @@
 """Cuts of trees of clients into groups, by how little they leave of all pairs' values."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.cluster.hierarchy import linkage
-from scipy.sparse.linalg import eigsh
+from scipy.linalg import eigh
 from scipy.spatial.distance import squareform
 
 _RANKS = (2, 4, 8, 16, 32)  # eigenvalues that are kept; a few too many do no harm
@@ -34,9 +35,8 @@ def spectral(values: Float[np.ndarray, "pairs"]) -> Iterator[tuple[Int[np.ndarra
     ranks = [rank for rank in _RANKS if rank * _SHARE <= n]
     if not ranks:
         return
-    found, vectors = eigsh(matrix, k=ranks[-1], which="LA", v0=np.ones(n))
-    order = np.argsort(-found, kind="stable")
-    rows = vectors[:, order] * np.sqrt(np.maximum(found[order], 0.0))
+    found, vectors = eigh(matrix, subset_by_index=(n - ranks[-1], n - 1))
+    rows = (vectors * np.sqrt(np.maximum(found, 0.0)))[:, ::-1]
     for rank in ranks:
         near = squareform(rows[:, :rank] @ rows[:, :rank].T, checks=False)
         tree = linkage(near.max() + 1e-9 - near, "average")
@@ -47,7 +47,7 @@ def spectral(values: Float[np.ndarray, "pairs"]) -> Iterator[tuple[Int[np.ndarra
 def cut(tree: Float[np.ndarray, "merges 4"], merges: int) -> Int[np.ndarray, "n"]:
     """Labels after the first merges of a tree: the smallest number of a client in the group."""
     labels = np.arange(len(tree) + 1)
-    for one, other in list(_merges(tree))[:merges]:
+    for one, other in islice(_merges(tree), merges):
         both = one + other
         labels[both] = min(both)
     return labels

@@ -141,7 +141,7 @@ class Examples(Dataset):
 
     def alike(self) -> Sequence[int]:
         """Number of each example's group of near-duplicates, by token ids (`fedpl.data.duplicates`)."""
-        return near_duplicates([row.tolist() for row in self.ids]).tolist()
+        return near_duplicates(row.tolist() for row in self.ids).tolist()
 
     def weights(self, chosen: Sequence[int]) -> list[float]:
         """Each example's share of the mean over the targets of these examples."""
