@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from fedpl_kernels import gram, mix, reference
+from fedpl_kernels import _blas, _host, gram, mix, reference
 from fedpl_kernels._gram import TILE, tile_edges
-from fedpl_kernels._host import _ROWS
 from fedpl_kernels._precision import Precision
 from jax import lax
 from scipy.linalg.blas import sgemm, ssyrk
@@ -81,9 +80,12 @@ def _symmetric(x: np.ndarray) -> np.ndarray:
 
 def operations(operation: str, name: str, n: int, d: int) -> float:
     """Multiplications and additions that a contestant does, which is not what a plain product would do."""
-    by_blas = not on_gpu() and name == "ours highest" and n < _ROWS
-    if operation == "gram" and ("ssyrk" in name or name == "numpy" or by_blas):  # NumPy calls it for X Xᵀ
+    by_blas = not on_gpu() and name == "ours highest" and _host.serves(n, "highest")
+    # NumPy calls it for X Xᵀ.
+    if operation == "gram" and ("ssyrk" in name or name == "numpy" or (by_blas and _blas.halves(n))):
         return float(n) * (n + 1) * d
+    if operation == "gram" and by_blas:
+        return 2.0 * n * n * d
     if operation == "gram" and name.startswith("ours"):
         sizes = np.diff(tile_edges(n, TILE["gpu" if on_gpu() else "cpu"])).astype(float)
         return float((sizes.sum() ** 2 + (sizes**2).sum()) * d)
@@ -107,12 +109,13 @@ def mixes(weights: np.ndarray, data: Vectors) -> dict[str, Call]:
     place_tensor, base_tensor = torch.zeros_like(tensor), torch.zeros_like(tensor)
     held = {"base": jnp.zeros(x.shape).block_until_ready()}
 
-    def onto(precision: Precision = "highest") -> jnp.ndarray:
-        held["base"] = jnp.asarray(mix(p, x, base=held["base"], precision=precision))
+    def onto(precision: Precision = "highest", finite: bool = False) -> jnp.ndarray:
+        held["base"] = jnp.asarray(mix(p, x, base=held["base"], precision=precision, finite=finite))
         return held["base"]
 
     ways: dict[str, Call] = {
         "ours onto base": onto,
+        "ours onto base, known finite": lambda: onto(finite=True),
         "torch out=": lambda: torch.mm(weights_tensor, tensor, out=place_tensor),
         "torch addmm_": lambda: base_tensor.addmm_(weights_tensor, tensor),
     }

@@ -86,7 +86,7 @@ def look(
     """
     if rule.subject.space == "head" or rule.subject.centred:
         rule = replace(rule, subject=rule.subject.of(layout))
-    age = jnp.zeros(len(vectors.mask), jnp.int32) if vectors.age is None else vectors.age
+    age = np.zeros(len(vectors.mask), np.int32) if vectors.age is None else vectors.age
     usable = vectors.mask, age, rule.norm_bound, rule.uses_stale
     seen, flags = _look(vectors.matrix, *usable) if measured is None else _judged(measured, *usable)
     everyone, cut = np.asarray(flags).tolist()

@@ -2,10 +2,9 @@
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
@@ -33,14 +32,15 @@ def step(
     if isinstance(state.personal, np.ndarray | OnDisk):
         return step_in_panels(rule, state, vectors, layout)
     plan, seen = look(rule, vectors, layout)
-    began, given = state._replace(round=jnp.int32(state.round)), vectors._replace(true_groups=None)
+    number: Any = np.int32(state.round)  # an argument, not a constant of the program
+    began, given = state._replace(round=number), vectors._replace(true_groups=None)
     # A whole step holds the vectors that it made to compare until its end: one matrix more.
     large = rule.subject.vectors == "cumulative" and vectors.matrix.nbytes > _LARGE
     if rule.weighting.on_host or rule in _NOT_COMPILED or large:
         new, aggregation = _in_parts(plan, began, given, seen)
     else:
         try:
-            new, aggregation = _compiled(began.personal, began[2:], began.round, given, seen, plan)
+            new, aggregation = _compiled(began.personal, began[2:], number, given, seen, plan)
         except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
             # A choice of the user's own that looks at numbers without saying so.
             _log.info("the server's step is not compiled: %s", str(error).splitlines()[0])

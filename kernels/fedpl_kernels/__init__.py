@@ -1,6 +1,7 @@
 """Kernels for task-vector aggregation in JAX: pairwise similarity and personalised mixing.
 
-Imports jax and numpy only, and sets no global JAX option. n clients, d parameters, X [n, d] task vectors.
+Imports jax and numpy only, and sets no global JAX option; where a program has loaded torch, its BLAS may
+multiply few rows. n clients, d parameters, X [n, d] task vectors.
 """
 
 from . import reference, sharded, streaming, weights

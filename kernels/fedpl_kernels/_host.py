@@ -1,8 +1,9 @@
-"""Products of few rows in host memory, by NumPy's BLAS on the memory of JAX's own arrays.
+"""Products of few rows in host memory, by BLAS on the memory of JAX's own arrays.
 
 For few clients a program of XLA's takes 1.2 to 7 times as long on a CPU (4 to 64 rows of 75,000 columns, two
 threads): it wakes threads for what one does sooner, and a call costs as much as the products. From 128 rows
-on it is the faster one, and nothing of this is used; nor inside of a trace, on a GPU, or across devices.
+on it is the faster one, but on a Xeon with AVX-512 (128 to 2,048 rows: 1.1 to 1.7 times as long as this), and
+nothing of this is used; nor inside of a trace, on a GPU, or across devices.
 """
 
 from collections.abc import Iterator
@@ -15,10 +16,12 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
+from . import _blas
 from ._columns import Boundaries, covered, on_device
 from ._precision import Precision
 
-_ROWS = 128
+# Most rows. More than so many were not measured, and matrices of all their pairs would need care too.
+_ROWS = {False: 127, True: 2048}
 # Columns of a step: what is read and written stays in the second-level cache, and errors of chains of
 # additions average out over the steps.
 _COLUMNS = 16384
@@ -26,7 +29,7 @@ _COLUMNS = 16384
 
 def serves(rows: int, precision: Precision, *arrays: Array | np.ndarray | None) -> bool:
     """Whether these are few rows of arrays in host memory, to be multiplied exactly."""
-    return rows < _ROWS and precision == "highest" and all(map(_in_host_memory, arrays))
+    return rows <= _ROWS[_blas.wide()] and precision == "highest" and all(map(_in_host_memory, arrays))
 
 
 def _in_host_memory(x: Array | np.ndarray | None) -> bool:
@@ -46,8 +49,7 @@ def products(
     total = np.zeros((len(boundaries), n, n), np.float32)
     with np.errstate(invalid="ignore", over="ignore"):
         for owner, columns in _steps(boundaries, block or 2 * _COLUMNS):
-            part = _numbers(host[:, columns])
-            total[owner] += part @ part.T
+            _blas.add_square(total[owner], _numbers(host[:, columns]))
     return np.maximum(total, total.swapaxes(-1, -2))  # whose rounding may differ; NaN stays
 
 
@@ -70,10 +72,11 @@ def mixed(
     block: int | None,
     out: Float[np.ndarray, "m d"] | None,
     donate: bool,
+    finite: bool,
 ) -> Float[Array | np.ndarray, "m d"]:
     """`mix_blocks`, once its arguments have been checked."""
     if out is not None:
-        fill(out, weights, mask, np.asarray(x), boundaries, block, add=False)
+        fill(out, weights, mask, np.asarray(x), boundaries, block, add=False, finite=finite)
         return out
     if donate or base is not None:
         result = taken(on_device(x) if donate else base)
@@ -81,7 +84,7 @@ def mixed(
         result = place((weights.shape[-2], x.shape[1]), zero=not covered(boundaries, x.shape[1]))
     own = writable(result)
     source = own if donate else np.asarray(x)
-    fill(own, weights, mask, source, boundaries, block, add=base is not None)
+    fill(own, weights, mask, source, boundaries, block, add=base is not None, finite=finite)
     return result
 
 
@@ -93,20 +96,28 @@ def fill(
     boundaries: Boundaries,
     block: int | None,
     add: bool,
+    finite: bool = False,
 ) -> None:
     """Writes P X into the columns of every range of `target`, which may be `x` itself, or adds it there."""
     p = np.asarray(weights, np.float32).reshape(-1, *weights.shape[-2:])
     if mask is not None:
         p = np.where(np.asarray(mask), p, np.float32(0))
-    room = np.empty((p.shape[1], min(block or _COLUMNS, x.shape[1])), np.float32)
+    room = np.empty((p.shape[1], 0), np.float32)
+    library = None if np.may_share_memory(target, x) else _blas.torch()
+    at_once = finite and library is not None and x.dtype == np.float32
     with np.errstate(invalid="ignore", over="ignore"):
-        for owner, columns in _steps(boundaries, block or _COLUMNS):
-            part = _numbers(x[:, columns])
+        for owner, columns in _steps(boundaries, block or (x.shape[1] if at_once else _COLUMNS)):
+            part, place = _numbers(x[:, columns]), target[:, columns]
+            if library is not None and (finite or _blas.finite(library, part)):
+                _blas.add_product(library, place, p[owner], part, whole=not add)
+                continue
+            if room.shape[1] < part.shape[1]:
+                room = np.empty(place.shape, np.float32)
             new = _product(p[owner], part, room[:, : part.shape[1]])
             if add:
-                target[:, columns] += new
+                place += new
             else:
-                target[:, columns] = new
+                place[:] = new
 
 
 def _product(
@@ -158,13 +169,5 @@ def lent(numbers: Float[np.ndarray, "*shape"]) -> Float[Array, "*shape"]:
 
 def writable(array: Float[Array, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """The memory of an array that nobody else has, of `taken` or `place`, to write to."""
-    own = np.asarray(jax.block_until_ready(array))
-    interface = {**own.__array_interface__, "data": (array.unsafe_buffer_pointer(), False)}
-    return np.asarray(_Memory(interface))
-
-
-class _Memory:
-    """What NumPy makes an array of; whoever has it keeps the array that owns the memory."""
-
-    def __init__(self, interface: dict) -> None:
-        self.__array_interface__ = interface
+    view = np.asarray(jax.block_until_ready(array))
+    return np.asarray(_blas.Memory(view, array.unsafe_buffer_pointer()))

@@ -40,6 +40,7 @@ def mix(
     block: int | None = None,
     out: Float[np.ndarray, "m d"] | None = None,
     donate: bool = False,
+    finite: bool = False,
 ) -> Float[Array | np.ndarray, "m d"]:
     """Weighted sums of the rows of `x`, `U_i = (base_i +) Σ_k weights[i, k] x_k`, in float32.
 
@@ -57,11 +58,13 @@ def mix(
         mask: which clients have an influence; all of them when None.
         precision: "highest", "tf32" or "bf16"; accumulation is always float32.
         block: columns worked on at a time; None takes the measured default.
+        finite: whether every number of `x` is known to be finite: then nobody looks, which is a pass over
+            `x` on a CPU. If it is not true, a NaN may reach rows that give its row no weight.
 
     Raises:
         ValueError: unknown precision, a block below 1, or targets that exclude each other.
     """
-    return _mixed(weights, x, ((0, x.shape[1]),), mask, base, precision, block, out, donate)
+    return _mixed(weights, x, ((0, x.shape[1]),), mask, base, precision, block, out, donate, finite)
 
 
 def mix_blocks(
@@ -75,6 +78,7 @@ def mix_blocks(
     block: int | None = None,
     out: Float[np.ndarray, "m d"] | None = None,
     donate: bool = False,
+    finite: bool = False,
 ) -> Float[Array | np.ndarray, "m d"]:
     """`mix` with one weight matrix for each range of columns [start, stop) (FedBip-L).
 
@@ -84,7 +88,7 @@ def mix_blocks(
     Raises:
         ValueError: as `mix`; also ranges that overlap, or whose number is not `weights`' first axis.
     """
-    return _mixed(weights, x, boundaries, mask, base, precision, block, out, donate)
+    return _mixed(weights, x, boundaries, mask, base, precision, block, out, donate, finite)
 
 
 def _mixed(
@@ -97,6 +101,7 @@ def _mixed(
     block: int | None,
     out: np.ndarray | None,
     donate: bool,
+    finite: bool,
 ) -> Array | np.ndarray:
     """Checks, and one program: for few clients each step beside it would cost as much as the products."""
     check_precision(precision)
@@ -104,7 +109,7 @@ def _mixed(
     check_boundaries(boundaries, x.shape[1])
     check_targets((1, *weights.shape)[-3:], x, boundaries, base, out, donate)
     if _host.serves(max(weights.shape[-2:]), precision, weights, x, mask, base):
-        return _host.mixed(weights, x, boundaries, mask, base, block, out, donate)
+        return _host.mixed(weights, x, boundaries, mask, base, block, out, donate, finite)
     block = block or mix_block(max(weights.shape[-2:]), platform_of(x))
     present = all_present(weights.shape[-1]) if mask is None else mask
     if out is not None:

@@ -1,13 +1,19 @@
-"""Products of few rows by BLAS on JAX's own memory: when, in whose memory, and what stays untouched."""
+"""Products of few rows by BLAS on JAX's own memory: when, whose, into what, and what stays untouched."""
+
+import subprocess
+import sys
+import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from fedpl_kernels import _gram, _host, _mix, gram, mix, mix_blocks, reference
+from fedpl_kernels import _blas, _gram, _host, _mix, gram, mix, mix_blocks, reference
 
 from tests import bounds
+
+OWN = _blas.torch  # as it is, before a fixture says whose products are looked at
 
 
 def drawn(n: int, d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -17,9 +23,20 @@ def drawn(n: int, d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("rows", "precision", "by_host"), [(12, "highest", True), (12, "tf32", False), (128, "highest", False)]
+    ("rows", "wide", "precision", "by_host"),
+    [
+        (12, False, "highest", True),
+        (12, True, "tf32", False),
+        (128, False, "highest", False),
+        (128, True, "highest", True),
+        (2049, True, "highest", False),
+    ],
 )
-def test_only_few_rows_at_full_precision(rows: int, precision: str, by_host: bool) -> None:
+def test_only_few_rows_at_full_precision(
+    rows: int, wide: bool, precision: str, by_host: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_blas, "wide", lambda: wide)
+    jax.clear_caches()
     p, x, base = drawn(rows, 301)
     programs = _gram.raw_gram, _mix._onto
     before = [program._cache_size() for program in programs]
@@ -88,8 +105,8 @@ def test_both_ways_give_the_same_of_broken_rows_and_absent_clients(monkeypatch: 
     x[2, 20_000], x[4, 3] = np.nan, np.inf
     p[:, 4], p[:3, 2], present = 0, 0, np.arange(6) != 5
     found = []
-    for rows in (_host._ROWS, 0):
-        monkeypatch.setattr(_host, "_ROWS", rows)
+    for serves in (_host.serves, lambda *_: False):
+        monkeypatch.setattr(_host, "serves", serves)
         found.append((np.asarray(gram(x, present)), np.asarray(mix(p, x, present, base=jnp.array(base)))))
     (one, onto), (other, also) = found
     norms = np.sqrt(np.diag(one))
@@ -100,3 +117,66 @@ def test_both_ways_give_the_same_of_broken_rows_and_absent_clients(monkeypatch: 
     clean = np.where(np.isfinite(x), x, 0)
     where = ~np.isnan(onto)
     bounds.within(onto[where], also[where].astype(float), 2 * bounds.product(p, clean, base)[where])
+
+
+def test_torch_is_used_where_a_program_has_loaded_it_on_an_intel_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    where = {}
+    for intel in (True, False):
+        for loaded in (True, False):
+            with monkeypatch.context() as patch:
+                patch.setattr(_blas, "_intel", lambda intel=intel: intel)
+                patch.setattr(torch.backends.mkl, "is_available", lambda: True)
+                if not loaded:
+                    patch.delitem(sys.modules, "torch")
+                where[intel, loaded] = OWN() is torch
+    assert where == {(True, True): True, (True, False): False, (False, True): False, (False, False): False}
+
+
+def test_a_program_that_has_no_torch_gets_none() -> None:
+    code = (
+        "import sys, numpy, fedpl_kernels as k; from fedpl_kernels import _blas;"
+        "_blas._intel = lambda: True; k.gram(numpy.ones((3, 5), 'f')); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_view_that_may_only_be_read_is_multiplied_without_a_warning() -> None:
+    p, x, base = drawn(6, 5000)
+    x.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = mix(p, x, base=jnp.array(base))
+    bounds.within(found, reference.mix(p, x, base=base), bounds.product(p, x, base))
+
+
+def test_weights_round_alike_however_they_lie_in_memory() -> None:
+    p, x, base = drawn(12, 4999)
+    found = []
+    for shift in range(4):
+        room = np.zeros(144 + shift, np.float32)[shift:].reshape(12, 12)
+        room[:] = p
+        found.append(np.asarray(mix(room, jnp.asarray(x), base=jnp.array(base), finite=True)))
+    assert all(np.array_equal(found[0], other) for other in found[1:])
+
+
+@pytest.mark.parametrize("stored", [jnp.float32, jnp.bfloat16])
+def test_numbers_known_to_be_finite_give_the_same_in_fewer_passes(
+    stored: jnp.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p, x, base = drawn(6, 40_000)
+    kept, ranges = jnp.asarray(x, stored), ((3, 20_000), (20_000, 39_990))
+    numbers = np.asarray(kept, np.float64)
+    both = np.stack([p, p.T])
+    expected = reference.mix_blocks(both, numbers, ranges, base=base)
+    looked: list[int] = []
+    monkeypatch.setattr(_blas, "finite", lambda *_: looked.append(1) or True)
+    found = mix_blocks(both, kept, ranges, base=jnp.array(base), finite=True)
+    assert not looked
+    bounds.within(found, expected, bounds.product(np.abs(both).max(0), numbers, base))
+
+
+def test_huge_numbers_whose_sum_overflows_are_mixed_all_the_same() -> None:
+    x = np.full((2, 40), 3e38, np.float32)
+    p = np.array([[0.5, 0.0], [0.0, 1.0]], np.float32)
+    found = np.asarray(mix(p, x))
+    assert np.array_equal(found, np.array([[1.5e38], [3e38]], np.float32) * np.ones((1, 40), np.float32))
