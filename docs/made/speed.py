@@ -199,9 +199,9 @@ def sharded() -> str:
     return "\n".join(rows)
 
 
-def kernels() -> str:
+def kernels(machine: str) -> str:
     """The grid of Gram and mix, milliseconds."""
-    return tables.short(read("aggregation-cpu.json"))
+    return tables.short(read(f"aggregation-{machine}.json"))
 
 
 def kernels_beside(part: str) -> str:

@@ -58,10 +58,10 @@ class Agreement(OfAllRounds):
     distributed is learnt from the pairs (`mixture`), inside the groups that the cosines alone show and
     between them (`structure`). If the cosines show that clients have anything in common at all, they are
     joined from the most alike on (average linkage) while an agreement of `alike` or more is likely, and
-    members of a group get one average. Who was together stays while the cosines alone show it in one of
-    several groups, or enough agreement is possible. Between groups r² is expected, S = ρ r², and weights
-    are those of W = S (S + N)⁻¹, the linear estimate of least error, N being the noise: of a task that is
-    like another one in half, half a share of that half.
+    members of a group get one average. Who was together stays while enough agreement is possible, or half
+    of it is shown and the cosines alone show one of several groups there. Between groups r² is expected,
+    S = ρ r², and weights are those of W = S (S + N)⁻¹, the linear estimate of least error, N being the
+    noise: of a task that is like another one in half, half a share of that half.
 
     Attributes:
         alike: Agreement from which clients are averaged.
@@ -146,7 +146,8 @@ class Agreement(OfAllRounds):
             shown = (scale[pairs] * cosine[pairs]).sum(keepdims=True)[0] / entries
             error = np.sqrt([noise / entries])
             if len(set(before[both])) == 1 and before[both[0]] >= 0:
-                holds = keeps[pairs].all() or shown + self.steady * error >= self.alike
+                half = keeps[pairs].all() and shown >= self.alike / 2
+                holds = half or shown + self.steady * error >= self.alike
             elif same.sum() > n:
                 part = same[pairs].mean()
                 mass = part * inside + (1 - part) * between

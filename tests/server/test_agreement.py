@@ -157,16 +157,17 @@ def test_an_answer_stays_until_evidence_speaks_against_it() -> None:
 
 
 def test_who_the_cosines_alone_show_in_one_of_several_groups_stays_together() -> None:
-    """However little later vectors agree; where there is one group for all, that is no evidence for it."""
+    """As long as half of what joins is shown; where there is one group for all, that is no evidence for it."""
     everything, tested = np.full(41, 1 / 41), np.array([0, 0, 2, 2])
-    cosine = np.where(np.equal.outer(tested, tested), 0.24, 0.0)  # agreements of 0.3, with an error of 0.05
 
-    def joined(same: np.ndarray, before: list[int]) -> list[int]:
-        expected = Expected(0.0016, same, everything, everything)
+    def joined(same: np.ndarray, before: list[int], agreement: float = 0.4) -> list[int]:
+        cosine = np.where(np.equal.outer(tested, tested), 0.8 * agreement, 0.0)
+        expected = Expected(0.0016, same, everything, everything)  # an error of 0.05
         return Agreement().join(cosine, np.full((4, 4), 0.8), expected, np.array(before)).tolist()
 
     several, one = np.equal.outer(tested, tested), np.ones((4, 4), bool)
     assert joined(several, [0, 0, 2, 2]) == [0, 0, 2, 2]
+    assert joined(several, [0, 0, 2, 2], 0.3) == [0, 1, 2, 3]
     assert joined(one, [0, 0, 2, 2]) == joined(several, [-1] * 4) == [0, 1, 2, 3]
     assert joined(several, [0, 0, 0, 0]) == [0, 0, 2, 2]
 
