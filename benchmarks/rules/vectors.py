@@ -1,9 +1,10 @@
 """Random task vectors of known structure, in as few coordinates as leave all inner products as they would be.
 
-n vectors of isotropic noise in d numbers have the inner products of n rows of a triangular n × n matrix
-(Bartlett), so heads of 770 numbers and adapters of 74k cost the same. LoRA's noise lies in few directions:
-half of an adapter's noise energy here is in 64 that all clients share. Half of the noise energy stays over
-the rounds, as a client's examples do; the other half is drawn anew.
+m vectors of isotropic noise in d numbers have the inner products of m rows of a triangular m × m matrix
+(Bartlett), so heads of 770 numbers and adapters of 74k cost the same; all vectors of all rounds are rows of
+one matrix, as two of them would have a basis in common. LoRA's noise lies in few directions: half of an
+adapter's noise energy here is in 64 that all clients share. Half of the noise energy stays over the rounds,
+as a client's examples do; the other half is drawn anew.
 """
 
 from collections.abc import Callable, Iterator
@@ -113,9 +114,10 @@ def rounds(truth: Truth, kind: str, rng: np.random.Generator) -> Iterator[Round]
         rng: Source of noise.
     """
     n = len(truth.labels)
-    stays, other = _noise(n, kind, rng), rng.spawn(1)[0]  # what clients report changes no task vector
-    for size in FADE:
-        noise = np.sqrt(0.5) * (stays + _noise(n, kind, rng)) * truth.noise[:, None]
+    other = rng.spawn(1)[0]  # what clients report changes no task vector
+    stays, *anew = np.split(_noise(n * (1 + len(FADE)), kind, rng), 1 + len(FADE))
+    for size, new in zip(FADE, anew, strict=True):
+        noise = np.sqrt(0.5) * (stays + new) * truth.noise[:, None]
         signal = np.hstack([size * truth.signal, np.zeros_like(noise)])
         told = _halves(size * truth.signal, truth.noise, kind, other)
         yield Round(signal + np.hstack([np.zeros_like(truth.signal), noise]), signal, told)
@@ -140,7 +142,9 @@ def _noise(n: int, kind: str, rng: np.random.Generator) -> Float[np.ndarray, "n 
     return np.sqrt(0.5) * np.hstack([_isotropic(n, 74_000, rng), shared])
 
 
-def _isotropic(n: int, numbers: int, rng: np.random.Generator) -> Float[np.ndarray, "n n"]:
+def _isotropic(n: int, numbers: int, rng: np.random.Generator) -> Float[np.ndarray, "n _"]:
+    if n >= numbers:
+        return rng.normal(size=(n, numbers)) / np.sqrt(numbers)
     lower = np.tril(rng.normal(size=(n, n)), -1)
     lower[np.arange(n), np.arange(n)] = np.sqrt(rng.chisquare(numbers - np.arange(n)))
     return lower / np.sqrt(numbers)

@@ -157,7 +157,7 @@ def test_an_answer_stays_until_evidence_speaks_against_it() -> None:
 
 
 def test_who_the_cosines_alone_show_in_one_of_several_groups_stays_together() -> None:
-    """As long as half of what joins is shown; where there is one group for all, that is no evidence for it."""
+    """As long as half of what joins is shown; where there is one group for all, that tells nothing."""
     everything, tested = np.full(41, 1 / 41), np.array([0, 0, 2, 2])
 
     def joined(same: np.ndarray, before: list[int], agreement: float = 0.4) -> list[int]:
