@@ -98,7 +98,7 @@ def gram_blocks(
     Raises:
         ValueError: as `gram`; also a range that is empty, reversed or outside of the columns.
     """
-    if _host.serves(x.shape[0], precision, x, mask):
+    if _host.serves(x.shape[0], precision, x, mask, ranges=len(boundaries)):
         return _host.lent(_by_host(x, boundaries, mask, block))
     return exclude(*_products(x, boundaries, mask, precision, block))
 

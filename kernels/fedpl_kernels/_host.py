@@ -20,16 +20,24 @@ from . import _blas
 from ._columns import Boundaries, covered, on_device
 from ._precision import Precision
 
-# Most rows. More than so many were not measured, and matrices of all their pairs would need care too.
-_ROWS = {False: 127, True: 2048}
+_ROWS = {False: 127, True: 2048}  # at most; more were not measured
+_PAIRS = 2048**2  # at most, of all ranges together: their products are held three times for a moment
 # Columns of a step: what is read and written stays in the second-level cache, and errors of chains of
 # additions average out over the steps.
 _COLUMNS = 16384
 
 
-def serves(rows: int, precision: Precision, *arrays: Array | np.ndarray | None) -> bool:
-    """Whether these are few rows of arrays in host memory, to be multiplied exactly."""
-    return rows <= _ROWS[_blas.wide()] and precision == "highest" and all(map(_in_host_memory, arrays))
+def serves(rows: int, precision: Precision, *arrays: Array | np.ndarray | None, ranges: int = 1) -> bool:
+    """Whether these are few rows of arrays in host memory, to be multiplied exactly.
+
+    Args:
+        rows: How many.
+        precision: As of `gram`.
+        arrays: All that are given.
+        ranges: Of columns, each of which has a matrix of all pairs to itself.
+    """
+    few = rows <= _ROWS[_blas.wide()] and ranges * rows**2 <= _PAIRS
+    return few and precision == "highest" and all(map(_in_host_memory, arrays))
 
 
 def _in_host_memory(x: Array | np.ndarray | None) -> bool:

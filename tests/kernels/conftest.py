@@ -24,7 +24,7 @@ def way(request: pytest.FixtureRequest) -> Iterator[None]:
     own = getattr(request, "param", None)
     with pytest.MonkeyPatch.context() as patch:
         if own == "compiled":
-            patch.setattr(_host, "serves", lambda *_: False)
+            patch.setattr(_host, "serves", lambda *_, **__: False)
         elif own is not None:
             patch.setattr(_blas, "torch", lambda: torch if own == "torch" else None)
         yield

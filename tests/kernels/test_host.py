@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from fedpl_kernels import _blas, _gram, _host, _mix, gram, mix, mix_blocks, reference
+from fedpl_kernels import _blas, _gram, _host, _mix, gram, gram_blocks, mix, mix_blocks, reference
 
 from tests import bounds
 
@@ -45,6 +45,19 @@ def test_only_few_rows_at_full_precision(
     assert [program._cache_size() - seen for program, seen in zip(programs, before, strict=True)] == (
         [0, 0] if by_host else [1, 1]
     )
+
+
+@pytest.mark.parametrize(("ranges", "by_host"), [(64, True), (65, False)])
+def test_products_of_many_ranges_are_a_program(
+    ranges: int, by_host: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where those of all of them would be more than those of 2,048 rows in one."""
+    monkeypatch.setattr(_blas, "wide", lambda: True)
+    _, x, _ = drawn(256, 3 * ranges)
+    before = _gram.raw_gram._cache_size()
+    found = gram_blocks(x, tuple((3 * i, 3 * i + 3) for i in range(ranges)))
+    assert _gram.raw_gram._cache_size() - before == (0 if by_host else 1)
+    np.testing.assert_allclose(found[-1], x[:, -3:] @ x[:, -3:].T, rtol=0, atol=1e-4)
 
 
 def test_a_trace_is_a_program() -> None:
@@ -105,7 +118,7 @@ def test_both_ways_give_the_same_of_broken_rows_and_absent_clients(monkeypatch: 
     x[2, 20_000], x[4, 3] = np.nan, np.inf
     p[:, 4], p[:3, 2], present = 0, 0, np.arange(6) != 5
     found = []
-    for serves in (_host.serves, lambda *_: False):
+    for serves in (_host.serves, lambda *_, **__: False):
         monkeypatch.setattr(_host, "serves", serves)
         found.append((np.asarray(gram(x, present)), np.asarray(mix(p, x, present, base=jnp.array(base)))))
     (one, onto), (other, also) = found
