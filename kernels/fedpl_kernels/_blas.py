@@ -1,8 +1,8 @@
 """Whose BLAS multiplies in host memory: NumPy's, or torch's on Intel's CPUs where a program has loaded it.
 
-torch brings Intel's library. Measured with one and two threads, 12 rows of 75,000 columns: on a Xeon with
-AVX-512 it takes a third of NumPy's time to mix and two thirds for products; on EPYCs NumPy's takes a third to
-two thirds of torch's. Nothing is timed to choose: one machine always chooses, and so rounds, alike. torch is
+torch brings Intel's library. Of 12 rows of 75,000 columns, one and two threads: on a Xeon with AVX-512 it
+takes a third to a half of NumPy's time to mix and two thirds to four fifths for products; on EPYCs NumPy's
+takes a third to two thirds of torch's to mix, and as long for products. Nothing is timed to choose: one machine always chooses, and so rounds, alike. torch is
 not imported for this; who does without it has NumPy's.
 """
 
