@@ -2,8 +2,9 @@
 
 torch brings Intel's library. Of 12 rows of 75,000 columns, one and two threads: on a Xeon with AVX-512 it
 takes a third to a half of NumPy's time to mix and two thirds to four fifths for products; on EPYCs NumPy's
-takes a third to two thirds of torch's to mix, and as long for products. Nothing is timed to choose: one machine always chooses, and so rounds, alike. torch is
-not imported for this; who does without it has NumPy's.
+takes a third to two thirds of torch's to mix, and as long for products. Nothing is timed to
+choose: one machine always chooses, and so rounds, alike. torch is not imported for this; who does without it
+has NumPy's.
 """
 
 import sys
