@@ -31,7 +31,7 @@ _STYLE = {
 
 def draw(results: dict[str, Any], path: Path) -> None:
     """Cosine of updates with the truth by size of the signal, a panel for each structure."""
-    figure = Figure(figsize=(11, 5.6), layout="constrained")
+    figure = Figure(figsize=(11, 5.9), layout="constrained")
     panels = figure.subplots(2, 4, sharex=True).ravel()
     chosen = [c for c in results["cells"] if c["n"] == 12 and c["kind"] == "adapter"]
     for panel, structure in zip(panels, _SHOWN, strict=True):
@@ -45,5 +45,5 @@ def draw(results: dict[str, Any], path: Path) -> None:
         panel.set_title(structure, fontsize=10)
     figure.supxlabel("length of the groups' directions; noise has length 1")
     figure.supylabel("cosine of the update with the true direction")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=9, frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
     figure.savefig(path, dpi=110)
