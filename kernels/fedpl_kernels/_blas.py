@@ -80,8 +80,17 @@ def finite(library: Any, x: Float[np.ndarray, "n c"]) -> bool:
     return bool(total - total == 0.0)
 
 
+def takes(x: np.ndarray) -> bool:
+    """Whether torch can look at this memory as float32, as it lies."""
+    whole = all(step >= 0 and step % x.itemsize == 0 for step in x.strides)
+    return x.dtype == np.float32 and x.flags.aligned and whole
+
+
 def _lent(library: Any, x: Float[np.ndarray, "*shape"]) -> Any:
-    """torch's view of the same memory; it would warn where NumPy's own view may only be read."""
+    """torch's view of the same memory; of a copy, where it cannot look at that (rows that run backwards)."""
+    if not takes(x):
+        x = np.array(x, np.float32, order="C")
+    # It would warn where NumPy's own view may only be read.
     return library.from_numpy(x if x.flags.writeable else np.asarray(Memory(x)))
 
 

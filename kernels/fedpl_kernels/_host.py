@@ -111,7 +111,7 @@ def fill(
     if mask is not None:
         p = np.where(np.asarray(mask), p, np.float32(0))
     room = np.empty((p.shape[1], 0), np.float32)
-    library = None if np.may_share_memory(target, x) else _blas.torch()
+    library = _blas.torch() if _blas.takes(target) and not np.may_share_memory(target, x) else None
     at_once = finite and library is not None and x.dtype == np.float32
     with np.errstate(invalid="ignore", over="ignore"):
         for owner, columns in _steps(boundaries, block or (x.shape[1] if at_once else _COLUMNS)):

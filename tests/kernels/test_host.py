@@ -162,6 +162,31 @@ def test_a_view_that_may_only_be_read_is_multiplied_without_a_warning() -> None:
     bounds.within(found, reference.mix(p, x, base=base), bounds.product(p, x, base))
 
 
+@pytest.mark.parametrize("kind", ["backwards", "mirrored", "shifted", "float64"])
+def test_memory_that_lies_otherwise(kind: str) -> None:
+    """NumPy's views of any kind are read, and written to."""
+    p, x, _ = drawn(5, 700)
+
+    def laid(numbers: np.ndarray) -> np.ndarray:
+        if kind == "float64":
+            return numbers.astype(np.float64)
+        if kind == "shifted":  # by a byte
+            room = np.zeros(numbers.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(numbers.shape)
+            room[:] = numbers
+            return room
+        way = (slice(None, None, -1),) if kind == "backwards" else (slice(None), slice(None, None, -1))
+        return numbers[way].copy()[way]
+
+    seen, out = laid(x), laid(np.zeros_like(x))
+    assert np.array_equal(seen, x)
+    bounds.within(
+        gram(seen), reference.gram(x), bounds.gram(700) * np.outer(*2 * [np.linalg.norm(x, axis=1)])
+    )
+    assert mix(p, seen, out=out) is out
+    bounds.within(out, reference.mix(p, x), bounds.product(p, x))
+    bounds.within(mix(p, seen, finite=True), reference.mix(p, x), bounds.product(p, x))
+
+
 def test_weights_round_alike_however_they_lie_in_memory() -> None:
     p, x, base = drawn(12, 4999)
     found = []
