@@ -75,6 +75,7 @@ def main() -> None:
     import jax
     import threadpoolctl
     import torch
+    from fedpl_kernels import use_blas_of
 
     from benchmarks.machine import describe
 
@@ -85,6 +86,7 @@ def main() -> None:
     from .timing import on_gpu
 
     torch.set_num_threads(options.threads)
+    use_blas_of(torch)  # which is here anyway
     first = jax.devices()[0]
     device = first.device_kind if on_gpu() else "cpu"
     square = options.square or (16_384 if on_gpu() else 4096)

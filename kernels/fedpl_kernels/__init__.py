@@ -1,10 +1,10 @@
 """Kernels for task-vector aggregation in JAX: pairwise similarity and personalised mixing.
 
-Imports jax and numpy only, and sets no global JAX option; where a program has loaded torch, its BLAS may
-multiply few rows. n clients, d parameters, X [n, d] task vectors.
+Imports jax and numpy only, and sets no global JAX option. n clients, d parameters, X [n, d] task vectors.
 """
 
 from . import reference, sharded, streaming, weights
+from ._blas import use_blas_of
 from ._cosine import cosine, cosine_blocks
 from ._distance import Distances, squared_distances
 from ._gram import gram, gram_blocks, usable_rows
@@ -34,5 +34,6 @@ __all__ = [
     "squared_distances",
     "streaming",
     "usable_rows",
+    "use_blas_of",
     "weights",
 ]

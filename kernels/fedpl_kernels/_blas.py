@@ -1,13 +1,11 @@
-"""Whose BLAS multiplies in host memory: NumPy's, or torch's on Intel's CPUs where a program has loaded it.
+"""Whose BLAS multiplies in host memory: NumPy's, or torch's on Intel's CPUs where a program asks for it.
 
 torch brings Intel's library. Of 12 rows of 75,000 columns, one and two threads: on a Xeon with AVX-512 it
 takes a third to a half of NumPy's time to mix and two thirds to four fifths for products; on EPYCs NumPy's
-takes a third to two thirds of torch's to mix, and as long for products. Nothing is timed to
-choose: one machine always chooses, and so rounds, alike. torch is not imported for this; who does without it
-has NumPy's.
+takes a third to two thirds of torch's to mix, and as long for products. It rounds otherwise, so nothing but
+the program decides: runs of fedpl, whose servers may live where there is no torch, keep NumPy's.
 """
 
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,11 +18,24 @@ from jaxtyping import Float
 _HALF = {False: 48, True: 96}
 
 
+_asked: list[Any] = []  # torch, where a program has asked for it
+
+
+def use_blas_of(library: Any) -> None:
+    """From now on in this process, `gram` and `mix` multiply few rows on an Intel CPU by torch's BLAS.
+
+    With AVX-512 up to 2,048 rows; on other CPUs, where NumPy's is the faster one, nothing changes. Last bits
+    differ.
+
+    Args:
+        library: torch, so that this package does not import it; None: NumPy's again.
+    """
+    _asked[:] = [] if library is None else [library]
+
+
 def torch() -> Any:
-    """The module, where it is loaded and its BLAS is the faster one; else None."""
-    found: Any = sys.modules.get("torch")
-    # It may be half imported right now, by another thread.
-    return found if hasattr(found, "addmm") and _intel() and found.backends.mkl.is_available() else None
+    """The module, where a program has asked for its BLAS and that is the faster one; else None."""
+    return _asked[0] if _asked and _intel() and _asked[0].backends.mkl.is_available() else None
 
 
 def wide() -> bool:

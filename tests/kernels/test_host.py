@@ -9,7 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from fedpl_kernels import _blas, _gram, _host, _mix, gram, gram_blocks, mix, mix_blocks, reference
+from fedpl_kernels import (
+    _blas,
+    _gram,
+    _host,
+    _mix,
+    gram,
+    gram_blocks,
+    mix,
+    mix_blocks,
+    reference,
+    use_blas_of,
+)
 
 from tests import bounds
 
@@ -132,23 +143,23 @@ def test_both_ways_give_the_same_of_broken_rows_and_absent_clients(monkeypatch: 
     bounds.within(onto[where], also[where].astype(float), 2 * bounds.product(p, clean, base)[where])
 
 
-def test_torch_is_used_where_a_program_has_loaded_it_on_an_intel_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_is_used_where_a_program_asks_for_it_on_an_intel_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     where = {}
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    monkeypatch.setattr(_blas, "_asked", [])
     for intel in (True, False):
-        for loaded in (True, False):
-            with monkeypatch.context() as patch:
-                patch.setattr(_blas, "_intel", lambda intel=intel: intel)
-                patch.setattr(torch.backends.mkl, "is_available", lambda: True)
-                if not loaded:
-                    patch.delitem(sys.modules, "torch")
-                where[intel, loaded] = OWN() is torch
+        monkeypatch.setattr(_blas, "_intel", lambda intel=intel: intel)
+        for library in (torch, None):
+            use_blas_of(library)
+            where[intel, library is torch] = OWN() is torch
     assert where == {(True, True): True, (True, False): False, (False, True): False, (False, False): False}
 
 
-def test_a_program_that_has_no_torch_gets_none() -> None:
+def test_nobody_who_has_not_asked_gets_other_bits() -> None:
+    """fedpl does not ask: a server without torch is to round as one that has it."""
     code = (
-        "import sys, numpy, fedpl_kernels as k; from fedpl_kernels import _blas;"
-        "_blas._intel = lambda: True; k.gram(numpy.ones((3, 5), 'f')); assert 'torch' not in sys.modules"
+        "import sys, torch, fedpl, fedpl.runs.experiment, fedpl.executors; from fedpl_kernels import _blas;"
+        "_blas._intel = lambda: True; sys.exit(_blas.torch() is not None)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
