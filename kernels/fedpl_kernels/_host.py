@@ -2,8 +2,8 @@
 
 For few clients a program of XLA's takes 1.2 to 7 times as long on a CPU (4 to 64 rows of 75,000 columns, two
 threads): it wakes threads for what one does sooner, and a call costs as much as the products. From 128 rows
-on it is the faster one, but beside torch's BLAS on a Xeon with AVX-512 (128 to 2,048 rows: 1.1 to 1.7 times as
-long), and nothing of this is used; nor inside of a trace, on a GPU, or across devices.
+on it is the faster one, but for torch's BLAS on a Xeon with AVX-512 (128 to 2,048 rows: 1.1 to 1.7 times as
+long as that), and nothing of this is used; nor inside of a trace, on a GPU, or across devices.
 """
 
 from collections.abc import Iterator
