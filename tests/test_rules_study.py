@@ -11,9 +11,8 @@ from benchmarks.rules.vectors import FADE, STRUCTURES, rounds
 SPREAD = {"head": np.sqrt(1 / 770), "adapter": np.sqrt(0.25 / 74_000 + 0.25 / 64)}
 
 
-@pytest.mark.parametrize(
-    "clients", [24, 200]
-)  # 200 clients' noise in six parts is more than a head's numbers
+# Six parts of 200 clients' noise are more rows than a head has numbers.
+@pytest.mark.parametrize("clients", [24, 200])
 @pytest.mark.parametrize("kind", ["head", "adapter"])
 def test_half_of_the_noise_stays_and_none_is_shared(kind: str, clients: int) -> None:
     found = [one.vectors for one in rounds(STRUCTURES["none"](clients, 0.0), kind, np.random.default_rng(7))]
