@@ -12,10 +12,10 @@ from benchmarks.rules.measures import ari, says
 from benchmarks.rules.vectors import STRUCTURES, rounds
 from fedpl.randomness import derive_seed
 from fedpl.server import Agreement
-from fedpl.server.agreement import expect
 from fedpl.server.blocks import blocks
 from fedpl.server.clusters import silhouette_clusters
-from fedpl.server.reports import shares
+from fedpl.server.expecting import expect
+from fedpl.server.reports import correction, shares
 from fedpl.server.similarity import CorrectedCosine
 from fedpl.server.structure import answer
 
@@ -60,9 +60,11 @@ def agreement(seen: Seen) -> np.ndarray:
     """Labels of the weighting `Agreement`."""
     n, groups = len(seen.cosine), tested(seen)
     error = blocks(seen.cosine, groups).noise / seen.reports
-    signal = shares(seen.halves, np.full(n, _EXAMPLES), error)
+    told = seen.halves, np.full(n, _EXAMPLES), error
+    factor = correction(seen.cosine, shares(*told), groups)
+    signal = shares(*told, factor)
     scale = np.sqrt(np.outer(signal, signal))
-    expected = expect(seen.cosine, scale, groups)
+    expected = expect(seen.cosine, scale, groups, factor)
     return Agreement().join(seen.cosine, scale, expected, np.full(n, -1))
 
 

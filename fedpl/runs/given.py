@@ -57,7 +57,9 @@ def given_in(folder: Path, config: Config, records: Sequence[RoundRecord]) -> Gi
                 f"those hold ({error})"
             ) from error
         names, before = found.clients, found.given
-    mixed = rule.combine.shifts_base or getattr(rule.combine, "mixes", "") == "models"
+    mixes = "models" if rule.combine.shifts_base else getattr(rule.combine, "mixes", "updates")
+    if mixes == "followers" and rule.granularity != "model":  # who follows in a few blocks does not show
+        mixes = "models"
     rounds = (
         (
             read_matrix(folder / "matrices", record.round, "weights"),
@@ -65,7 +67,7 @@ def given_in(folder: Path, config: Config, records: Sequence[RoundRecord]) -> Gi
         )
         for record in records
     )
-    return names, given(rounds, mixed, before)[: len(clients)]
+    return names, given(rounds, mixes, before)[: len(clients)]
 
 
 def holding(earlier: Given, stay: Sequence[str], clients: Sequence[str], averages: bool) -> Holding:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -12,38 +12,23 @@ from scipy.spatial.distance import squareform
 from fedpl.deferred import deferred
 from fedpl.errors import UserError
 from fedpl.server.groups import OfAllRounds, cosines, numbered
-from fedpl.server.reports import shares
 from fedpl.server.weighting import Memory
 
 if TYPE_CHECKING:
     import jax
     import jax.numpy as jnp
 
-    from fedpl.server import blocks, mixture, structure
+    from fedpl.server import blocks, expecting, mixture, reports, structure
     from fedpl.server.evidence import Evidence
+    from fedpl.server.expecting import Expected
 else:
     jax, jnp = map(deferred, ("jax", "jax.numpy"))
-    blocks, mixture, structure = (
-        deferred(f"fedpl.server.{name}") for name in ("blocks", "mixture", "structure")
+    blocks, expecting, mixture, reports, structure = (
+        deferred(f"fedpl.server.{name}")
+        for name in ("blocks", "expecting", "mixture", "reports", "structure")
     )
 
 _LEVEL = 0.05  # of the test of the cosines alone
-
-
-class Expected(NamedTuple):
-    """What is known of pairs of clients before they are looked at one by one.
-
-    Attributes:
-        noise: Variance of a cosine's noise.
-        same: Who is in one group by the cosines alone.
-        inside: How agreements of these are distributed, see `mixture.learnt`.
-        between: The same of all other pairs.
-    """
-
-    noise: float
-    same: Bool[np.ndarray, "n n"]
-    inside: Float[np.ndarray, "agreements"]
-    between: Float[np.ndarray, "agreements"]
 
 
 @dataclass(frozen=True)
@@ -53,15 +38,17 @@ class Agreement(OfAllRounds):
     Ours (FedBip-H). A cosine cᵢₖ of two task vectors is small because the tasks differ or because both are
     mostly noise, and the vectors themselves do not tell which. So clients train on two halves of their
     examples too and report the cosine h of the two task vectors: ρ = 2h / (1 + h) of a whole task vector's
-    energy is signal then (Spearman and Brown; `reports` draws it towards what all say of as many examples),
-    and cᵢₖ / √(ρᵢρₖ) estimates the cosine of the true directions: 1 for one task. How agreements are
-    distributed is learnt from the pairs (`mixture`), inside the groups that the cosines alone show and
-    between them (`structure`). If the cosines show that clients have anything in common at all, they are
-    joined from the most alike on (average linkage) while an agreement of `alike` or more is likely, and
-    members of a group get one average. Who was together stays while enough agreement is possible, or half
-    of it is shown and the cosines alone show one of several groups there. Between groups r² is expected,
-    S = ρ r², and weights are those of W = S (S + N)⁻¹, the linear estimate of least error, N being the
-    noise: of a task that is like another one in half, half a share of that half.
+    energy is signal then (Spearman and Brown; `reports` draws it towards what all say of as many examples,
+    and corrects all by what members of groups agree in), and cᵢₖ / √(ρᵢρₖ) estimates the cosine of the true
+    directions: 1 for one task. How agreements are distributed is learnt from the pairs (`mixture`), inside
+    the groups that the cosines alone show and between them (`structure`). If the cosines show that clients
+    have anything in common at all, they are joined from the most alike on (average linkage) while an
+    agreement of `alike` or more is likely, and members of a group get one average. Who was together stays
+    while enough agreement is possible, or half of it is shown and the cosines alone show one of several
+    groups there. Between groups r² is expected, S = ρ r², and weights are those of W = S (S + N)⁻¹, the
+    linear estimate of least error, N being the noise: of a task that is like another one in half, half a
+    share of that half. Who shows so little that its cosines say nothing takes what the likeliest group takes
+    (`follow`) once all its reports are there, and gives it nothing.
 
     Attributes:
         alike: Agreement from which clients are averaged.
@@ -94,27 +81,40 @@ class Agreement(OfAllRounds):
         if len(here):
             cosine = cosines(gram[np.ix_(known, known)])
             groups = structure.answer(cosine, numbered(tested[known]), _LEVEL)
-            reports = min(int(evidence.round) + 1, self.reports)
-            error = blocks.blocks(cosine, groups).noise / reports
-            signal = shares(
-                np.asarray(evidence.halves, np.float64)[known],
-                np.asarray(evidence.num_examples)[known],
-                error,
-            )
+            signal, factor = self._signal(evidence, known, cosine, groups)
             scale = np.sqrt(np.outer(signal, signal))
-            expected = expect(cosine, scale, groups)
+            expected = expecting.expect(cosine, scale, groups, factor)
             joined = self.join(cosine, scale, expected, numbered(labels[known]))
-            weights = blocks.weights(shared(cosine, signal, expected, joined)[np.ix_(here, here)])
+            own, part = apart(joined, expected.blind), np.ix_(here, here)
+            weights = blocks.weights(expecting.shared(cosine, signal, expected, own)[part])
+            if int(evidence.round) + 1 < self.reports:  # who shows too little is not known before
+                joined = numbered(own)
+            else:
+                weights, joined[here] = follow(weights, joined[here], own[here], expected.blind[part])
             found[np.ix_(known[here], known[here])] = weights
             labels[known], tested[known] = known[joined], known[numbered(groups)]
         new = {"labels": jnp.asarray(labels), "tested": jnp.asarray(tested)}
         return jnp.broadcast_to(jnp.asarray(found, jnp.float32), evidence.similarity.shape), new
 
+    def _signal(
+        self,
+        evidence: "Evidence",
+        known: Int[np.ndarray, "n"],
+        cosine: Float[np.ndarray, "n n"],
+        groups: Int[np.ndarray, "n"],
+    ) -> tuple[Float[np.ndarray, "n"], float]:
+        """ρᵢ of these clients, and what their reports were multiplied by."""
+        told = np.asarray(evidence.halves, np.float64)[known], np.asarray(evidence.num_examples)[known]
+        error = blocks.blocks(cosine, groups).noise / min(int(evidence.round) + 1, self.reports)
+        signal = reports.shares(*told, error)
+        factor = reports.correction(cosine, signal, groups)
+        return reports.shares(*told, error, factor), factor
+
     def join(
         self,
         cosine: Float[np.ndarray, "n n"],
         scale: Float[np.ndarray, "n n"],
-        expected: Expected,
+        expected: "Expected",
         before: Int[np.ndarray, "n"],
     ) -> Int[np.ndarray, "n"]:
         """Who belongs together: the place of the group's first client, for each.
@@ -128,14 +128,16 @@ class Agreement(OfAllRounds):
         n = len(cosine)
         if n < 2:
             return np.arange(n)
-        noise, same, inside, between = expected
+        noise, same, blind, chance = expected[:4]
         seen, error = cosine / scale, np.sqrt(noise) / scale
         likely = np.empty_like(seen)
-        for mass, which in ((inside, same), (between, ~same)):
-            likely[which] = mixture.mean(mass, seen[which], error[which])
+        for value in np.unique(chance):
+            which = chance == value
+            likely[which] = mixture.mean(expected.mass(value), seen[which], error[which])
         # Who was together and is in one of several groups that the cosines alone show.
-        keeps = (before[:, None] == before) & (before >= 0) & same & (not same.all())
-        near = (likely + keeps) * (1.0 - np.eye(n))  # the most alike are joined first
+        was = (before[:, None] == before) & (before >= 0)
+        keeps, held = was & same & (not same.all()), was & blind
+        near = (likely + (keeps | held)) * (1.0 - np.eye(n))  # the most alike are joined first
         tree = linkage(3.0 - squareform(near, checks=False), "average")  # distances are positive
         members, labels = [np.array([i]) for i in range(n)], np.arange(n)
         for one, other in tree[:, :2].astype(int):
@@ -147,11 +149,13 @@ class Agreement(OfAllRounds):
             error = np.sqrt([noise / entries])
             if len(set(before[both])) == 1 and before[both[0]] >= 0:
                 half = keeps[pairs].all() and shown >= self.alike / 2
-                holds = half or shown + self.steady * error >= self.alike
+                stays = half or held[pairs].mean() > 0.5
+                holds = stays or shown + self.steady * error >= self.alike
             elif same.sum() > n:
-                part = same[pairs].mean()
-                mass = part * inside + (1 - part) * between
-                holds = mixture.chance(self.alike, mass, shown, error) >= self.sure
+                mass = expected.mass(chance[pairs].mean())
+                # Reports that were too small may have been so of some: groups that are seen need no more.
+                least = self.alike / (max(expected.factor, 1.0) if same[pairs].mean() > 0.5 else 1.0)
+                holds = mixture.chance(least, mass, shown, error) >= self.sure
             else:
                 holds = False
             # Its parts agree more among themselves: they are joined even if of too few to show it.
@@ -169,43 +173,48 @@ class Agreement(OfAllRounds):
         return [f"aggregator.weighting.{what}" for holds, what in checks if not holds]
 
 
-def expect(
-    cosine: Float[np.ndarray, "n n"], scale: Float[np.ndarray, "n n"], groups: Int[np.ndarray, "n"]
-) -> Expected:
-    """What pairs show of one another.
+def apart(labels: Int[np.ndarray, "n"], blind: Bool[np.ndarray, "n n"]) -> Int[np.ndarray, "n"]:
+    """Groups without those that show too little to most of the others in them, who get labels of their own.
 
     Args:
-        cosine: Of task vectors.
-        scale: √(ρᵢρₖ).
-        groups: Those that the cosines alone show.
+        labels: Groups.
+        blind: Whose cosine says nothing, see `Expected`.
     """
-    noise = blocks.blocks(cosine, groups, scale).noise
-    same = groups[:, None] == groups
-    masses = (mixture.learnt(cosine / scale, np.sqrt(noise) / scale, which) for which in (same, ~same))
-    return Expected(noise, same, *masses)
+    n = len(labels)
+    others = (labels[:, None] == labels) & ~np.eye(n, dtype=bool)
+    out = 2 * (blind & others).sum(1) > others.sum(1)
+    out &= (others & ~out).any(1)  # somebody is left
+    return np.where(out, n + np.arange(n), labels)
 
 
-def shared(
-    cosine: Float[np.ndarray, "n n"],
-    signal: Float[np.ndarray, "n"],
-    expected: Expected,
+def follow(
+    weights: Float[np.ndarray, "n n"],
     labels: Int[np.ndarray, "n"],
-) -> Float[np.ndarray, "n n"]:
-    """What true directions share, as parts of the energy of task vectors.
+    own: Int[np.ndarray, "n"],
+    blind: Bool[np.ndarray, "n n"],
+) -> tuple[Float[np.ndarray, "n n"], Int[np.ndarray, "n"]]:
+    """Who shows too little gets what a group gets: that in which it is, or, if less than half of its weights
+    are its own, the one that has most of them.
 
     Args:
-        cosine: Of task vectors.
-        signal: ρᵢ.
-        expected: From all pairs.
-        labels: Who belongs together.
+        weights: Of the groups in `own`.
+        labels: Groups.
+        own: The same without those that show too little, from `apart`.
+        blind: Whose cosine says nothing, see `Expected`.
+
+    Returns:
+        Weights, in which followers have none themselves, and groups with their followers.
     """
-    scale = np.sqrt(np.outer(signal, signal))
-    group, agreement, entries, _, _ = blocks.blocks(cosine, labels, scale)
-    member = np.eye(len(agreement))[group]
-    mean = member / member.sum(0)
-    energy = member @ (mean.T @ signal)  # members of a group get one average
-    error = np.sqrt(expected.noise / np.where(entries > 0, entries, 1.0))
-    part = mean.T @ expected.same @ mean  # of the pairs of two groups
-    inside, between = (mixture.energy(mass, agreement, error) for mass in expected[2:])
-    energies = (part * inside + (1 - part) * between)[np.ix_(group, group)]
-    return np.sqrt(np.outer(energy, energy)) * np.where(group[:, None] == group, 1.0, energies)
+    member = own[:, None] == own
+    taken = weights @ member  # from the group of k, at each of its members
+    found, joined = weights.copy(), labels.copy()
+    np.fill_diagonal(taken, 0.0)
+    for i in np.flatnonzero(member.sum(1) == 1):
+        group = (labels == labels[i]) & (own == labels)
+        if own[i] == labels[i] or not group.any():  # in no group whose members are here
+            most = member[taken[i].argmax()]
+            group = most & (weights[i, i] < 0.5) & (2 * blind[i, most].sum() > most.sum())
+        if group.any():
+            row = np.where(np.arange(len(own)) == i, 0.0, weights[group].mean(0))
+            found[i], joined[i] = row / row.sum(), labels[group][0]
+    return found, joined

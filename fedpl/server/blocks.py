@@ -18,7 +18,8 @@ class Blocks(NamedTuple):
         mean: Cosine inside every group and between every two, as a multiple of its scale.
         entries: Entries behind it, each with the square of its scale; a pair inside a group counts twice.
         inside: Groups of two clients or more, on the diagonal.
-        noise: Variance of a cosine about its block's mean.
+        noise: Variance of a cosine about its block's mean, where that is of several pairs; those of a single
+            pair, of which a mean of its own would leave nothing, have one mean together.
     """
 
     group: Int[np.ndarray, "n"]
@@ -47,9 +48,13 @@ def blocks(
     count = member.T @ np.square(off) @ member
     mean = (member.T @ (off * cosine) @ member) / np.where(count > 0, count, 1.0)
     inside = np.eye(len(names), dtype=bool) & (count > 0)
-    spread = np.square(cosine - mean[np.ix_(group, group)] * off)
+    sizes = member.sum(0)
+    single = np.outer(sizes, sizes) == 1 - np.eye(len(names))  # pairs of clients that are alone
+    pairs = count[single].sum()
+    fitted = np.where(single, (mean * count)[single].sum() / pairs if pairs else 0.0, mean)
+    spread = np.square(cosine - fitted[np.ix_(group, group)] * off)
     np.fill_diagonal(spread, 0.0)
-    means = inside.sum() + len(names) * (len(names) - 1) / 2
+    means = inside.sum() + np.triu(~single, 1).sum() + single.any()
     noise = (spread.sum() / 2 + PRIOR**2) / (len(off) * (len(off) - 1) / 2 - means + 1)
     return Blocks(group, mean, count, inside, float(noise))
 

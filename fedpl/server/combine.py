@@ -48,15 +48,17 @@ class FactorWise(Combine):
     """Σₖ pᵢₖ τₖ, tensor by tensor (FedBip; the FedIT way for LoRA's factors).
 
     Attributes:
-        mixes: updates: task vectors onto the client's own aggregate (FedBip); models: Σₖ pᵢₖ θₖ takes the
-            place of the aggregate (FedAMP, pFedGraph, clusters). Equal when all start from one model.
+        mixes: updates: task vectors onto the client's own aggregate (FedBip); followers: the same, but who
+            has no weight in its own row goes on from the aggregates of those that it follows; models:
+            Σₖ pᵢₖ θₖ takes the place of the aggregate (FedAMP, pFedGraph, clusters). Equal when all start
+            from one model.
         match_norm: Scale a client's step, group by group, to the length of its own task vector, which
             averaging of nearly orthogonal vectors would shorten.
     """
 
     by_block: ClassVar[bool] = True
     by_pair: ClassVar[bool] = False
-    mixes: Literal["updates", "models"] = "updates"
+    mixes: Literal["updates", "followers", "models"] = "updates"
     match_norm: bool = False
 
     @property
@@ -64,7 +66,12 @@ class FactorWise(Combine):
         return self.match_norm
 
     def __call__(self, round: "Round") -> Steps:
-        step = products.mix_models(round) if self.mixes == "models" else products.mix_groups(round)
+        mix = {
+            "updates": products.mix_groups,
+            "followers": products.mix_with_followers,
+            "models": products.mix_models,
+        }
+        step = mix[self.mixes](round)
         return (products.scale_to_own(round, step) if self.match_norm else step), None
 
 
@@ -76,7 +83,7 @@ class ProductSpace(Combine):
     grows. By QR of the stacked factors and an SVD of the small rest (FlexLoRA, NeurIPS 2024, personalised).
 
     Attributes:
-        mixes: As in `FactorWise`.
+        mixes: updates or models, as in `FactorWise`.
         balance: Singular values shared evenly between A and B; else all on B, as FlexLoRA does.
     """
 

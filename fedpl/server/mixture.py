@@ -9,10 +9,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 _STEP = 0.025
-_GRID = np.arange(41) * _STEP  # agreements
+_GRID = np.arange(-40, 41) * _STEP  # agreements; tasks may be opposed
 _TURNS = 50  # of expectation and maximisation
 _MOST = 4096  # pairs from which is learnt, evenly spread over all
-# Beside the pairs one more counts that agrees in nothing, and one that agrees in anything.
+# Beside the pairs one more counts that agrees in nothing, and one each that agrees, or is opposed, in
+# anything.
 _NOTHING, _ANYTHING = 1.0, 1.0
 
 
@@ -31,8 +32,8 @@ def learnt(
         some = np.linspace(0, len(pairs[0]) - 1, _MOST).astype(int)
         pairs = pairs[0][some], pairs[1][some]
     likely = np.stack([_likelihood(seen[pairs], error[pairs], r) for r in _GRID], -1)
-    before = np.full(len(_GRID), _ANYTHING / len(_GRID))
-    before[0] += _NOTHING
+    before = np.full(len(_GRID), 2 * _ANYTHING / len(_GRID))
+    before[_GRID == 0] += _NOTHING
     mass = before / before.sum()
     for _ in range(_TURNS):
         after = likely * mass
@@ -76,8 +77,9 @@ def energy(
     seen: Float[np.ndarray, "*pairs"],
     error: Float[np.ndarray, "*pairs"],
 ) -> Float[np.ndarray, "*pairs"]:
-    """Expected square of the agreement: the part of the energy that is shared. Arguments as of `expected`."""
-    return expected(np.square(_GRID), mass, seen, error)
+    """Expected square of the agreement, with its sign: the part of the energy that is shared, or opposed.
+    Arguments as of `expected`."""
+    return expected(_GRID * np.abs(_GRID), mass, seen, error)
 
 
 def chance(
@@ -94,5 +96,5 @@ def _likelihood(
     seen: Float[np.ndarray, "*pairs"], error: Float[np.ndarray, "*pairs"], agreement: float
 ) -> Float[np.ndarray, "*pairs"]:
     """Of an agreement, relative to the likeliest one on the grid: at least one does not vanish."""
-    best = np.round(np.clip(seen, 0.0, 1.0) / _STEP) * _STEP
+    best = np.round(np.clip(seen, -1.0, 1.0) / _STEP) * _STEP
     return np.exp(-0.5 * (np.square(seen - agreement) - np.square(seen - best)) / np.square(error))

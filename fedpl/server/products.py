@@ -9,6 +9,7 @@ from fedpl_kernels import mix_blocks
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from fedpl.records.following import starts
 from fedpl.records.layout import Entry, merge_ranges
 from fedpl.server.round import Round
 
@@ -41,6 +42,14 @@ def mix_models(round: Round) -> Float[Array, "clients params"]:
     Beside aggregates and task vectors there is one matrix: θ, then the sums, then the steps.
     """
     mixed = mix_groups(round._replace(vectors=round.personal + round.vectors), donate=True)
+    return _onto_own(mixed, round.personal, moved(round), columns(round))
+
+
+def mix_with_followers(round: Round) -> Float[Array, "clients params"]:
+    """Steps to Σₖ pᵢₖ τₖ on top of the own aggregate, or of those of the clients that one follows (`starts`);
+    zero as in `mix_models`, and no more memory."""
+    bases = round._replace(vectors=round.personal, weights=starts(round.weights, jnp))
+    mixed = mix_groups(round, base=mix_groups(bases))
     return _onto_own(mixed, round.personal, moved(round), columns(round))
 
 

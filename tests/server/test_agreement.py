@@ -8,10 +8,11 @@ import pytest
 
 from fedpl.errors import UserError
 from fedpl.records.layout import AdapterLayout
-from fedpl.server import Aggregator, Agreement, InnerProduct, Subject, Trimmed
-from fedpl.server.agreement import Expected
+from fedpl.server import Aggregator, Agreement, FactorWise, InnerProduct, Subject, Trimmed
+from fedpl.server.agreement import apart, follow
 from fedpl.server.blocks import blocks
-from fedpl.server.reports import shares
+from fedpl.server.expecting import Expected, expect
+from fedpl.server.reports import correction, shares
 from fedpl.server.state import ServerState, TaskVectors, load_state, save_state
 from fedpl.server.structure import PRIOR
 
@@ -63,6 +64,13 @@ def weights(
 ) -> tuple[ServerState, np.ndarray]:
     state, found = rule.update(state, vectors, WIDE)
     return state, np.asarray(found.weights)[0]
+
+
+def expecting(same: np.ndarray, blind: np.ndarray | None = None) -> Expected:
+    """Any agreement is as likely as any other, with an error of 0.05 where scales are 0.8."""
+    everything = np.full(81, 1 / 81)
+    blind = np.zeros_like(same) if blind is None else blind
+    return Expected(0.0016, same, blind, np.where(blind, 0.5, same), everything, everything)
 
 
 def averages(*labels: int) -> np.ndarray:
@@ -139,12 +147,11 @@ def test_who_returns_is_in_its_group_and_the_absent_stay() -> None:
 def test_an_answer_stays_until_evidence_speaks_against_it() -> None:
     """Who was together stays as long as enough agreement is possible; others join when it is likely."""
     rule, scale = Agreement(alike=0.6, steady=2.0), np.full((2, 2), 0.8)
-    everything = np.full(41, 1 / 41)
 
     def joined(agreement: float, before: list[int], anew: bool = True) -> list[int]:
         same = np.ones((2, 2), bool) if anew else np.eye(2, dtype=bool)
-        expected = Expected(0.0016, same, everything, everything)  # an error of 0.05
-        return rule.join(np.full((2, 2), agreement * 0.8), scale, expected, np.array(before)).tolist()
+        cosine = np.full((2, 2), agreement * 0.8)
+        return rule.join(cosine, scale, expecting(same), np.array(before)).tolist()
 
     new, one, apart = [-1, -1], [0, 0], [0, 1]
     for agreement in (0.52, 0.56):
@@ -158,12 +165,11 @@ def test_an_answer_stays_until_evidence_speaks_against_it() -> None:
 
 def test_who_the_cosines_alone_show_in_one_of_several_groups_stays_together() -> None:
     """As long as half of what joins is shown; where there is one group for all, that tells nothing."""
-    everything, tested = np.full(41, 1 / 41), np.array([0, 0, 2, 2])
+    tested = np.array([0, 0, 2, 2])
 
     def joined(same: np.ndarray, before: list[int], agreement: float = 0.4) -> list[int]:
         cosine = np.where(np.equal.outer(tested, tested), 0.8 * agreement, 0.0)
-        expected = Expected(0.0016, same, everything, everything)  # an error of 0.05
-        return Agreement().join(cosine, np.full((4, 4), 0.8), expected, np.array(before)).tolist()
+        return Agreement().join(cosine, np.full((4, 4), 0.8), expecting(same), np.array(before)).tolist()
 
     several, one = np.equal.outer(tested, tested), np.ones((4, 4), bool)
     assert joined(several, [0, 0, 2, 2]) == [0, 0, 2, 2]
@@ -222,8 +228,120 @@ def test_who_has_no_halves_is_like_the_others() -> None:
     assert weights(start(8), missing)[1] == averages(*labels)
     equal = np.full(3, 32)
     assert shares(np.array([0.5, np.nan, 0.5]), equal, 0.01) == pytest.approx([2 / 3] * 3, abs=0.01)
-    assert shares(np.array([np.nan, np.nan]), equal[:2], 0.01) == pytest.approx([0.05] * 2)
-    assert shares(np.array([-0.3, 1.0]), equal[:2], 0.0) == pytest.approx([0.05, 1.0])
+    assert shares(np.array([np.nan, np.nan]), equal[:2], 0.01) == pytest.approx([0.005] * 2)
+    assert shares(np.array([-0.3, 1.0]), equal[:2], 0.0) == pytest.approx([0.005, 1.0])
+
+
+def test_what_a_report_leaves_open_lies_above_zero() -> None:
+    """Of twelve reports one lies below: what is left is the mean of what its error allows, by quadrature."""
+    told, error = np.array([0.3, 0.2, 0.4, 0.1] * 3), 0.004
+    told[5] = -0.15
+    grid = np.linspace(-2, 2, 400_001)
+    off = np.square(told - told.mean()).mean()
+    kept = (off - error) / off
+    for factor in (1.0, 1.5):
+        found = shares(told, np.full(12, 32), error, factor)
+        for i, half in enumerate(factor * (told.mean() + kept * (told - told.mean()))):
+            density = np.where(grid > 0, np.exp(-np.square(grid - half) / (2 * error * kept)), 0.0)
+            mean = (grid * density).sum() / density.sum()
+            assert found[i] == pytest.approx(2 * mean / (1 + mean), abs=0.01)  # all have as many examples
+
+
+def test_reports_are_corrected_by_what_members_agree_in() -> None:
+    """Up as far as they do; down only where groups share nothing, and not far."""
+    signal = np.linspace(0.1, 0.3, 12)
+    scale, two, one = np.sqrt(np.outer(signal, signal)), np.arange(12) % 2, np.zeros(12, int)
+    same = np.equal.outer(two, two)
+
+    def factor(inside: float, between: float, groups: np.ndarray = two) -> float:
+        return correction(np.where(same, inside, between) * scale, signal, groups)
+
+    for between in (-0.2, 0.0, 0.5, 1.4):
+        assert factor(1.6, between) == pytest.approx(1.6)
+    assert factor(0.8, 0.0) == pytest.approx(0.8)
+    assert factor(0.4, 0.0) == factor(0.4, -0.3) == 0.7
+    assert factor(0.8, 0.3) == factor(0.8, 0.8, one) == 1.0
+    assert factor(1.6, 1.6, one) == pytest.approx(1.6)
+    assert factor(1.6, 0.0, np.arange(12)) == 1.0
+
+
+def test_strangers_leave_noise_to_be_seen() -> None:
+    """Clients that are all alone have a mean together: not one for each pair, of which nothing is left."""
+    rng = np.random.default_rng(0)
+    for value in (0.0, 0.2):
+        noise = np.triu(rng.normal(0, 0.1, (40, 40)), 1)
+        cosine = value + noise + noise.T
+        assert blocks(cosine, np.arange(40)).noise == pytest.approx(0.01, rel=0.2)
+        pair = np.array([0, 0, *range(2, 40)])
+        assert blocks(cosine, pair).noise == pytest.approx(0.01, rel=0.2)
+    assert blocks(np.array([[1.0, -0.4], [-0.4, 1.0]]), np.arange(2)).noise == pytest.approx(PRIOR**2)
+
+
+def test_a_hundred_strangers_keep_their_own() -> None:
+    """Between two next to nothing is expected, and that does not add up."""
+    _, found = weights(start(100), came(21, np.eye(100), 1.5))
+    assert np.median(found.diagonal()) > 0.8
+
+
+def test_of_who_shows_too_little_the_cosines_say_nothing() -> None:
+    labels, signal = np.arange(12) % 2, np.full(12, 0.2)
+    signal[[0, 11]] = 0.002
+    scale = np.sqrt(np.outer(signal, signal))
+    groups = np.where(signal < 0.1, 20 + np.arange(12), labels)  # nobody's cosine with these is large
+    expected = expect(np.equal.outer(labels, labels) * scale, scale, groups)
+    blind = np.zeros((12, 12), bool)
+    blind[[0, 11]] = blind[:, [0, 11]] = True
+    np.fill_diagonal(blind, False)
+    assert (expected.blind == blind).all()
+    pairs = 20 / 45  # of ten clients in two groups
+    assert expected.chance[blind] == pytest.approx(np.full(blind.sum(), pairs), abs=0.02)
+    assert (expected.chance[~blind] == np.equal.outer(groups, groups)[~blind]).all()
+    alone = expect(np.zeros((12, 12)), scale, np.arange(12))
+    assert not alone.blind.any()
+
+
+def test_who_shows_too_little_is_apart_and_follows() -> None:
+    blind = np.zeros((6, 6), bool)
+    blind[5, :5], blind[:5, 5] = True, True
+    assert apart(np.array([0, 0, 0, 3, 3, 3]), blind).tolist() == [0, 0, 0, 3, 3, 11]
+    assert apart(np.array([0, 0, 0, 3, 3, 5]), blind).tolist() == [0, 0, 0, 3, 3, 5]
+    assert apart(np.array([0, 0, 0, 3, 3, 3]), ~np.eye(6, dtype=bool)).tolist() == [0, 0, 0, 3, 3, 3]
+    given = np.array([[1, 1, 1, 0, 0, 0.0]] * 3 + [[0, 0, 0, 1, 1, 1]] * 2 + [[0, 0, 0, 1, 1, 1]]) / 3
+    leads = [0, 0, 0, 0.5, 0.5, 0]
+
+    def followed(labels: list[int], own: list[int], part: float) -> tuple[list[float], list[int]]:
+        rows = given.copy()
+        rows[5] = [0, 0, 0, part / 2, part / 2, 1 - part]
+        found, joined = follow(rows, np.array(labels), np.array(own), blind)
+        assert (found[:5] == rows[:5]).all()
+        return found[5].tolist(), joined.tolist()
+
+    for part in (0.0, 0.4, 0.6):  # in the group: whatever it would take
+        assert followed([0, 0, 0, 3, 3, 3], [0, 0, 0, 3, 3, 11], part) == (leads, [0, 0, 0, 3, 3, 3])
+    assert followed([0, 0, 0, 3, 3, 5], [0, 0, 0, 3, 3, 5], 0.6) == (leads, [0, 0, 0, 3, 3, 3])
+    row, joined = followed([0, 0, 0, 3, 3, 5], [0, 0, 0, 3, 3, 5], 0.4)
+    assert (np.round(row, 9).tolist(), joined) == ([0, 0, 0, 0.2, 0.2, 0.6], [0, 0, 0, 3, 3, 5])
+    blind[:] = False
+    assert followed([0, 0, 0, 3, 3, 5], [0, 0, 0, 3, 3, 5], 0.6)[1] == [0, 0, 0, 3, 3, 5]
+
+
+def test_a_client_of_noise_follows_the_group_that_it_is_likeliest_in() -> None:
+    """A tenth of its task's length shows in noise as long as the others', and its model is theirs then."""
+    labels = (0, 1) * 6
+    tasks = kinds(*labels)
+    tasks[9] *= 0.1
+    rule = Aggregator(RULE.subject, weighting=Agreement(), combine=FactorWise("followers"))
+    state, last = rule.init(jnp.zeros(WIDE.size), 12), 0.0
+    for seed in range(5):
+        state, found = weights(state, came(40 + seed, tasks, 1.0), rule)
+        odd = np.asarray(labels) == 1
+        taken = found[9, odd].sum() - found[9, 9]
+        assert taken >= last - 0.05
+        last = taken
+    assert (found[9, 9], taken) == (0.0, pytest.approx(1.0, abs=0.05))
+    assert found[odd][:, 9].max() < 0.05
+    models = np.asarray(state.personal)
+    assert np.linalg.norm(models[9] - models[1]) < 0.2 * np.linalg.norm(models[1] - models[0])
 
 
 def test_a_few_examples_are_taken_at_what_all_report() -> None:

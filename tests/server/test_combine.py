@@ -1,5 +1,8 @@
 """From weights to aggregates: products of factors, residuals, shared tensors, momentum, absent clients."""
 
+from dataclasses import dataclass
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,10 +17,21 @@ from fedpl.server import (
     Residual,
     Stacking,
     Uniform,
+    Weighting,
 )
 from fedpl.server.state import ServerState
 from tests import bounds
 from tests.server.conftest import LORA, dense, reference, task_vectors, vectors
+
+
+@dataclass(frozen=True)
+class Fixed(Weighting):
+    """These weights, whatever came."""
+
+    rows: tuple[tuple[float, ...], ...]
+
+    def __call__(self, similarity: jax.Array, mask: jax.Array, num_examples: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(jnp.array(self.rows, similarity.dtype), similarity.shape)
 
 
 def start(n: int = 6, seed: int = 1, apart: float = 0.1) -> np.ndarray:
@@ -44,6 +58,33 @@ def test_models_are_mixed_instead_of_updates() -> None:
     bounds.within(
         new.personal, p @ models, bounds.product(p, np.abs(personal) + np.abs(tau), personal, personal)
     )
+
+
+def test_who_counts_nothing_goes_on_from_whom_it_follows() -> None:
+    """The step is that of updates, on the mean of the aggregates that are taken; absent ones stay."""
+    personal, tau = start(), task_vectors(0)
+    p = np.array(
+        [
+            [0.5, 0.5, 0, 0, 0, 0],
+            [0, 0, 0.75, 0.25, 0, 0],  # follows
+            [0, 0, 1, 0, 0, 0],
+            [2, 0, -1, 0, 0, 0],  # follows, and takes nothing of the aggregate that it takes away
+            [0, 0, 0, 0, 0, 0],  # takes nothing
+            [0, 0, 0, 1, 0, 0],  # absent
+        ],
+        np.float32,
+    )
+    goes_on = np.eye(6)
+    goes_on[1] = [0, 0, 0.75, 0.25, 0, 0]
+    goes_on[3] = [1, 0, 0, 0, 0, 0]
+    here, rows = [True] * 5 + [False], tuple(map(tuple, p.tolist()))
+    for granularity in ("model", "block"):
+        rule = Aggregator(granularity=granularity, weighting=Fixed(rows), combine=FactorWise("followers"))
+        new = np.asarray(after(rule, personal, tau, mask=here).personal)
+        sizes = np.abs(goes_on) @ np.abs(personal) + np.abs(p) @ np.abs(tau) + np.abs(personal)
+        expected = goes_on @ personal + np.where(np.array(here)[:, None], p, 0) @ tau
+        bounds.within(new[:5], expected[:5], 20 * bounds.F32 * sizes[:5])
+        np.testing.assert_array_equal(new[5], personal[5])
 
 
 def test_steps_of_the_own_length() -> None:

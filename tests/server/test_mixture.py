@@ -29,7 +29,7 @@ def test_nearly_as_good_as_who_knows_the_distribution(error: float) -> None:
     pairs = np.triu_indices(24, 1)
     found = shared(seen, np.full_like(seen, error))
     assert (found == found.T).all()
-    assert ((found >= 0) & (found <= 1)).all()
+    assert (np.abs(found) <= 1).all()
     alike = truth[pairs].mean()
     odds = alike / (1 - alike) * np.exp((np.square(seen) - np.square(seen - 1)) / (2 * error**2))
     best, own = (np.square(guess - truth)[pairs].mean() for guess in (odds / (1 + odds), found))
@@ -49,20 +49,20 @@ def test_a_little_agreement_of_all_is_not_much_of_some() -> None:
 
 def test_few_pairs_and_sure_ones() -> None:
     assert shared(np.array([[1.0]]), np.array([[1.0]])).shape == (1, 1)
-    for agreement in (0.0, 0.5, 1.0):
+    for agreement in (-0.5, 0.0, 0.5, 1.0):
         found = shared(np.full((2, 2), agreement), np.full((2, 2), 0.01))
-        assert found[0, 1] == pytest.approx(agreement**2, abs=0.02)
-    assert shared(np.full((2, 2), -3.0), np.full((2, 2), 0.3))[0, 1] < 1e-3
+        assert found[0, 1] == pytest.approx(agreement * abs(agreement), abs=0.02)
+    assert shared(np.full((2, 2), -3.0), np.full((2, 2), 0.3))[0, 1] == pytest.approx(-1.0, abs=0.01)
     assert shared(np.full((2, 2), 40.0), np.full((2, 2), 1e-3))[0, 1] == pytest.approx(1.0, abs=1e-3)
 
 
 def test_chances_are_those_of_a_sure_measurement() -> None:
-    flat = np.full(41, 1 / 41)
+    flat = np.full(81, 1 / 81)
     seen, error = np.array([0.3, 0.7, 0.9]), np.full(3, 1e-3)
     assert chance(0.7, flat, seen, error) == pytest.approx([0.0, 1.0, 1.0])
     assert chance(0.0, flat, seen, error) == pytest.approx([1.0] * 3)
-    # 12 of 41 points of the grid lie at 0.725 or above; a measurement without information leaves that.
-    assert chance(0.71, flat, seen, np.full(3, 1e3)) == pytest.approx([12 / 41] * 3, abs=1e-3)
+    # 12 of 81 points of the grid lie at 0.725 or above; a measurement without information leaves that.
+    assert chance(0.71, flat, seen, np.full(3, 1e3)) == pytest.approx([12 / 81] * 3, abs=1e-3)
 
 
 def test_measurements_surer_than_the_grid_is_fine() -> None:
@@ -73,7 +73,7 @@ def test_measurements_surer_than_the_grid_is_fine() -> None:
     assert mass.sum() == pytest.approx(1.0)
     few = np.array([0.513, 0.7124, -0.2, 1.3])
     assert chance(0.7, mass, few, np.full(4, 1e-5)) == pytest.approx([0.0, 1.0, 0.0, 1.0])
-    assert energy(mass, few, np.full(4, 1e-5)) == pytest.approx(np.square([0.525, 0.7, 0.0, 1.0]))
+    assert energy(mass, few, np.full(4, 1e-5)) == pytest.approx([0.525**2, 0.7**2, -(0.2**2), 1.0])
 
 
 def test_many_clients_take_no_longer_than_their_pairs() -> None:
@@ -98,4 +98,7 @@ def test_what_some_pairs_show_is_expected_of_them_alone() -> None:
     assert mean(learnt(seen, error, every(seen)), *unknown)[0] == pytest.approx(0.5, abs=0.05)
     nobody = learnt(seen, error, np.zeros_like(same))
     assert nobody.sum() == pytest.approx(1.0)
-    assert nobody[0] > 0.5 > nobody[1:].max()
+    assert nobody[40] == pytest.approx(
+        1 / 3, abs=0.01
+    )  # nothing, as likely as any agreement, or any opposition
+    assert np.delete(nobody, 40) == pytest.approx(np.full(80, 2 / 3 / 80), abs=1e-3)
