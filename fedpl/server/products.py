@@ -48,8 +48,16 @@ def mix_models(round: Round) -> Float[Array, "clients params"]:
 def mix_with_followers(round: Round) -> Float[Array, "clients params"]:
     """Steps to Σₖ pᵢₖ τₖ on top of the own aggregate, or of those of the clients that one follows (`starts`);
     zero as in `mix_models`, and no more memory."""
-    bases = round._replace(vectors=round.personal, weights=starts(round.weights, jnp))
-    mixed = mix_groups(round, base=mix_groups(bases))
+    weights = starts(round.weights, jnp)
+    follows = (jnp.diagonal(weights, axis1=-2, axis2=-1) == 0).any()
+    # As a rule nobody does, and a pass over all aggregates is saved.
+    ways = (
+        lambda: jnp.copy(round.personal),
+        lambda: mix_groups(round._replace(vectors=round.personal, weights=weights)),
+    )
+    traced = isinstance(follows, jax.core.Tracer)
+    bases = jax.lax.cond(follows, ways[1], ways[0]) if traced else ways[int(follows)]()
+    mixed = mix_groups(round, base=bases)
     return _onto_own(mixed, round.personal, moved(round), columns(round))
 
 
