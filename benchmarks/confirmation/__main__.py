@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.confirmation.entrants import ENTRANTS
-from benchmarks.confirmation.populations import POPULATIONS, SEEDS, SPLITTING, USED, write_table
+from benchmarks.confirmation.populations import (
+    POPULATIONS,
+    SEEDS,
+    SPLITTING,
+    STRANGERS,
+    TEXTS,
+    USED,
+    populations,
+    write_table,
+)
 from benchmarks.confirmation.tables import page
 from benchmarks.machine import describe
 from fedpl import fit
@@ -22,7 +31,7 @@ from fedpl.compare import __main__ as compare
 from fedpl.files import write_atomically, write_json
 from fedpl.records.results import RunSummary
 
-RESULTS = Path(__file__).parents[1] / "results" / "confirmation.json"
+RESULTS = Path(__file__).parents[1] / "results"
 SETTINGS = {
     "data": "fedpl.data.TextFiles",
     **{f"data.splitting.{name}": value for name, value in SPLITTING.items()},
@@ -37,15 +46,15 @@ SETTINGS = {
 }
 
 
-def run(population: str, seed: int, entrants: Sequence[str], out: Path) -> dict[str, Any]:
+def run(texts: str, population: str, seed: int, entrants: Sequence[str], out: Path) -> dict[str, Any]:
     """Clients' test accuracies by entrant and model, on one population and seed."""
-    table = write_table(population, seed, out)
-    settings = SETTINGS | {"data.paths": [str(table)], **POPULATIONS[population].settings}
+    table, asked = write_table(population, seed, out, texts), populations(texts)[population]
+    settings = SETTINGS | {"data.paths": [str(table)], **asked.settings}
     alike: dict[tuple[tuple[str, object], ...], list[str]] = {}
     for name in entrants:
         own = ENTRANTS[name].settings
         if ENTRANTS[name].told:
-            own += (("aggregator.receive.models", POPULATIONS[population].models),)
+            own += (("aggregator.receive.models", asked.models),)
         alike.setdefault(own, []).append(name)
     found: dict[str, Any] = {}
     for number, (own, names) in enumerate(alike.items()):
@@ -82,31 +91,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run what is missing, write the JSON and the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.confirmation", description=__doc__)
     parser.add_argument("--seeds", nargs="*", type=int, choices=SEEDS, default=list(SEEDS))
-    parser.add_argument("--populations", nargs="*", choices=list(POPULATIONS), default=list(POPULATIONS))
+    parser.add_argument("--texts", choices=list(TEXTS), default="requests")
+    parser.add_argument("--populations", nargs="*", choices=[*POPULATIONS, *STRANGERS])
     parser.add_argument("--entrants", nargs="*", choices=list(ENTRANTS), default=list(ENTRANTS))
     parser.add_argument("--scratch", type=Path, default=Path("runs/confirmation"), help="for runs")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path)
     options = parser.parse_args(argv)
+    texts, of = options.texts, populations(options.texts)
+    name = "confirmation.json" if texts == "requests" else f"confirmation-{texts}.json"
+    options.results = options.results or RESULTS / name
     results: dict[str, Any] = {**describe(), "settings": {k: str(v) for k, v in SETTINGS.items()}}
     results |= {"populations": {}, "commits": {}}
     if options.results.is_file():
         before = json.loads(options.results.read_text(encoding="utf-8"))
         results |= {part: before[part] for part in ("populations", "commits")}
     for seed in options.seeds:
-        for population in options.populations:
-            if (population, seed) in USED:
+        for population in of if options.populations is None else options.populations:
+            if (texts, population, seed) in USED:
                 continue
             found = results["populations"].setdefault(population, {}).setdefault(str(seed), {})
-            able = [n for n in options.entrants if POPULATIONS[population].named or n != "true groups"]
+            able = [n for n in options.entrants if of[population].named or n != "true groups"]
             missing = [name for name in able if name not in found]
             if missing:
                 folder = options.scratch / population.replace(" ", "-") / str(seed)
-                found |= run(population, seed, missing, folder)
+                found |= run(texts, population, seed, missing, folder)
                 which = results["commits"].setdefault(population, {}).setdefault(str(seed), {})
                 which |= dict.fromkeys(missing, results["commit"])
                 write_json(options.results, results)
                 print(f"{population}, seed {seed}: {', '.join(missing)}", flush=True)
-    write_atomically(options.results.with_suffix(".md"), page(results["populations"]).encode())
+    write_atomically(options.results.with_suffix(".md"), page(results["populations"], texts).encode())
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Populations that no rule or constant was chosen on, as settings of fedpl and tables for them.
 
-All are made of CLINC150's requests (Larson et al., 2019) without those that are out of scope: the ten domains
-are the classes, but where it says otherwise. Each seed has a third of the rows to itself, so that no two
-seeds share an example of training, validation or test.
+Requests are those of CLINC150 (Larson et al., 2019) that are in scope: the ten domains are the classes, but
+where it says otherwise. Sentences are those of CR, MPQA, MR and SUBJ: the classes are the corpus and its
+label, eight of them. Each seed has a third of the rows to itself, so that no two seeds share an example of
+training, validation or test.
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.domains import clinc
+from benchmarks.groups.populations import rows_of
 from fedpl.data.duplicates import normalise
 from fedpl.files import write_atomically
 from fedpl.randomness import derive_seed
@@ -45,20 +47,33 @@ class Population(NamedTuple):
         return bool({"data.convention", "data.columns.group"} & self.settings.keys())
 
 
-def write_table(population: str, seed: int, folder: Path) -> Path:
+def write_table(population: str, seed: int, folder: Path, texts: str = "requests") -> Path:
     """The rows of a population's seed as JSON lines."""
     own = [
-        {"text": row["text"], "label": row["domain"], "intent": row["intent"]}
-        for row in clinc()
+        row
+        for row in TEXTS[texts]()
         if derive_seed(0, "confirmation", client=normalise(row["text"])) % len(SEEDS) == SEEDS.index(seed)
     ]
-    deal = POPULATIONS[population].deal
+    deal = populations(texts)[population].deal
     if deal is not None:
         own = list(deal(own, np.random.default_rng(derive_seed(seed, population))))
     path = folder / "rows.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, "".join(json.dumps(row) + "\n" for row in own).encode())
     return path
+
+
+def _requests() -> Iterator[Row]:
+    return ({"text": r["text"], "label": r["domain"], "intent": r["intent"]} for r in clinc())
+
+
+def _sentences() -> Iterator[Row]:
+    rows = rows_of("sentconv_tasks")
+    wanted = (row for row in rows if row["task"] in ("CR", "MPQA", "MR", "SUBJ") and row["text"].strip())
+    return ({"text": row["text"], "label": f"{row['task']} {row['label']}"} for row in wanted)
+
+
+TEXTS: Mapping[str, Callable[[], Iterator[Row]]] = {"requests": _requests, "sentences": _sentences}
 
 
 def _intents(rows: Sequence[Row], stream: np.random.Generator) -> Iterator[Row]:
@@ -143,6 +158,25 @@ POPULATIONS: dict[str, Population] = {
     "200 clients": Population(_dealt(200, **_permuted(4)), groups=True, models=4),
 }
 
+# Many clients without anything in common, on sentences alone: the study of random vectors asked for them.
+STRANGERS = {
+    f"{clients} permuted": Population(_dealt(clients, **_permuted(clients)), models=clients)
+    for clients in (48, 100)
+}
+
+
+def populations(texts: str) -> Mapping[str, Population]:
+    """Those of requests, or of sentences, which have no tasks without a class in common."""
+    if texts == "requests":
+        return POPULATIONS
+    swapped = {**POPULATIONS["a pair swapped"].settings, "data.convention.pairs": [["CR 0", "SUBJ 0"]]}
+    own = POPULATIONS | STRANGERS | {"a pair swapped": Population(swapped)}
+    return {name: population for name, population in own.items() if name != "unrelated tasks"}
+
+
 # Looked at when `fedbip_h` was made: the first round of this study (results/confirmation-first.json) ran on
 # them, and by what it showed the rule was made anew. Their other seeds share no example with these.
-USED = {(population, 0) for population in POPULATIONS} | {("one convention", 1), ("unrelated tasks", 1)}
+USED = {("requests", population, 0) for population in POPULATIONS} | {
+    ("requests", "one convention", 1),
+    ("requests", "unrelated tasks", 1),
+}
