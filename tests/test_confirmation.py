@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks.confirmation.__main__ import SETTINGS, as_words
 from benchmarks.confirmation.entrants import ENTRANTS
-from benchmarks.confirmation.populations import POPULATIONS, SEEDS, write_table
+from benchmarks.confirmation.populations import SEEDS, TEXTS, write_table
+from benchmarks.confirmation.populations import populations as of
 from benchmarks.confirmation.statistics import MARGIN, gain, harmed, not_below_better
 from benchmarks.confirmation.tables import page
 from benchmarks.confirmation.tables import table as shown
@@ -49,22 +50,30 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             file.write(
                 json.dumps({"text": text, "domain": domain, "intent": f"{domain} {place % 15}"}) + "\n"
             )
+    with gzip.open(tmp_path / "sentconv_tasks.jsonl.gz", "wt", encoding="utf-8") as file:
+        for place in range(18_000):
+            task, label = ("CR", "MPQA", "MR", "SUBJ", "TREC")[place % 5], place // 5 % 2
+            text = " ".join(stream.choice(WORDS, 9)) + f" {place}"
+            file.write(json.dumps({"text": text, "task": task, "label": label}) + "\n")
     monkeypatch.setattr(populations, "shared_file", lambda name: tmp_path / name)
     return path
 
 
-@pytest.mark.parametrize("population", POPULATIONS)
-def test_every_population_is_dealt_by_settings_of_fedpl(population: str, table: Path, tmp_path: Path) -> None:
-    own = write_table(population, 0, tmp_path / "own")
-    swapped = {"data.convention.pairs": [DOMAINS[:2]]} if population == "a pair swapped" else {}
-    settings = {**SETTINGS, "data.paths": [str(own)], **POPULATIONS[population].settings, **swapped}
+@pytest.mark.parametrize(("texts", "population"), [(texts, name) for texts in TEXTS for name in of(texts)])
+def test_every_population_is_dealt_by_settings_of_fedpl(
+    texts: str, population: str, table: Path, tmp_path: Path
+) -> None:
+    own, asked = write_table(population, 0, tmp_path / "own", texts), of(texts)[population]
+    swapped = texts == "requests" and population == "a pair swapped"
+    other = {"data.convention.pairs": [DOMAINS[:2]]} if swapped else {}
+    settings = {**SETTINGS, "data.paths": [str(own)], **asked.settings, **other}
     config = read(make_parser("fit", ""), as_words(settings))
     check(config)
     data = config.data.load(0)
     named = {client.group for client in data.clients}
-    assert POPULATIONS[population].named == all(named)
+    assert asked.named == all(named)
     assert all(len(client.test.texts) for client in data.clients)
-    if POPULATIONS[population].groups:
+    if asked.groups:
         assert 1 < len(named) < len(data.clients)
     if population == "sizes 8 to 512":
         sizes = [len(client.train.texts) for client in data.clients]

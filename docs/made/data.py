@@ -47,9 +47,10 @@ def flan8_small() -> str:
     return f"Seeds: {', '.join(map(str, found['seeds']))}.\n\n{table}\n\n" + "\n".join(lines)
 
 
-def confirmation(part: str) -> str:
+def confirmation(part: str, texts: str = "requests") -> str:
     """A table of ``benchmarks.confirmation``."""
-    return confirmed.table(read("confirmation.json")["populations"], part)
+    name = "confirmation.json" if texts == "requests" else f"confirmation-{texts}.json"
+    return confirmed.table(read(name)["populations"], part)
 
 
 def halves() -> str:
