@@ -24,7 +24,7 @@ from benchmarks.confirmation.populations import (
     populations,
     write_table,
 )
-from benchmarks.confirmation.tables import page
+from benchmarks.confirmation.tables import file_of, page
 from benchmarks.machine import describe
 from fedpl import fit
 from fedpl.compare import __main__ as compare
@@ -98,8 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path)
     options = parser.parse_args(argv)
     texts, of = options.texts, populations(options.texts)
-    name = "confirmation.json" if texts == "requests" else f"confirmation-{texts}.json"
-    options.results = options.results or RESULTS / name
+    options.results = options.results or RESULTS / file_of(texts)
     results: dict[str, Any] = {**describe(), "settings": {k: str(v) for k, v in SETTINGS.items()}}
     results |= {"populations": {}, "commits": {}}
     if options.results.is_file():

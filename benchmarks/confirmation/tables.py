@@ -63,6 +63,11 @@ texts were first looked at here, once, with `fedbip_h` as it came out of the stu
 PARTS = ("aggregated", "tuned", "no_harm", "recovered", "chosen", "harmed")
 
 
+def file_of(texts: str) -> str:
+    """Where the results on these texts are kept."""
+    return "confirmation.json" if texts == "requests" else f"confirmation-{texts}.json"
+
+
 def page(results: Results, texts: str = "requests") -> str:
     """All tables, of what has been run so far."""
     parts = {part: table(results, part) for part in PARTS}

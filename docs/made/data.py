@@ -49,8 +49,7 @@ def flan8_small() -> str:
 
 def confirmation(part: str, texts: str = "requests") -> str:
     """A table of ``benchmarks.confirmation``."""
-    name = "confirmation.json" if texts == "requests" else f"confirmation-{texts}.json"
-    return confirmed.table(read(name)["populations"], part)
+    return confirmed.table(read(confirmed.file_of(texts))["populations"], part)
 
 
 def halves() -> str:
